@@ -1,0 +1,179 @@
+"""SiPP's sensitivities and budget by themselves, for those who build on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from onnx_sipp.calibration.observe import Observation, observe
+from onnx_sipp.calibration.runner import Runner
+from onnx_sipp.calibration.samples import open_samples
+from onnx_sipp.errors import SippError, UsageError
+from onnx_sipp.graph.layers import find_layers
+from onnx_sipp.graph.model import Model
+from onnx_sipp.options import available_threads
+from onnx_sipp.progress import Silent
+from onnx_sipp.pruning.budget import allocate_halves
+from onnx_sipp.pruning.certificate import DELTA
+from onnx_sipp.pruning.importance import LayerStatistics
+from onnx_sipp.pruning.methods import neuron_halves
+from onnx_sipp.statistics.sensitivity import Reduction
+from onnx_sipp.weights import PatchCount, Weight, group_weights, new_sensitivity, sensitivity_of
+
+__all__ = ["Sensitivities", "allocate", "sensitivities"]
+
+ModelSource = ModelProto | bytes | str | Path
+
+
+class Sensitivities(dict[str, NDArray[np.float32]]):
+    """Sensitivity of every weight, by layer name, in the shape of the stored weight.
+
+    Attributes:
+        reduction: ``"mean"`` or ``"max"``.
+        patches: by layer name, the most patches a sample had.
+        samples: number of samples seen.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, NDArray[np.float32]],
+        *,
+        reduction: Reduction,
+        patches: Mapping[str, int],
+        samples: int,
+    ) -> None:
+        super().__init__(values)
+        self.reduction = reduction
+        self.patches = dict(patches)
+        self.samples = samples
+
+
+def sensitivities(
+    model: ModelSource,
+    calibration: Any = None,
+    *,
+    reduction: Reduction = "max",
+    num_samples: int | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    providers: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Sensitivities:
+    """Measure the empirical sensitivity of every prunable weight (arXiv 1910.05422).
+
+    All samples are used, none is held out. A weight that several layers share gets the largest of
+    its sensitivities, under the name of each of them.
+
+    Args:
+        model: a path, the bytes of a model, or a ModelProto.
+        calibration: sample inputs, as for `prune`.
+        reduction: ``"max"`` over patches and samples, or ``"mean"`` over the patches of a sample
+            and then the maximum over samples.
+        num_samples: most samples to use; None for all of given data.
+        input_shapes: shapes for synthetic inputs, by input name.
+        batch_size: most samples at a time; changes nothing but speed and memory.
+        threads: None for all cores.
+        providers: onnxruntime execution providers; None for the CPU.
+        seed: of synthetic inputs.
+
+    Raises:
+        UsageError: the reduction is unknown, or there is no such file.
+        SippError: the model or the data cannot be used.
+    """
+    if reduction not in ("mean", "max"):
+        raise UsageError(f"reduction must be 'mean' or 'max', not {reduction!r}")
+    loaded = Model.load(model)
+    layers = find_layers(loaded).layers
+    if not layers:
+        raise SippError("the model has no weight that can be pruned; see `onnx-sipp inspect`")
+    samples = open_samples(
+        loaded,
+        calibration,
+        num_samples=num_samples,
+        seed=seed,
+        input_shapes=input_shapes or {},
+        providers=providers,
+        hold_out=False,
+    )
+    count = threads or available_threads()
+    runner = Runner(
+        loaded, [layer.activation for layer in layers], threads=count, providers=providers
+    )
+    how = Observation(runner, samples.calibration, batch_size, count, Silent())
+    weights = group_weights(loaded, layers)
+    gathered = {
+        layer.name: new_sensitivity(weight, layer, reduction)
+        for weight in weights
+        for layer in weight.layers
+    }
+    patches = {layer.name: PatchCount() for layer in layers}
+    observe(how, layers, {name: [gathered[name], patches[name]] for name in gathered})
+    values = {}
+    for weight in weights:
+        stored = weight.view.to_stored(sensitivity_of(weight, gathered))
+        values.update({layer.name: stored for layer in weight.layers})
+    return Sensitivities(
+        {layer.name: values[layer.name] for layer in layers},
+        reduction=reduction,
+        patches={name: count.most for name, count in patches.items()},
+        samples=len(samples.calibration),
+    )
+
+
+def allocate(
+    model: ModelSource,
+    measured: Sensitivities,
+    *,
+    sparsity: float | None = None,
+    keep: int | None = None,
+    delta: float = DELTA,
+) -> dict[str, NDArray[np.int64]]:
+    """SiPP's convex budget, solved exactly: how many weights each neuron half keeps.
+
+    Args:
+        model: that the sensitivities belong to.
+        measured: ``max`` sensitivities, from `sensitivities`.
+        sparsity: share of weights to drop; or
+        keep: how many to keep in all.
+        delta: failure probability of the bounds.
+
+    Returns:
+        By layer name, int64 ``[2, neurons]``: for the positive and the negative half of each
+        neuron. They sum to the budget exactly; weights without sensitivity get what no half needs.
+
+    Raises:
+        UsageError: the goal is missing or impossible, or the sensitivities do not fit the model.
+    """
+    loaded = Model.load(model)
+    weights = group_weights(loaded, find_layers(loaded).layers)
+    if measured.reduction != "max" or any(w.layers[0].name not in measured for w in weights):
+        raise UsageError("the budget needs the `max` sensitivities of this very model")
+    total = sum(weight.matrix.size for weight in weights)
+    if sparsity is not None and keep is None:
+        if not 0 <= sparsity < 1:
+            raise UsageError(f"sparsity must be at least 0 and below 1, not {sparsity}")
+        keep = total - round(sparsity * total)
+    elif sparsity is not None or keep is None:
+        raise UsageError("give either a sparsity or the number of weights to keep")
+    statistics = [_statistics(weight, measured) for weight in weights]
+    counts = allocate_halves(neuron_halves(statistics, delta), keep)
+    result, start = {}, 0
+    for weight in weights:
+        halves = 2 * weight.matrix.shape[0] * weight.matrix.shape[1]
+        rows = counts[start : start + halves].reshape(2, -1)
+        result.update({layer.name: rows for layer in weight.layers})
+        start += halves
+    return result
+
+
+def _statistics(weight: Weight, measured: Sensitivities) -> LayerStatistics:
+    name = weight.layers[0].name
+    patches = sum(measured.patches[layer.name] for layer in weight.layers)
+    matrix = weight.view.to_matrix(measured[name])
+    return LayerStatistics(weight.matrix, sensitivity_max=matrix, patches=patches)

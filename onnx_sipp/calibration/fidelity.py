@@ -1,0 +1,123 @@
+"""How well the pruned model agrees with the dense one on samples calibration did not see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_sipp.calibration.runner import Runner, batches, plan_batching
+from onnx_sipp.calibration.samples import Chosen
+from onnx_sipp.progress import Progress
+
+__all__ = ["OutputFidelity", "measure_fidelity"]
+
+
+@dataclass(frozen=True)
+class OutputFidelity:
+    """Agreement of one output of the graph.
+
+    Attributes:
+        name: of the output.
+        relative_error: ‖pruned − dense‖ / ‖dense‖ over all samples; for integer outputs the share
+            of elements that differ. None if the output is no tensor of numbers.
+        cosine: mean over samples of the cosine between the two; None if undefined.
+        top1_agreement: share of rows whose largest entry is at the same place; None where the
+            output does not look like class scores (two axes, the last of at least two classes).
+        note: what kept it from being measured, "" if nothing.
+    """
+
+    name: str
+    relative_error: float | None
+    cosine: float | None
+    top1_agreement: float | None
+    note: str = ""
+
+
+class _Meter:
+    def __init__(self, name: str) -> None:
+        self.name, self.note = name, ""
+        self.error = self.power = self.cosines = 0.0
+        self.samples = self.rows = self.same = self.different = self.elements = 0
+        self.numeric = self.integer = False
+
+    def update(self, dense: Any, pruned: Any) -> None:
+        """Compare ``[samples, ...]`` of both."""
+        if not isinstance(dense, np.ndarray) or dense.dtype.kind not in "fViub":
+            self.note = "not a tensor of numbers"
+            return
+        if dense.shape != pruned.shape:
+            self.note = (
+                f"its shape depends on the weights: {list(dense.shape)}, {list(pruned.shape)}"
+            )
+            return
+        self.numeric, self.integer = True, dense.dtype.kind in "iub"
+        self.different += int(np.sum(dense != pruned))
+        self.elements += dense.size
+        if not self.integer:
+            self._compare(dense.astype(np.float64), pruned.astype(np.float64))
+
+    def _compare(self, dense: NDArray[np.float64], pruned: NDArray[np.float64]) -> None:
+        finite = np.isfinite(dense)
+        if not finite.all():
+            self.note = "the dense model gives infinities or NaN here; they are left out"
+            dense, pruned = np.where(finite, dense, 0), np.where(finite, pruned, 0)
+        a, b = dense.reshape(len(dense), -1), pruned.reshape(len(pruned), -1)
+        self.error += float(np.sum((a - b) ** 2))
+        self.power += float(np.sum(a * a))
+        norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        dots = np.einsum("ij,ij->i", a, b)
+        equal = (a == b).all(axis=1).astype(np.float64)
+        self.cosines += float(np.sum(np.divide(dots, norms, out=equal, where=norms > 0)))
+        self.samples += len(a)
+        if dense.ndim == 3 and dense.shape[-1] > 1:  # one feed gives [rows, classes]
+            rows = dense.reshape(-1, dense.shape[-1]).argmax(1)
+            self.same += int(np.sum(rows == pruned.reshape(-1, dense.shape[-1]).argmax(1)))
+            self.rows += len(rows)
+
+    def result(self) -> OutputFidelity:
+        if not self.numeric:
+            return OutputFidelity(self.name, None, None, None, self.note)
+        if self.integer:
+            share = self.different / max(1, self.elements)
+            return OutputFidelity(self.name, share, None, None, self.note)
+        if self.power > 0:
+            error = float(np.sqrt(self.error / self.power))
+        else:
+            error = 0.0 if self.error == 0 else float("inf")
+        cosine = self.cosines / self.samples if self.samples else None
+        agreement = self.same / self.rows if self.rows else None
+        return OutputFidelity(self.name, error, cosine, agreement, self.note)
+
+
+def measure_fidelity(
+    dense: Runner,
+    pruned: Runner,
+    feeds: Chosen,
+    *,
+    batch_size: int | None,
+    progress: Progress,
+) -> list[OutputFidelity]:
+    """Run both models over the samples and compare every output.
+
+    Args:
+        dense: the model before.
+        pruned: the model after; same outputs.
+        feeds: the samples.
+        batch_size: most samples at a time, None to choose.
+        progress: told how far it is.
+
+    Raises:
+        SippError: either model fails on an input.
+    """
+    meters = [_Meter(name) for name in dense.taps]
+    batching = plan_batching(dense, list(islice(feeds, 2)), batch_size)
+    pairs = zip(batches(dense, feeds, batching), batches(pruned, feeds, batching), strict=True)
+    for before, after in pairs:
+        for meter in meters:
+            meter.update(before.tensors[meter.name], after.tensors[meter.name])
+        progress.advance(before.samples, len(feeds))
+    return [meter.result() for meter in meters]

@@ -1,0 +1,102 @@
+"""Stream the inputs of layers past accumulators: one pass over the samples, bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from onnx_sipp.calibration.runner import Batch, Runner, batches, plan_batching
+from onnx_sipp.calibration.samples import Chosen
+from onnx_sipp.errors import SippError
+from onnx_sipp.graph.layers import Layer
+from onnx_sipp.progress import Progress
+from onnx_sipp.unfolding import Patches, Unfolding, pieces
+
+__all__ = ["Accumulator", "Observation", "observe"]
+
+
+class Accumulator(Protocol):
+    """Anything that gathers patches."""
+
+    def update(self, patches: Patches) -> None:
+        """Take in the patches of some samples."""
+        ...
+
+
+class _Fork:
+    """One unfolding of one tensor, and all who want its patches."""
+
+    def __init__(self, tensor: str, unfolding: Unfolding, layer: str) -> None:
+        self.tensor, self.unfolding, self.layer = tensor, unfolding, layer
+        self.accumulators: list[Accumulator] = []
+
+    def feed(self, batch: Batch) -> None:
+        activation = batch.tensors[self.tensor]
+        if activation.dtype.kind not in "fV":
+            raise SippError(
+                f"the input {self.tensor!r} of layer {self.layer!r} is {activation.dtype}, "
+                "not floating point; exclude the layer"
+            )
+        for patches in pieces(self.unfolding, activation):
+            if not np.isfinite(patches.columns.sum(dtype=np.float64)):
+                raise SippError(
+                    f"the input {self.tensor!r} of layer {self.layer!r} is not finite: the model "
+                    "overflows on the calibration data; check its scaling"
+                )
+            for accumulator in self.accumulators:
+                accumulator.update(patches)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """How to run samples past accumulators.
+
+    Attributes:
+        runner: whose taps include the activations of the layers.
+        feeds: the samples.
+        batch_size: most samples at a time, None to choose.
+        threads: layers worked on at the same time.
+        progress: told how far it is.
+    """
+
+    runner: Runner
+    feeds: Chosen
+    batch_size: int | None
+    threads: int
+    progress: Progress
+
+
+def observe(
+    how: Observation, layers: Sequence[Layer], accumulators: Mapping[str, Sequence[Accumulator]]
+) -> None:
+    """Run the samples and show every layer's patches to its accumulators.
+
+    Every accumulator sees the samples in order, whatever the number of threads.
+
+    Args:
+        how: the runner, its samples, and with how many threads.
+        layers: to observe.
+        accumulators: by layer name.
+
+    Raises:
+        SippError: the runtime fails on an input, or a layer's input is not finite.
+    """
+    forks: dict[tuple[str, Unfolding], _Fork] = {}
+    for layer in layers:
+        key = (layer.activation, layer.unfolding)
+        fork = forks.setdefault(key, _Fork(layer.activation, layer.unfolding, layer.name))
+        fork.accumulators.extend(accumulators[layer.name])
+    batching = plan_batching(how.runner, list(islice(how.feeds, 2)), how.batch_size)
+    # Many layers: one thread each, without threads inside products. A single one: the reverse.
+    inner = 1 if len(forks) > 1 else how.threads
+    with threadpool_limits(inner, "blas"), ThreadPoolExecutor(max_workers=how.threads) as pool:
+        for batch in batches(how.runner, how.feeds, batching):
+            # list() so that exceptions of the workers arrive here
+            list(pool.map(lambda fork, b=batch: fork.feed(b), forks.values()))
+            how.progress.advance(batch.samples, len(how.feeds))

@@ -1,0 +1,229 @@
+"""Run a model in onnxruntime and hand out the tensors that were asked for, sample by sample."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from onnx_sipp.calibration.specs import Feed, InputSpec, input_specs
+from onnx_sipp.errors import SippError
+from onnx_sipp.graph.model import Model
+
+__all__ = ["Batch", "Batching", "Runner", "batches", "plan_batching"]
+
+Tensor = NDArray[Any]
+
+# Tapped tensors of one batch take at most about this much memory.
+BATCH_BYTES = 48 << 20
+MAX_BATCH = 32
+
+
+class Runner:
+    """An onnxruntime session on a model, with extra tensors among its outputs.
+
+    Args:
+        model: to run.
+        taps: tensors to hand out; the model's own inputs and outputs may be among them. None for
+            the model's outputs.
+        threads: intra-op threads, None for onnxruntime's default.
+        providers: execution providers, None for the CPU.
+
+    Raises:
+        SippError: onnxruntime refuses the model.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        taps: Sequence[str] | None = None,
+        *,
+        threads: int | None = None,
+        providers: Sequence[str] | None = None,
+    ) -> None:
+        fed = {value.name for value in model.proto.graph.input} - set(model.stored)
+        outputs = [value.name for value in model.proto.graph.output]
+        self.taps = list(dict.fromkeys(outputs if taps is None else taps))
+        self._proto = model.proto
+        self._computed = [name for name in self.taps if name not in fed]
+        data, folder = model.runnable([name for name in self._computed if name not in outputs])
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # refusals arrive as exceptions; the rest is noise here
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        if folder is not None:
+            key = "session.model_external_initializers_file_folder_path"
+            options.add_session_config_entry(key, str(folder))
+        try:
+            self._session = ort.InferenceSession(
+                data, options, providers=list(providers or ["CPUExecutionProvider"])
+            )
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise SippError(
+                f"onnxruntime {ort.__version__} refuses the model: {_first_line(error)}"
+            ) from error
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """What the model takes."""
+        return input_specs(self._session, self._proto)
+
+    def run(self, feed: Feed) -> dict[str, Tensor]:
+        """Run one feed and return the tapped tensors by name.
+
+        Raises:
+            SippError: the runtime fails on this input.
+        """
+        try:
+            values = self._session.run(self._computed, feed) if self._computed else []
+        except Exception as error:  # see above
+            shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feed.items())
+            raise SippError(
+                f"onnxruntime fails on the input ({shapes}): {_first_line(error)}"
+            ) from error
+        result = dict(zip(self._computed, values, strict=True))
+        return {name: result[name] if name in result else feed[name] for name in self.taps}
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How several samples go through the model at once.
+
+    Attributes:
+        size: samples at a time.
+        axes: for each tap, the axis along which samples are joined; None if the tensor does not
+            depend on the sample.
+    """
+
+    size: int
+    axes: Mapping[str, int | None] = field(default_factory=dict)
+
+    def separate(self, name: str, value: Tensor, samples: int) -> Tensor:
+        """Bring a tapped tensor into the form ``[samples, *shape of the tensor in one feed]``."""
+        if self.size == 1:
+            return value[None]
+        axis = self.axes[name]
+        if axis is None:
+            return np.broadcast_to(value, (samples, *value.shape))
+        if axis == 0:
+            return value.reshape(samples, -1, *value.shape[1:])
+        return np.stack(np.split(value, samples, axis=axis))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tapped tensors of some samples, each ``[samples, *shape of the tensor in one feed]``."""
+
+    samples: int
+    tensors: dict[str, Tensor]
+
+
+def plan_batching(runner: Runner, feeds: Sequence[Feed], largest: int | None = None) -> Batching:
+    """Find out by running whether samples can be joined, and how many.
+
+    Two samples are run alone and together. Only if every tap of the joint run falls apart into
+    those of the single runs are samples joined at all: the results then cannot depend on the
+    batch size, whatever the graph does with its axes.
+
+    Args:
+        runner: with the taps that will be asked for.
+        feeds: the first two feeds of the source, or one.
+        largest: most samples at a time, None to choose by the size of the taps.
+
+    Raises:
+        SippError: the model fails on a single sample.
+    """
+    alone = [runner.run(feed) for feed in feeds[:2]]
+    if len(feeds) < 2 or largest == 1 or not _joinable(feeds[0], feeds[1], runner.inputs):
+        return Batching(1)
+    try:
+        joint = runner.run(_join(feeds[:2], runner.inputs))
+    except SippError:  # a dimension that claims to be dynamic and is not
+        return Batching(1)
+    axes: dict[str, int | None] = {}
+    for name in runner.taps:
+        found, axis = _sample_axis(alone[0][name], alone[1][name], joint[name])
+        if not found:
+            return Batching(1)
+        axes[name] = axis
+    size = sum(value.nbytes for value in alone[0].values())
+    fitting = max(1, min(MAX_BATCH, BATCH_BYTES // max(1, size)))
+    return Batching(fitting if largest is None else largest, axes)
+
+
+def batches(runner: Runner, feeds: Iterable[Feed], batching: Batching) -> Iterator[Batch]:
+    """Run all feeds, joined as planned, and yield their tapped tensors.
+
+    Raises:
+        SippError: the runtime fails on an input.
+    """
+    inputs = runner.inputs
+    group: list[Feed] = []
+    for feed in itertools.chain(feeds, [None]):
+        joins = feed is not None and bool(group) and _joinable(group[0], feed, inputs)
+        if group and (len(group) == batching.size or not joins):
+            tensors = runner.run(_join(group, inputs))
+            yield Batch(
+                len(group),
+                {
+                    name: batching.separate(name, value, len(group))
+                    for name, value in tensors.items()
+                },
+            )
+            group = []
+        if feed is not None:
+            group.append(feed)
+
+
+def _joins(spec: InputSpec, value: Tensor) -> bool:
+    """Whether an input is joined along its leading axis, rather than shared by all samples."""
+    return value.ndim > 0 and spec.fixed_batch is None
+
+
+def _joinable(first: Feed, second: Feed, inputs: Sequence[InputSpec]) -> bool:
+    pairs = [(spec, first[spec.name], second[spec.name]) for spec in inputs]
+    return any(_joins(spec, a) for spec, a, _ in pairs) and all(
+        a.shape == b.shape if _joins(spec, a) else np.array_equal(a, b) for spec, a, b in pairs
+    )
+
+
+def _join(feeds: Sequence[Feed], inputs: Sequence[InputSpec]) -> Feed:
+    if len(feeds) == 1:
+        return feeds[0]
+    return {
+        spec.name: np.concatenate([feed[spec.name] for feed in feeds])
+        if _joins(spec, feeds[0][spec.name])
+        else feeds[0][spec.name]
+        for spec in inputs
+    }
+
+
+def _sample_axis(first: Any, second: Any, joint: Any) -> tuple[bool, int | None]:
+    """Find the axis along which a joint tensor is its parts, end to end."""
+    if not all(isinstance(value, np.ndarray) for value in (first, second, joint)):
+        return False, None
+    if first.shape != second.shape or first.ndim != joint.ndim:
+        return False, None
+    for axis in range(first.ndim):
+        parts = np.concatenate([first, second], axis=axis)
+        if parts.shape == joint.shape and _close(parts, joint):
+            return True, axis
+    return bool(first.shape == joint.shape and _close(first, joint) and _close(second, joint)), None
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    if a.dtype.kind not in "fV":
+        return np.array_equal(a, b)
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    scale = float(np.max(np.abs(a), initial=0.0))
+    return bool(np.allclose(a, b, rtol=1e-3, atol=1e-4 * scale, equal_nan=True))
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return (text.splitlines()[0] if text else type(error).__name__)[:400]

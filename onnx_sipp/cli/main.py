@@ -1,0 +1,82 @@
+"""`onnx-sipp`: the group of commands, and how errors leave it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from onnx_sipp import __version__
+from onnx_sipp.errors import SippError, UsageError
+
+__all__ = ["cli", "main"]
+
+# One module per command, imported when it is asked for.
+_COMMANDS = ("prune", "inspect")
+_DEFAULT = "prune"
+
+
+class _Group(click.Group):
+    """Runs `prune` where the first argument is no command: ``onnx-sipp in.onnx out.onnx``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"onnx_sipp.cli.{cmd_name}").command
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {"--help", "-h", "--version"}
+        if args and args[0] not in (*_COMMANDS, *own):
+            args = [_DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+
+@click.command(
+    cls=_Group,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 it could not be done, 2 wrong usage.",
+)
+@click.version_option(__version__, prog_name="onnx-sipp")
+def cli() -> None:
+    r"""Prune trained ONNX models after training: no framework, no retraining.
+
+    \b
+    onnx-sipp in.onnx out.onnx --calib samples.npz --sparsity 0.7
+    onnx-sipp inspect in.onnx
+
+    `onnx-sipp IN OUT` is short for `onnx-sipp prune IN OUT`.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> Any:
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage."""
+    try:
+        cli.main(arguments, prog_name="onnx-sipp", standalone_mode=False)
+    except click.exceptions.Abort:
+        _die("interrupted; nothing was written", 1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except UsageError as error:
+        _die(str(error), 2)
+    except SippError as error:
+        _die(str(error), 1)
+    except MemoryError:
+        _die("out of memory; nothing was written. Try fewer samples at a time: --batch-size 1", 1)
+    except KeyboardInterrupt:
+        _die("interrupted; nothing was written", 1)
+
+
+def _die(message: str, code: int) -> None:
+    click.echo(f"onnx-sipp: {message}", err=True)
+    sys.exit(code)

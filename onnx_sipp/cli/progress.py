@@ -1,0 +1,56 @@
+"""Progress bars, only on a terminal."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+__all__ = ["Bars"]
+
+
+class Bars:
+    """Draws one bar per stage on standard error; silent where that is no terminal."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def stage(self, name: str) -> None:
+        """Begin a new bar."""
+        self._task = self._bars.add_task(name, total=None)
+
+    def advance(self, amount: int, total: int) -> None:
+        """Move the bar of this stage."""
+        if self._task is not None:
+            self._bars.update(self._task, advance=amount, total=total)

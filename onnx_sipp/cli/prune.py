@@ -1,0 +1,111 @@
+"""`onnx-sipp prune IN OUT`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnx_sipp.cli.shared import ShapeParam, exclusion_options, open_calibration, write_text
+from onnx_sipp.options import DEFAULT_METHOD, DEFAULT_SPARSITY
+from onnx_sipp.pruning.methods import METHODS
+from onnx_sipp.pruning.selection import ALLOCATIONS
+
+__all__ = ["command"]
+
+
+@click.command("prune", short_help="Prune a model (the default command).")
+@click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUT.onnx", type=click.Path(path_type=Path))
+@click.option(
+    "--calib",
+    "--load-inputs",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Sample inputs: .npz (one array per input), .npy, a folder of them, or "
+    "test_data_set_* folders. Without it, test data beside the model, else made-up inputs.",
+)
+@click.option(
+    "--data-loader-script",
+    metavar="F.py[:FUNC]",
+    help="Python function that yields {input name: array}; FUNC is load_data by default. "
+    "The file is executed.",
+)
+@click.option(
+    "--sparsity",
+    type=float,
+    metavar="S",
+    help=f"Share of the prunable weights to make zero, met exactly. [default: {DEFAULT_SPARSITY}]",
+)
+@click.option(
+    "--epsilon",
+    type=float,
+    metavar="E",
+    help="Instead: prune as far as the certified relative error of every neuron half stays <= E.",
+)
+@click.option("--delta", type=float, metavar="D", help="Failure probability of the certificate.")
+@click.option(
+    "--method",
+    type=click.Choice(list(METHODS)),
+    help=f"How weights are ranked or sampled. [default: {DEFAULT_METHOD}]",
+)
+@click.option(
+    "--allocation",
+    type=click.Choice([*ALLOCATIONS, "sipp"]),
+    help="How the budget is shared among layers. [default: the method's own]",
+)
+@click.option("--num-samples", type=int, metavar="N", help="Samples to use. [default: up to 512]")
+@click.option(
+    "--input-shapes",
+    multiple=True,
+    type=ShapeParam(),
+    metavar="NAME:D,D,…",
+    help="Shape of made-up inputs, e.g. x:1,3,224,224. Repeat for more inputs.",
+)
+@exclusion_options
+@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write the report as JSON.")  # fmt: skip
+@click.option("--batch-size", type=int, metavar="N", help="Most samples at a time.")
+@click.option("--threads", type=int, metavar="N", help="Threads. [default: all cores]")
+@click.option("--providers", metavar="A,B", help="onnxruntime execution providers.")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N")
+def command(
+    source: Path,
+    target: Path,
+    calib: Path | None,
+    data_loader_script: str | None,
+    json_path: Path | None,
+    input_shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    providers: str | None,
+    **options: Any,
+) -> None:
+    r"""Prune IN.onnx and write OUT.onnx, with a report of what was lost and what is guaranteed.
+
+    \b
+    onnx-sipp in.onnx out.onnx --calib samples.npz --sparsity 0.7
+    onnx-sipp in.onnx out.onnx --data-loader-script data.py --method sipp-hybrid
+    onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
+    """
+    from rich.console import Console  # noqa: PLC0415 - heavy; only once there is work to do
+
+    from onnx_sipp.cli.progress import Bars  # noqa: PLC0415
+    from onnx_sipp.graph.model import Model  # noqa: PLC0415
+    from onnx_sipp.pipeline import prune  # noqa: PLC0415
+    from onnx_sipp.report.summary import print_report  # noqa: PLC0415
+
+    Model.load(source).refuse_target(target)
+    calibration = open_calibration(calib, data_loader_script)
+    with Bars() as bars:
+        result = prune(
+            source,
+            calibration,
+            progress=bars,
+            input_shapes=dict(input_shapes),
+            providers=providers.split(",") if providers else None,
+            **options,
+        )
+    report = result.save(target)
+    if json_path is not None:
+        write_text(json_path, report.to_json())
+    print_report(report, Console())

@@ -1,0 +1,1 @@
+"""The model as a graph: its layers, its constants, its file."""

@@ -1,0 +1,138 @@
+"""External tensor data: where it may lie and how it is read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from onnx_sipp.errors import SippError
+
+__all__ = ["ExternalReference", "checked_file", "external_reference", "open_checked", "read_bytes"]
+
+
+@dataclass(frozen=True)
+class ExternalReference:
+    """The bytes of a tensor in a file beside the model.
+
+    Attributes:
+        location: path relative to the model's folder, as written in the model.
+        offset: first byte.
+        length: number of bytes, None if the rest of the file.
+    """
+
+    location: str
+    offset: int
+    length: int | None
+
+
+def external_reference(tensor: TensorProto) -> ExternalReference:
+    """Read where a tensor with ``data_location: EXTERNAL`` keeps its bytes.
+
+    Raises:
+        SippError: the reference has no location, or an offset or length that is no natural number.
+    """
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    if not entries.get("location"):
+        raise SippError(f"tensor {tensor.name!r} is external but names no file")
+    try:
+        offset = int(entries.get("offset") or 0)
+        length = int(entries["length"]) if entries.get("length") else None
+    except ValueError as error:
+        raise SippError(
+            f"tensor {tensor.name!r}: its external offset or length is no number ({error})"
+        ) from error
+    if offset < 0 or (length is not None and length < 0):
+        raise SippError(f"tensor {tensor.name!r}: its external offset or length is negative")
+    return ExternalReference(entries["location"], offset, length)
+
+
+def checked_file(location: str, folder: Path) -> Path:
+    """Resolve a location inside the model's folder, following no link.
+
+    Raises:
+        SippError: the location is absolute, climbs out by ``..``, is or passes through a symbolic
+            link, has several hard links, or is no regular file. Any of these could make the tool
+            read or copy a file that the model's author has no right to.
+    """
+    parts = PurePosixPath(location).parts
+    if PurePosixPath(location).is_absolute() or PureWindowsPath(location).drive:
+        raise SippError(f"external data {location!r} is an absolute path; {_MEND}")
+    if ".." in parts or ".." in PureWindowsPath(location).parts:
+        raise SippError(f"external data {location!r} leaves the model's folder; {_MEND}")
+    path = folder
+    for part in parts:
+        path = path / part
+        if path.is_symlink():
+            raise SippError(
+                f"external data {location!r}: {path.name!r} is a symbolic link; {_MEND}"
+            )
+    if not path.exists():
+        raise SippError(
+            f"external data file {location!r} is missing in {folder}; "
+            "copy it there: a model and its data files belong together"
+        )
+    _refuse_odd_file(path.lstat(), location)
+    return path
+
+
+_MEND = "only plain files inside the model's folder are read (re-save the model with its data)"
+
+
+def _refuse_odd_file(status: os.stat_result, location: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise SippError(f"external data {location!r} is no regular file; {_MEND}")
+    if status.st_nlink > 1:
+        raise SippError(f"external data {location!r} has several hard links; {_MEND}")
+
+
+def open_checked(location: str, folder: Path) -> BinaryIO:
+    """Open an external data file without following links, checked again on the descriptor.
+
+    Raises:
+        SippError: as `checked_file`.
+    """
+    path = checked_file(location, folder)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    except OSError as error:
+        raise SippError(f"cannot open external data {location!r}: {error.strerror}") from error
+    stream = os.fdopen(descriptor, "rb")
+    try:
+        _refuse_odd_file(os.fstat(descriptor), location)
+    except SippError:
+        stream.close()
+        raise
+    return stream
+
+
+def read_bytes(reference: ExternalReference, folder: Path, expected: int) -> NDArray[np.uint8]:
+    """Map the bytes of an external tensor into memory, read-only.
+
+    Args:
+        reference: of the tensor.
+        folder: of the model.
+        expected: number of bytes that the tensor's type and dims need.
+
+    Raises:
+        SippError: as `checked_file`, or the file is too short, or the length does not fit.
+    """
+    with open_checked(reference.location, folder) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        length = size - reference.offset if reference.length is None else reference.length
+        if length < expected or reference.offset + expected > size:
+            raise SippError(
+                f"external data {reference.location!r} is too short: {expected} bytes are needed "
+                f"from byte {reference.offset} on, the file has {size}"
+            )
+        if expected == 0:
+            return np.zeros(0, np.uint8)
+        return np.memmap(
+            stream, dtype=np.uint8, mode="r", offset=reference.offset, shape=(expected,)
+        )

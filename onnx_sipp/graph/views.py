@@ -1,0 +1,41 @@
+"""The weight matrix as a view of the stored tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["MatrixView"]
+
+
+@dataclass(frozen=True)
+class MatrixView:
+    """``W[group, out, fan_in]`` of a tensor in whatever layout its operator wants.
+
+    Attributes:
+        stored: shape of the tensor in the file.
+        order: axes of the stored tensor in the order group, out, fan-in.
+        matrix: ``(groups, out per group, fan_in)``.
+    """
+
+    stored: tuple[int, ...]
+    order: tuple[int, ...]
+    matrix: tuple[int, int, int]
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return prod(self.stored)
+
+    def to_matrix(self, tensor: NDArray[Any]) -> NDArray[Any]:
+        """See the stored tensor as ``[group, out, fan_in]``."""
+        return tensor.transpose(self.order).reshape(self.matrix)
+
+    def to_stored(self, matrix: NDArray[Any]) -> NDArray[Any]:
+        """Undo `to_matrix`."""
+        permuted = matrix.reshape([self.stored[axis] for axis in self.order])
+        return np.ascontiguousarray(permuted.transpose(np.argsort(self.order)))

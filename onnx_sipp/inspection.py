@@ -1,0 +1,114 @@
+"""What can be pruned in a model, found out without running it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from onnx import ModelProto
+
+from onnx_sipp.graph.layers import Findings, find_layers
+from onnx_sipp.graph.model import Model
+from onnx_sipp.report.result import SkippedReport
+
+__all__ = ["Inspection", "PrunableLayer", "inspect"]
+
+
+@dataclass(frozen=True)
+class PrunableLayer:
+    """A layer that `prune` would prune.
+
+    Attributes:
+        name: of the node.
+        op_type: of the node.
+        weight: name of the constant.
+        route: how the constant reaches the node.
+        shape: of the constant.
+        groups: matrices that the constant holds.
+        neurons: rows of each matrix.
+        fan_in: columns of each matrix.
+        parameters: elements of the constant.
+        zeros: how many of them are zero.
+    """
+
+    name: str
+    op_type: str
+    weight: str
+    route: str
+    shape: list[int]
+    groups: int
+    neurons: int
+    fan_in: int
+    parameters: int
+    zeros: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect` saw.
+
+    Attributes:
+        layers: prunable layers, in graph order.
+        skipped: nodes that multiply a constant and are left alone, with reasons.
+        prunable: elements of all prunable weights, shared ones once.
+        parameters: elements of all floating-point constants.
+    """
+
+    layers: list[PrunableLayer]
+    skipped: list[SkippedReport]
+    prunable: int
+    parameters: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, JSON types only."""
+        return asdict(self)
+
+
+def inspect(
+    model: ModelProto | bytes | str | Path,
+    *,
+    exclude_nodes: Sequence[str] = (),
+    exclude_op_types: Sequence[str] = (),
+) -> Inspection:
+    """List what can be pruned, and what cannot and why.
+
+    Args:
+        model: a path, the bytes of a model, or a ModelProto; it is never changed.
+        exclude_nodes: globs over names of nodes to leave alone.
+        exclude_op_types: operator types to leave alone.
+
+    Raises:
+        UsageError: there is no such file, or a glob matches nothing.
+        SippError: the model cannot be read.
+    """
+    loaded = Model.load(model)
+    findings = find_layers(loaded, exclude_nodes, exclude_op_types)
+    return Inspection(
+        layers=_layers(loaded, findings),
+        skipped=[SkippedReport(**asdict(skip)) for skip in findings.skipped],
+        prunable=findings.prunable,
+        parameters=findings.parameters,
+    )
+
+
+def _layers(model: Model, findings: Findings) -> list[PrunableLayer]:
+    rows = []
+    for layer in findings.layers:
+        groups, neurons, fan_in = layer.view.matrix
+        rows.append(
+            PrunableLayer(
+                name=layer.name,
+                op_type=layer.op_type,
+                weight=layer.weight,
+                route=model.route(layer.weight),
+                shape=list(layer.view.stored),
+                groups=groups,
+                neurons=neurons,
+                fan_in=fan_in,
+                parameters=layer.view.size,
+                zeros=int((model.read(layer.weight) == 0).sum()),
+            )
+        )
+    return rows

@@ -1,0 +1,123 @@
+"""What a run is asked to do, checked before anything is read."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from onnx_sipp.errors import UsageError
+from onnx_sipp.pruning.certificate import DELTA
+from onnx_sipp.pruning.methods import METHODS, allocations_of
+
+__all__ = ["DEFAULT_METHOD", "DEFAULT_SPARSITY", "Options", "available_threads"]
+
+# What measures best without compensation, see docs/methods.md.
+DEFAULT_METHOD = "magnitude"
+DEFAULT_SPARSITY = 0.5
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a run; None means the default.
+
+    Attributes:
+        sparsity: share of the prunable weights that will be zero, met to the weight.
+        epsilon: instead of a sparsity: the certified relative error that every neuron half may
+            have.
+        delta: failure probability of the certificate.
+        method: key of `METHODS`.
+        allocation: how the budget is shared out; None for the method's own way.
+        num_samples: most calibration samples (feeds) to use, a fifth of them held out; None for 512
+            of given data and 32 synthetic ones.
+        input_shapes: shapes for synthetic inputs, by input name.
+        exclude_nodes: globs over node names to leave alone.
+        exclude_op_types: operator types to leave alone.
+        batch_size: most samples at a time; None to choose. Changes nothing but speed and memory.
+        threads: threads to use; None for all cores.
+        providers: onnxruntime execution providers; None for the CPU.
+        seed: of everything random.
+    """
+
+    sparsity: float | None = None
+    epsilon: float | None = None
+    delta: float = DELTA
+    method: str = DEFAULT_METHOD
+    allocation: str = ""
+    num_samples: int | None = None
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    exclude_nodes: Sequence[str] = ()
+    exclude_op_types: Sequence[str] = ()
+    batch_size: int | None = None
+    threads: int | None = None
+    providers: Sequence[str] | None = None
+    seed: int = 0
+
+    @classmethod
+    def checked(cls, options: Mapping[str, Any]) -> Options:
+        """Build options from keywords and check them.
+
+        Raises:
+            UsageError: a name is unknown or a value makes no sense.
+        """
+        names = [option.name for option in fields(cls)]
+        for name in options:
+            if name not in names:
+                close = difflib.get_close_matches(name, names, 1)
+                hint = (
+                    f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
+                )
+                raise UsageError(f"there is no option {name!r}{hint}")
+        given = {name: value for name, value in options.items() if value is not None}
+        if "sparsity" in given and "epsilon" in given:
+            raise UsageError("give either a sparsity or an epsilon, not both: each fixes the other")
+        if "epsilon" not in given:
+            given.setdefault("sparsity", DEFAULT_SPARSITY)
+        method = given.get("method", DEFAULT_METHOD)
+        if method not in METHODS:
+            raise UsageError(f"there is no method {method!r}; there are {', '.join(METHODS)}")
+        given["allocation"] = given.get("allocation") or METHODS[method].allocation
+        result = cls(**given)
+        result._check()
+        return result
+
+    def _check(self) -> None:
+        rules = [
+            (
+                self.sparsity is None or 0 <= self.sparsity < 1,
+                f"sparsity must be at least 0 and below 1, not {self.sparsity}; "  # noqa: ISC004
+                "0.7 makes 70 % of the weights zero",
+            ),
+            (self.epsilon is None or self.epsilon >= 0, f"epsilon is negative: {self.epsilon}"),
+            (0 < self.delta < 1, f"delta must lie between 0 and 1, not {self.delta}"),
+            (
+                self.allocation in allocations_of(self.method),
+                f"method {self.method!r} works with the allocations "  # noqa: ISC004
+                f"{', '.join(allocations_of(self.method))}, not {self.allocation!r}",
+            ),
+        ]
+        for holds, message in rules:
+            if not holds:
+                raise UsageError(message)
+        for name in ("num_samples", "batch_size", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, not {value}")
+
+    @property
+    def thread_count(self) -> int:
+        """Threads to use."""
+        return self.threads or available_threads()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for the report."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+
+def available_threads() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,186 @@
+"""The way of the data on one page: read, find, observe, choose, rewrite, verify, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
+from onnx_sipp.calibration.observe import Observation
+from onnx_sipp.calibration.runner import Runner
+from onnx_sipp.calibration.samples import Chosen, Samples, open_samples
+from onnx_sipp.errors import SippError
+from onnx_sipp.graph.layers import Findings, find_layers
+from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.verdict import ensure_same_verdict
+from onnx_sipp.options import Options
+from onnx_sipp.progress import Progress, Silent
+from onnx_sipp.pruning.methods import Decision, Goal, decide
+from onnx_sipp.report.assemble import assemble
+from onnx_sipp.report.result import Report
+from onnx_sipp.weights import Weight, group_weights, measure_errors, measure_statistics
+
+__all__ = ["ModelSource", "PruneResult", "prune"]
+
+ModelSource = ModelProto | bytes | str | Path
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """A pruned model and what is known of it.
+
+    Attributes:
+        report: layers, certificate, fidelity, warnings.
+        masks: per layer name, bool array in the shape of the stored weight: True where it is kept.
+    """
+
+    report: Report
+    masks: dict[str, NDArray[np.bool_]]
+    _model: Model
+
+    @property
+    def model(self) -> ModelProto:
+        """The pruned model, external weights included."""
+        return self._model.inlined()
+
+    def save(self, path: str | Path) -> Report:
+        """Write the model, whole or not at all; external data goes to ``<path>.data``.
+
+        Returns:
+            The report, with the size of what was written.
+
+        Raises:
+            UsageError: the path is an input, a folder, or in a missing or read-only folder.
+            SippError: writing failed.
+        """
+        self._model.save(Path(path))
+        return replace(self.report, bytes_after=Model.load(path).bytes_on_disk())
+
+
+def prune(
+    model: ModelSource,
+    calibration: Any = None,
+    *,
+    progress: Progress | None = None,
+    **options: Any,
+) -> PruneResult:
+    """Prune a trained model.
+
+    Args:
+        model: a path, the bytes of a model, or a ModelProto; it is never changed.
+        calibration: sample inputs: the path of a ``.npz``, a ``.npy`` or a folder of them, an
+            array, a dict of arrays, an iterable of feeds, an onnxruntime CalibrationDataReader.
+            None takes ``test_data_set_*`` beside the model, or makes inputs up, with a warning.
+        progress: listens to how far it is.
+        **options: see `Options`.
+
+    Raises:
+        UsageError: an option or argument makes no sense.
+        SippError: the model or the data cannot be used.
+    """
+    started = time.perf_counter()
+    chosen, listener = Options.checked(options), progress or Silent()
+    dense = Model.load(model)
+    findings = _find(dense, chosen)
+    samples = _open(dense, calibration, chosen)
+    weights = group_weights(dense, findings.layers)
+    runner = _tapped(dense, findings, chosen)
+
+    listener.stage("calibrating")
+    observation = _observation(runner, samples.calibration, chosen, listener)
+    statistics = measure_statistics(weights, chosen.method, observation)
+    goal = _goal(weights, chosen)
+    rng = np.random.default_rng(chosen.seed)
+    decisions = decide(statistics, goal, chosen.method, chosen.allocation, rng)
+    pruned = _rewrite(dense, weights, decisions)
+
+    listener.stage("measuring layers")
+    observation = _observation(runner, samples.held_out, chosen, listener)
+    errors = measure_errors(weights, [decision.weight for decision in decisions], observation)
+    listener.stage("comparing outputs")
+    fidelity = _verify(dense, pruned, samples.held_out, chosen, listener)
+
+    report = assemble(
+        dense, pruned, findings, list(zip(weights, statistics, decisions, strict=True)), errors,
+        fidelity, samples, chosen, time.perf_counter() - started,
+    )  # fmt: skip
+    return PruneResult(report, _masks(weights, decisions), pruned)
+
+
+def _find(model: Model, options: Options) -> Findings:
+    findings = find_layers(model, options.exclude_nodes, options.exclude_op_types)
+    if not findings.layers:
+        reasons = "".join(f"\n  {s.name} ({s.op_type}): {s.reason}" for s in findings.skipped[:10])
+        raise SippError(
+            "the model has no weight that can be pruned"
+            + (f"; what multiplies a constant is left alone:{reasons}" if reasons else "")
+        )
+    return findings
+
+
+def _open(model: Model, calibration: Any, options: Options) -> Samples:
+    return open_samples(
+        model,
+        calibration,
+        num_samples=options.num_samples,
+        seed=options.seed,
+        input_shapes=options.input_shapes,
+        providers=options.providers,
+    )
+
+
+def _tapped(model: Model, findings: Findings, options: Options) -> Runner:
+    taps = [layer.activation for layer in findings.layers]
+    return Runner(model, taps, threads=options.thread_count, providers=options.providers)
+
+
+def _observation(
+    runner: Runner, feeds: Chosen, options: Options, progress: Progress
+) -> Observation:
+    return Observation(runner, feeds, options.batch_size, options.thread_count, progress)
+
+
+def _goal(weights: Sequence[Weight], options: Options) -> Goal:
+    if options.sparsity is None:
+        return Goal(epsilon=options.epsilon, delta=options.delta)
+    total = sum(weight.matrix.size for weight in weights)
+    return Goal(keep=total - round(options.sparsity * total), delta=options.delta)
+
+
+def _rewrite(dense: Model, weights: Sequence[Weight], decisions: Sequence[Decision]) -> Model:
+    pruned = dense.copy()
+    for weight, decision in zip(weights, decisions, strict=True):
+        old = dense.read(weight.name)
+        new = weight.view.to_stored(decision.weight).astype(old.dtype)
+        kept = weight.view.to_stored(decision.kept)
+        # A kept weight that underflows in a narrow type would be one zero too many.
+        pruned.replace(weight.name, np.where(kept & (new == 0), old, new))
+    return pruned
+
+
+def _verify(
+    dense: Model, pruned: Model, feeds: Chosen, options: Options, progress: Progress
+) -> list[OutputFidelity]:
+    ensure_same_verdict(dense, pruned)
+    before, after = (
+        Runner(model, threads=options.thread_count, providers=options.providers)
+        for model in (dense, pruned)
+    )
+    return measure_fidelity(before, after, feeds, batch_size=options.batch_size, progress=progress)
+
+
+def _masks(
+    weights: Sequence[Weight], decisions: Sequence[Decision]
+) -> dict[str, NDArray[np.bool_]]:
+    return {
+        layer.name: weight.view.to_stored(decision.kept)
+        for weight, decision in zip(weights, decisions, strict=True)
+        for layer in weight.layers
+    }

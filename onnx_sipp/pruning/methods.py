@@ -1,0 +1,255 @@
+"""The methods: from statistics of all layers to the weights that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_sipp.pruning.budget import Halves, allocate_halves
+from onnx_sipp.pruning.certificate import (
+    DELTA,
+    C,
+    epsilon_sampled,
+    half_sums,
+    log_factor,
+    samples_for,
+)
+from onnx_sipp.pruning.importance import IMPORTANCES, LayerStatistics
+from onnx_sipp.pruning.sampling import sample_halves
+from onnx_sipp.pruning.selection import ALLOCATIONS, Mask, select, top, top_rows
+
+__all__ = [
+    "METHODS",
+    "Decision",
+    "Goal",
+    "Method",
+    "allocations_of",
+    "decide",
+    "neuron_halves",
+]
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Method:
+    """How weights are chosen.
+
+    Attributes:
+        importance: key of `IMPORTANCES`; what ranks weights where they are not sampled.
+        allocation: the default; a key of `ALLOCATIONS`, or ``"sipp"``.
+        mixing: per neuron half, ``"never"`` sample, ``"always"``, or where its bound is smaller.
+    """
+
+    importance: str
+    allocation: str
+    mixing: Literal["never", "always", "smaller-bound"] = "never"
+
+
+METHODS: Mapping[str, Method] = {
+    "sipp-det": Method("sensitivity-mean", "global"),
+    "sipp-rand": Method("sensitivity-max", "sipp", "always"),
+    "sipp-hybrid": Method("sensitivity-max", "sipp", "smaller-bound"),
+    "magnitude": Method("magnitude", "lamp"),
+    "wanda": Method("wanda", "neuron"),
+    "random": Method("random", "layer"),
+}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the user asked for: a number of weights to keep, or a bound on every neuron half."""
+
+    keep: int | None = None
+    epsilon: float | None = None
+    delta: float = DELTA
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of one layer.
+
+    Attributes:
+        kept: ``[group, out, fan_in]``, weights that are not zero afterwards.
+        weight: float64, same shape: the old weights where kept, reweighted where sampled.
+        sampled: ``[2, group, out]``, which neuron halves were sampled.
+    """
+
+    kept: Mask
+    weight: NDArray[np.float64]
+    sampled: Mask
+
+
+def allocations_of(method: str) -> tuple[str, ...]:
+    """The allocations that a method can work with, its default first."""
+    default = METHODS[method].allocation
+    others = ("sipp",) if METHODS[method].mixing != "never" else (*ALLOCATIONS, "sipp")
+    return tuple(dict.fromkeys((default, *others)))
+
+
+def decide(
+    layers: Sequence[LayerStatistics],
+    goal: Goal,
+    method: str,
+    allocation: str,
+    rng: np.random.Generator,
+) -> list[Decision]:
+    """Choose what stays in every layer.
+
+    Args:
+        layers: statistics, in graph order.
+        goal: with ``keep`` the total is met exactly, as far as there are non-zero weights.
+        method: key of `METHODS`.
+        allocation: one of `allocations_of` the method.
+        rng: source of randomness.
+    """
+    chosen = METHODS[method]
+    scores = [IMPORTANCES[chosen.importance].score(layer, rng) for layer in layers]
+    if goal.epsilon is not None:
+        return [
+            _within(layer, s, goal, chosen, rng) for layer, s in zip(layers, scores, strict=True)
+        ]
+    assert goal.keep is not None
+    if allocation != "sipp":
+        masks = select(scores, [layer.weight for layer in layers], goal.keep, allocation)
+        return [_ranked(layer, mask) for layer, mask in zip(layers, masks, strict=True)]
+    counts = _sipp_counts(layers, goal)
+    decisions = [
+        _by_halves(layer, s, m, chosen, goal.delta, rng)
+        for layer, s, m in zip(layers, scores, counts, strict=True)
+    ]
+    return _filled(layers, decisions, goal.keep)
+
+
+def neuron_halves(layers: Sequence[LayerStatistics], delta: float = DELTA) -> Halves:
+    """The neuron halves of all layers, as the budget sees them.
+
+    Only weights with a positive sensitivity count as capacity: the others cannot help a bound.
+    """
+    difficulty, priority, capacity = [], [], []
+    for layer in layers:
+        sums = half_sums(layer.sensitivity_max, layer.weight)
+        difficulty.append(log_factor(layer.patches, delta) * sums.ravel())
+        neurons = layer.weight.shape[0] * layer.weight.shape[1]
+        priority.append(np.full(sums.size, 1 / neurons))
+        needed = (layer.sensitivity_max > 0).astype(np.float64)
+        capacity.append(half_sums(needed, layer.weight).ravel().astype(np.int64))
+    return Halves(*(np.concatenate(parts) for parts in (difficulty, priority, capacity)))
+
+
+def _sipp_counts(layers: Sequence[LayerStatistics], goal: Goal) -> list[Counts]:
+    """M per neuron half, ``[2, group, out]`` per layer."""
+    assert goal.keep is not None
+    halves = neuron_halves(layers, goal.delta)
+    counts = allocate_halves(halves, goal.keep)
+    shapes = [(2, *layer.weight.shape[:2]) for layer in layers]
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
+    return [part.reshape(s) for part, s in zip(np.split(counts, ends), shapes, strict=True)]
+
+
+def _ranked(layer: LayerStatistics, kept: Mask) -> Decision:
+    sampled = np.zeros((2, *layer.weight.shape[:2]), np.bool_)
+    return Decision(kept, np.where(kept, layer.weight, 0).astype(np.float64), sampled)
+
+
+def _halves_of(weight: NDArray[np.floating]) -> NDArray[np.floating]:
+    """``[2, group, out, fan_in]``: the weights with those of the other sign set to zero."""
+    return np.stack([np.where(weight > 0, weight, 0), np.where(weight < 0, weight, 0)])
+
+
+def _by_halves(
+    layer: LayerStatistics,
+    scores: NDArray[np.floating],
+    counts: Counts,
+    method: Method,
+    delta: float,
+    rng: np.random.Generator,
+) -> Decision:
+    """Keep ``counts[2, group, out]`` weights of each half, ranked or sampled."""
+    weight = _halves_of(layer.weight)
+    scores = np.broadcast_to(scores, weight.shape)
+    kept = top_rows(scores, np.abs(weight), counts)
+    ranked = np.where(kept, weight, 0).astype(np.float64)
+    wants = _wants_sampling(layer, kept, counts, method, delta)
+    if not wants.any():
+        return Decision(np.any(kept, axis=0), ranked.sum(axis=0), wants)
+    sensitivity = np.broadcast_to(layer.sensitivity_max, weight.shape)
+    drawn = sample_halves(weight[wants], sensitivity[wants], counts[wants], rng)
+    ranked[wants] = drawn
+    return Decision((ranked != 0).any(axis=0), ranked.sum(axis=0), wants)
+
+
+def _wants_sampling(
+    layer: LayerStatistics, kept: Mask, counts: Counts, method: Method, delta: float
+) -> Mask:
+    """Which halves to sample; a half that is kept whole needs none (THEORY: adaptive mix)."""
+    if method.mixing == "never":
+        return np.zeros(counts.shape, np.bool_)
+    sums = half_sums(layer.sensitivity_max, layer.weight)
+    needed = half_sums((layer.sensitivity_max > 0).astype(np.float64), layer.weight)
+    open_ended = (counts > 0) & (counts < needed)
+    if method.mixing == "always":
+        return open_ended
+    dropped = np.where(kept.any(axis=0), 0, layer.sensitivity_max)
+    deterministic = C * half_sums(dropped, layer.weight)
+    random = epsilon_sampled(sums, counts, log_factor(layer.patches, delta))
+    return open_ended & (deterministic > random)
+
+
+def _filled(
+    layers: Sequence[LayerStatistics], decisions: list[Decision], keep: int
+) -> list[Decision]:
+    """Spend what the halves could not use on the largest weights without sensitivity."""
+    missing = keep - sum(int(d.kept.sum()) for d in decisions)
+    if missing <= 0:
+        return decisions
+    free = [np.where(d.kept, 0, layer.weight) for d, layer in zip(decisions, layers, strict=True)]
+    sizes = np.concatenate([np.abs(weight).ravel() for weight in free])
+    extra = top(sizes, sizes, missing)
+    ends = np.cumsum([weight.size for weight in free])[:-1]
+    result = []
+    for part, layer, decision in zip(np.split(extra, ends), layers, decisions, strict=True):
+        added = part.reshape(layer.weight.shape)
+        weight = np.where(added, layer.weight, decision.weight)
+        result.append(Decision(decision.kept | added, weight, decision.sampled))
+    return result
+
+
+def _within(
+    layer: LayerStatistics,
+    scores: NDArray[np.floating],
+    goal: Goal,
+    method: Method,
+    rng: np.random.Generator,
+) -> Decision:
+    """Keep as few weights as the bound ε allows in every neuron half."""
+    assert goal.epsilon is not None
+    sums = half_sums(layer.sensitivity_max, layer.weight)
+    needed = half_sums((layer.sensitivity_max > 0).astype(np.float64), layer.weight)
+    deterministic = _fewest_ranked(layer, scores, goal.epsilon)
+    random = samples_for(sums, goal.epsilon, log_factor(layer.patches, goal.delta))
+    random = np.minimum(random, needed.astype(np.int64))
+    if method.mixing == "never":
+        return _by_halves(layer, scores, deterministic, method, goal.delta, rng)
+    if method.mixing == "always":
+        return _by_halves(layer, scores, random, method, goal.delta, rng)
+    counts = np.minimum(random, deterministic)
+    return _by_halves(layer, scores, counts, method, goal.delta, rng)
+
+
+def _fewest_ranked(layer: LayerStatistics, scores: NDArray[np.floating], epsilon: float) -> Counts:
+    """Per half, the fewest top-ranked weights that leave C Σ s of the rest at most ε."""
+    weight = _halves_of(layer.weight)
+    used = weight != 0
+    keyed = np.where(used, np.broadcast_to(scores, weight.shape), -1.0)
+    order = np.lexsort((-np.abs(weight), -keyed), axis=-1)
+    sensitivity = np.where(used, layer.sensitivity_max, 0).astype(np.float64)
+    ranked = np.take_along_axis(sensitivity, order, axis=-1)
+    # rest[k] = Σ of the sensitivities after the first k.
+    rest = np.cumsum(ranked[..., ::-1], axis=-1)[..., ::-1]
+    counts: Counts = np.sum(C * rest > epsilon, axis=-1).astype(np.int64)
+    return counts

@@ -1,0 +1,171 @@
+"""The report of a run, as plain data: the table, the JSON file and the library all show this."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "CalibrationReport",
+    "LayerReport",
+    "OutputReport",
+    "Report",
+    "SkippedReport",
+]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer.
+
+    Attributes:
+        name: of the node.
+        op_type: of the node.
+        weight: name of the stored constant.
+        shape: of the constant.
+        parameters: its elements.
+        zeros: how many of them are zero now.
+        epsilon_worst: the largest certified relative error of a neuron half.
+        epsilon_median: the median of those.
+        sensitivity_sum_worst: the largest sum of sensitivities of a neuron half.
+        sensitivity_sum_median: the median of those.
+        sampled_halves: neuron halves whose weights were sampled, of ``halves``.
+        halves: neuron halves that have weights.
+        measured_error: relative error of the layer's output on held-out samples, from the dense
+            model's input.
+        shares_weight_with: another layer of the same weight that was listed before, "" if none.
+    """
+
+    name: str
+    op_type: str
+    weight: str
+    shape: list[int]
+    parameters: int
+    zeros: int
+    epsilon_worst: float
+    epsilon_median: float
+    sensitivity_sum_worst: float
+    sensitivity_sum_median: float
+    sampled_halves: int
+    halves: int
+    measured_error: float
+    shares_weight_with: str = ""
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros."""
+        return self.zeros / self.parameters if self.parameters else 0.0
+
+
+@dataclass(frozen=True)
+class SkippedReport:
+    """A node that multiplies a constant and was left alone, with the reason."""
+
+    name: str
+    op_type: str
+    parameters: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class OutputReport:
+    """Fidelity of one output; see `calibration.fidelity.OutputFidelity`."""
+
+    name: str
+    relative_error: float | None
+    cosine: float | None
+    top1_agreement: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """What was calibrated on.
+
+    Attributes:
+        source: description of the data.
+        synthetic: True if the inputs were made up.
+        samples: used for the statistics.
+        samples_needed: that the theory asks for at this δ.
+        held_out: kept back to measure fidelity.
+        delta: failure probability of the certificate.
+    """
+
+    source: str
+    synthetic: bool
+    samples: int
+    samples_needed: int
+    held_out: int
+    delta: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a run has to say.
+
+    Attributes:
+        version: of onnx-sipp.
+        options: what was asked for, enough to repeat the run.
+        prunable: elements of all prunable weights.
+        zeros: how many of those are zero now.
+        zeros_before: how many were zero before.
+        parameters: elements of all floating-point constants of the model.
+        layers: in graph order.
+        skipped: nodes left alone.
+        outputs: fidelity per output of the graph.
+        calibration: the data.
+        bytes_before: size of the input file(s), None if the model came from memory.
+        bytes_after: size of the written file(s), None until it is written.
+        seconds: wall time.
+        warnings: what the user must know.
+        schema_version: of this structure; grows when a field changes its meaning or goes.
+    """
+
+    version: str
+    options: dict[str, Any]
+    prunable: int
+    zeros: int
+    zeros_before: int
+    parameters: int
+    layers: list[LayerReport]
+    skipped: list[SkippedReport]
+    outputs: list[OutputReport]
+    calibration: CalibrationReport
+    bytes_before: int | None
+    bytes_after: int | None
+    seconds: float
+    warnings: list[str] = field(default_factory=list)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros among the prunable weights."""
+        return self.zeros / self.prunable if self.prunable else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: JSON types only, infinities and NaN as null."""
+        data = asdict(self)
+        data["sparsity"] = self.sparsity
+        for layer, row in zip(self.layers, data["layers"], strict=True):
+            row["sparsity"] = layer.sparsity
+        finite: dict[str, Any] = _finite(data)
+        return finite
+
+    def to_json(self) -> str:
+        """The same as JSON text."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

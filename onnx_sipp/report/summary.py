@@ -1,0 +1,144 @@
+"""What a run prints in the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from onnx_sipp.inspection import Inspection
+from onnx_sipp.report.result import LayerReport, Report, SkippedReport
+
+__all__ = ["print_inspection", "print_report"]
+
+_HONEST = (
+    "What the zeros buy: stock runtimes (onnxruntime, OpenVINO) multiply zeros as fast as any "
+    "other number, so this file is neither smaller nor faster by itself. It shrinks when it is "
+    "compressed (zip, zstd, a package or an app store do that), and it runs faster only on "
+    "runtimes with kernels for unstructured sparsity."
+)
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print the layers, the totals, the certificate, the fidelity and what the zeros buy.
+
+    Args:
+        report: of the run.
+        console: to print on.
+    """
+    console.print(_layer_table(report.layers))
+    _print_skipped(report.skipped, console)
+    console.print(_totals(report))
+    console.print(_outputs(report))
+    for warning in report.warnings:
+        console.print(Text(f"Warning: {warning}", style="bold yellow"))
+    console.print(_certificate_sentence(report))
+    console.print(_HONEST)
+
+
+def print_inspection(inspection: Inspection, console: Console) -> None:
+    """Print what can be pruned, and what cannot and why."""
+    table = Table("layer", "op", "weight", "route", title="Prunable layers", title_justify="left")
+    for title in ("shape", "groups × neurons × fan-in", "zeros"):
+        table.add_column(title, justify="right")
+    for layer in inspection.layers:
+        table.add_row(
+            escape(layer.name),
+            layer.op_type,
+            escape(layer.weight),
+            layer.route,
+            _shape(layer.shape),
+            f"{layer.groups} × {layer.neurons} × {layer.fan_in}",
+            f"{layer.zeros / layer.parameters:.1%}",
+        )
+    console.print(table)
+    _print_skipped(inspection.skipped, console)
+    share = inspection.prunable / inspection.parameters if inspection.parameters else 0
+    console.print(
+        f"{inspection.prunable:,} of {inspection.parameters:,} parameters ({share:.1%}) "
+        f"in {len(inspection.layers)} layers can be pruned."
+    )
+
+
+def _layer_table(layers: list[LayerReport]) -> Table:
+    table = Table("layer", "op", title="Layers", title_justify="left")
+    for title in ("shape", "sparsity", "ε median", "ε worst", "sampled", "measured error"):
+        table.add_column(title, justify="right")
+    for layer in layers:
+        name = escape(layer.name)
+        if layer.shares_weight_with:
+            name += f" (weight of {escape(layer.shares_weight_with)})"
+        table.add_row(
+            name,
+            layer.op_type,
+            _shape(layer.shape),
+            f"{layer.sparsity:.1%}",
+            f"{layer.epsilon_median:.2g}",
+            f"{layer.epsilon_worst:.2g}",
+            f"{layer.sampled_halves}/{layer.halves}",
+            f"{layer.measured_error:.3g}",
+        )
+    return table
+
+
+def _print_skipped(skipped: list[SkippedReport], console: Console) -> None:
+    if not skipped:
+        return
+    table = Table("left alone", "op", title="Left alone", title_justify="left")
+    table.add_column("parameters", justify="right")
+    table.add_column("why")
+    for skip in skipped:
+        size = f"{skip.parameters:,}" if skip.parameters else ""
+        table.add_row(escape(skip.name), skip.op_type, size, escape(skip.reason))
+    console.print(table)
+
+
+def _totals(report: Report) -> Table:
+    table = Table(show_header=False, title="Totals", title_justify="left")
+    of_all = report.zeros / report.parameters if report.parameters else 0
+    table.add_row("zeros among prunable weights", f"{report.zeros:,} of {report.prunable:,}"
+                  f" ({report.sparsity:.2%})")  # fmt: skip
+    table.add_row("of all parameters", f"{of_all:.2%} of {report.parameters:,}")
+    if report.bytes_before is not None:
+        table.add_row("file before", f"{report.bytes_before:,} bytes")
+    if report.bytes_after is not None:
+        table.add_row("file after", f"{report.bytes_after:,} bytes")
+    data = report.calibration
+    samples = f"{data.samples}, and {data.held_out} held out"
+    table.add_row("calibrated on", f"{escape(data.source)}: {samples}")
+    options = report.options
+    table.add_row("method", f"{options['method']}, budget {options['allocation']}")
+    table.add_row("time", f"{report.seconds:.1f} s")
+    return table
+
+
+def _outputs(report: Report) -> Table:
+    title = "Fidelity to the dense model on held-out samples"
+    table = Table("output", title=title, title_justify="left")
+    for column in ("relative error", "cosine", "top-1 agreement"):
+        table.add_column(column, justify="right")
+    for output in report.outputs:
+        agreement = output.top1_agreement
+        table.add_row(
+            escape(output.name) + (f" ({escape(output.note)})" if output.note else ""),
+            "" if output.relative_error is None else f"{output.relative_error:.4g}",
+            "" if output.cosine is None else f"{output.cosine:.5f}",
+            "" if agreement is None else f"{agreement:.1%}",
+        )
+    return table
+
+
+def _certificate_sentence(report: Report) -> str:
+    data = report.calibration
+    return (
+        "What is guaranteed: ε bounds the relative error of the positive and the negative part of "
+        f"each neuron's sum on a fresh input (δ = {data.delta:g}, if at least "
+        f"{data.samples_needed} samples are given; {data.samples} were). An ε of 1 or more promises "
+        "nothing, and carried through a deep network such bounds are vacuous: trust the measured "
+        "errors beside them."
+    )
+
+
+def _shape(shape: list[int]) -> str:
+    return "×".join(map(str, shape))

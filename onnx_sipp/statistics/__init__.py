@@ -1,0 +1,1 @@
+"""What calibration gathers of each layer; knows numpy, not ONNX."""

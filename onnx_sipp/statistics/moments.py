@@ -1,0 +1,80 @@
+"""Second moments of a layer's inputs, and the output error that a change of weights causes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_sipp.unfolding import Patches
+
+__all__ = ["OutputError", "SecondMoment"]
+
+Float64 = NDArray[np.float64]
+
+
+class SecondMoment:
+    """Mean square of every input of a layer, streamed over patches.
+
+    Args:
+        groups: number of groups.
+        fan_in: inputs per group.
+    """
+
+    def __init__(self, groups: int, fan_in: int) -> None:
+        self._sum: Float64 = np.zeros((groups, fan_in))
+        self._count = 0
+
+    def update(self, patches: Patches) -> None:
+        """Take in the patches of some samples."""
+        columns = patches.columns
+        self._sum += np.einsum("gfp,gfp->gf", columns, columns, optimize=False)
+        self._count += columns.shape[2]
+
+    def merge(self, other: SecondMoment) -> None:
+        """Take in what another accumulator of the same layer has seen."""
+        self._sum += other._sum
+        self._count += other._count
+
+    def result(self) -> Float64:
+        """E[a_j²], float64 ``[group, fan_in]``; zeros if nothing was seen."""
+        return self._sum / max(1, self._count)
+
+
+class OutputError:
+    """Relative error of ``z = W a`` when W and the bias change: ‖Δz‖ / ‖z‖ over all patches.
+
+    Args:
+        weight: ``[group, out, fan_in]`` before.
+        changed: same shape, after.
+        bias_change: ``[group, out]``, what the bias gained; None for nothing.
+    """
+
+    def __init__(
+        self,
+        weight: NDArray[np.floating],
+        changed: NDArray[np.floating],
+        bias_change: NDArray[np.floating] | None = None,
+    ) -> None:
+        self._weight = weight.astype(np.float32, copy=False)
+        self._delta = (changed.astype(np.float64) - weight).astype(np.float32)
+        shift = np.zeros(weight.shape[:2]) if bias_change is None else bias_change
+        self._shift = shift.astype(np.float32)[..., None]
+        self._error = 0.0
+        self._power = 0.0
+
+    def update(self, patches: Patches) -> None:
+        """Take in the patches of some samples."""
+        self._error += _energy(self._delta @ patches.columns + self._shift)
+        self._power += _energy(self._weight @ patches.columns)
+
+    def result(self) -> float:
+        """The relative error; 0 where nothing came out before and nothing comes out now."""
+        if self._power > 0:
+            return float(np.sqrt(self._error / self._power))
+        return 0.0 if self._error == 0 else float("inf")
+
+
+def _energy(values: NDArray[np.float32]) -> float:
+    flat = values.ravel()
+    # Blocks keep float32 dot products short; their sum is float64.
+    return float(sum(float(np.dot(b, b)) for b in np.array_split(flat, max(1, flat.size >> 12))))

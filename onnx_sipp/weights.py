@@ -1,0 +1,174 @@
+"""The weights of a model as the pruning sees them: one matrix each, with its statistics.
+
+A stored constant may be the weight of several layers. It then gets one mask, from the statistics
+of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_sipp.calibration.observe import Accumulator, Observation, observe
+from onnx_sipp.graph.layers import Layer
+from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.views import MatrixView
+from onnx_sipp.pruning.importance import IMPORTANCES, LayerStatistics
+from onnx_sipp.pruning.methods import METHODS
+from onnx_sipp.statistics.moments import OutputError, SecondMoment
+from onnx_sipp.statistics.sensitivity import Reduction, SensitivityAccumulator
+from onnx_sipp.unfolding import Patches
+
+__all__ = [
+    "PatchCount",
+    "Weight",
+    "group_weights",
+    "measure_errors",
+    "measure_statistics",
+    "new_sensitivity",
+    "sensitivity_of",
+]
+
+Float = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A stored constant and the layers that multiply it.
+
+    Attributes:
+        name: of the constant.
+        matrix: float32 ``[group, out, fan_in]``, as its first layer sees it.
+        layers: in graph order.
+    """
+
+    name: str
+    matrix: NDArray[np.float32]
+    layers: tuple[Layer, ...] = field(repr=False)
+
+    @property
+    def view(self) -> MatrixView:
+        """How the first layer sees the constant."""
+        return self.layers[0].view
+
+    def as_seen_by(self, layer: Layer, values: Float) -> Float:
+        """Turn values in the shape of `matrix` into that of another layer's matrix."""
+        if layer.view == self.view:
+            return values
+        return layer.view.to_matrix(self.view.to_stored(values))
+
+    def from_layer(self, layer: Layer, values: Float) -> Float:
+        """Undo `as_seen_by`."""
+        if layer.view == self.view:
+            return values
+        return self.view.to_matrix(layer.view.to_stored(values))
+
+
+def group_weights(model: Model, layers: Sequence[Layer]) -> list[Weight]:
+    """Gather layers by the constant that they multiply, in graph order."""
+    by_name: dict[str, list[Layer]] = {}
+    for layer in layers:
+        by_name.setdefault(layer.weight, []).append(layer)
+    return [
+        Weight(name, users[0].view.to_matrix(model.read(name)).astype(np.float32), tuple(users))
+        for name, users in by_name.items()
+    ]
+
+
+def measure_statistics(
+    weights: Sequence[Weight], method: str, observation: Observation
+) -> list[LayerStatistics]:
+    """Observe what a method and the certificate need to know of every weight."""
+    needs = IMPORTANCES[METHODS[method].importance]
+    users = [(weight, layer) for weight in weights for layer in weight.layers]
+    largest = {layer.name: new_sensitivity(weight, layer, "max") for weight, layer in users}
+    means = {layer.name: new_sensitivity(w, layer, "mean") for w, layer in users if needs.mean}
+    moments = {layer.name: _moment(layer) for _, layer in users if needs.moments}
+    counts = {layer.name: PatchCount() for _, layer in users}
+    gathered: dict[str, list[Accumulator]] = {
+        name: [m[name] for m in (largest, means, moments, counts) if name in m] for name in counts
+    }
+    observe(observation, [layer for _, layer in users], gathered)
+    return [
+        LayerStatistics(
+            weight=w.matrix,
+            sensitivity_max=sensitivity_of(w, largest),
+            sensitivity_mean=sensitivity_of(w, means) if needs.mean else None,
+            second_moment=_moment_of(w, moments) if needs.moments else None,
+            patches=sum(counts[layer.name].most for layer in w.layers),
+        )
+        for w in weights
+    ]
+
+
+def _moment(layer: Layer) -> SecondMoment:
+    groups, _, fan_in = layer.view.matrix
+    return SecondMoment(groups, fan_in)
+
+
+def new_sensitivity(weight: Weight, layer: Layer, reduction: Reduction) -> SensitivityAccumulator:
+    """An accumulator for one of the layers of a weight."""
+    return SensitivityAccumulator(weight.as_seen_by(layer, weight.matrix), reduction)
+
+
+def sensitivity_of(
+    weight: Weight, accumulators: dict[str, SensitivityAccumulator]
+) -> NDArray[np.float32]:
+    """The largest sensitivity over all layers that share a weight, in the shape of its matrix."""
+    seen = [weight.from_layer(layer, accumulators[layer.name].result()) for layer in weight.layers]
+    result: NDArray[np.float32] = np.maximum.reduce(seen).astype(np.float32, copy=False)
+    return result
+
+
+def _moment_of(weight: Weight, accumulators: dict[str, SecondMoment]) -> NDArray[np.float64]:
+    """Summed second moments of what each weight multiplies, broadcastable to the matrix."""
+    total = np.zeros((1, 1, 1))
+    for layer in weight.layers:
+        moment = accumulators[layer.name].result()[:, None, :]
+        if any(other.view != weight.view for other in weight.layers):
+            full = np.broadcast_to(moment, layer.view.matrix)
+            moment = weight.from_layer(layer, full).astype(np.float64)
+        total = total + moment
+    return total
+
+
+class PatchCount:
+    """The most patches that a sample had."""
+
+    def __init__(self) -> None:
+        self.most = self._current = 0
+
+    def update(self, patches: Patches) -> None:
+        """Take in the patches of some samples."""
+        self._current += patches.per_sample
+        self.most = max(self.most, self._current)
+        if patches.complete:
+            self._current = 0
+
+
+def measure_errors(
+    weights: Sequence[Weight], changed: Sequence[Float], observation: Observation
+) -> dict[str, float]:
+    """Relative output error of every layer with changed weights, from the dense model's inputs.
+
+    Args:
+        weights: before.
+        changed: after, same order and shapes as the matrices.
+        observation: on the samples to measure on.
+
+    Returns:
+        By layer name.
+    """
+    errors = {
+        layer.name: OutputError(
+            weight.as_seen_by(layer, weight.matrix), weight.as_seen_by(layer, new)
+        )
+        for weight, new in zip(weights, changed, strict=True)
+        for layer in weight.layers
+    }
+    layers = [layer for weight in weights for layer in weight.layers]
+    observe(observation, layers, {name: [error] for name, error in errors.items()})
+    return {name: error.result() for name, error in errors.items()}

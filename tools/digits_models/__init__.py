@@ -1,0 +1,1 @@
+"""Trains the small digit classifiers in ``models/`` and writes them as ONNX."""
