@@ -21,7 +21,7 @@ from onnx_sipp.progress import Silent
 from onnx_sipp.pruning.budget import allocate_halves
 from onnx_sipp.pruning.certificate import DELTA
 from onnx_sipp.pruning.importance import LayerStatistics
-from onnx_sipp.pruning.methods import neuron_halves
+from onnx_sipp.pruning.methods import neuron_halves, neuron_sizes
 from onnx_sipp.statistics.sensitivity import Reduction
 from onnx_sipp.weights import PatchCount, Weight, group_weights, new_sensitivity, sensitivity_of
 
@@ -96,6 +96,7 @@ def sensitivities(
         loaded,
         calibration,
         num_samples=num_samples,
+        default_samples=None,
         seed=seed,
         input_shapes=input_shapes or {},
         providers=providers,
@@ -145,24 +146,25 @@ def allocate(
 
     Returns:
         By layer name, int64 ``[2, neurons]``: for the positive and the negative half of each
-        neuron. They sum to the budget exactly; weights without sensitivity get what no half needs.
+        neuron. They sum to the budget exactly, or to the number of non-zero weights if that is
+        less; weights without sensitivity get what no half needs. Layers that share a weight have
+        one budget, given for the neurons of the first of them.
 
     Raises:
         UsageError: the goal is missing or impossible, or the sensitivities do not fit the model.
     """
     loaded = Model.load(model)
     weights = group_weights(loaded, find_layers(loaded).layers)
-    if measured.reduction != "max" or any(w.layers[0].name not in measured for w in weights):
+    if measured.reduction != "max" or any(not _fits(weight, measured) for weight in weights):
         raise UsageError("the budget needs the `max` sensitivities of this very model")
-    total = sum(weight.matrix.size for weight in weights)
-    if sparsity is not None and keep is None:
-        if not 0 <= sparsity < 1:
-            raise UsageError(f"sparsity must be at least 0 and below 1, not {sparsity}")
-        keep = total - round(sparsity * total)
-    elif sparsity is not None or keep is None:
-        raise UsageError("give either a sparsity or the number of weights to keep")
+    if not 0 < delta < 1:
+        raise UsageError(f"delta must lie between 0 and 1, not {delta}")
+    keep = _wanted(sum(weight.matrix.size for weight in weights), sparsity, keep)
     statistics = [_statistics(weight, measured) for weight in weights]
     counts = allocate_halves(neuron_halves(statistics, delta), keep)
+    spare = neuron_sizes(statistics) - counts
+    filled = np.minimum(np.cumsum(spare), keep - int(counts.sum()))
+    counts += np.diff(filled, prepend=0)
     result, start = {}, 0
     for weight in weights:
         halves = 2 * weight.matrix.shape[0] * weight.matrix.shape[1]
@@ -170,6 +172,25 @@ def allocate(
         result.update({layer.name: rows for layer in weight.layers})
         start += halves
     return result
+
+
+def _fits(weight: Weight, measured: Sensitivities) -> bool:
+    values = measured.get(weight.layers[0].name)
+    return values is not None and values.shape == weight.view.stored
+
+
+def _wanted(total: int, sparsity: float | None, keep: int | None) -> int:
+    """How many weights stay."""
+    if (sparsity is None) == (keep is None):
+        raise UsageError("give either a sparsity or the number of weights to keep")
+    if sparsity is not None:
+        if not 0 <= sparsity < 1:
+            raise UsageError(f"sparsity must be at least 0 and below 1, not {sparsity}")
+        return total - round(sparsity * total)
+    assert keep is not None
+    if not 0 <= keep <= total:
+        raise UsageError(f"of {total} prunable weights, {keep} cannot be kept")
+    return keep
 
 
 def _statistics(weight: Weight, measured: Sensitivities) -> LayerStatistics:

@@ -11,11 +11,13 @@ from typing import Any
 from onnx_sipp.errors import UsageError
 from onnx_sipp.pruning.certificate import DELTA
 from onnx_sipp.pruning.methods import METHODS, allocations_of
+from onnx_sipp.pruning.mixing import CANDIDATES
 
-__all__ = ["DEFAULT_METHOD", "DEFAULT_SPARSITY", "Options", "available_threads"]
+__all__ = ["COMPENSATIONS", "DEFAULT_METHOD", "DEFAULT_SPARSITY", "Options", "available_threads"]
 
-# What measures best without compensation, see docs/methods.md.
-DEFAULT_METHOD = "magnitude"
+# What measures best, see docs/accuracy.md.
+DEFAULT_METHOD = "mixed"
+COMPENSATIONS = ("sequential", "layerwise", "none")
 DEFAULT_SPARSITY = 0.5
 
 
@@ -30,6 +32,11 @@ class Options:
         delta: failure probability of the certificate.
         method: key of `METHODS`.
         allocation: how the budget is shared out; None for the method's own way.
+        compensate: refit the kept weights in graph order (``"sequential"``), each layer by itself
+            (``"layerwise"``) or not (``"none"``); None for sequential with the default method, and
+            for none with the others, which stay what they are in the literature.
+        rounds: prune and refit in so many steps.
+        candidates: which ways of choosing weights are compared in each layer; None for all.
         num_samples: most calibration samples (feeds) to use, a fifth of them held out; None for 512
             of given data and 32 synthetic ones.
         input_shapes: shapes for synthetic inputs, by input name.
@@ -46,6 +53,9 @@ class Options:
     delta: float = DELTA
     method: str = DEFAULT_METHOD
     allocation: str = ""
+    compensate: str = ""
+    rounds: int = 1
+    candidates: Sequence[str] = ()
     num_samples: int | None = None
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     exclude_nodes: Sequence[str] = ()
@@ -75,10 +85,13 @@ class Options:
             raise UsageError("give either a sparsity or an epsilon, not both: each fixes the other")
         if "epsilon" not in given:
             given.setdefault("sparsity", DEFAULT_SPARSITY)
-        method = given.get("method", DEFAULT_METHOD)
+        # A bound is about weights that are dropped or sampled, not about refitted ones.
+        method = given.setdefault("method", "sipp-hybrid" if "epsilon" in given else DEFAULT_METHOD)
         if method not in METHODS:
             raise UsageError(f"there is no method {method!r}; there are {', '.join(METHODS)}")
         given["allocation"] = given.get("allocation") or METHODS[method].allocation
+        refits = "sequential" if method == "mixed" else "none"
+        given["compensate"] = given.get("compensate") or refits
         result = cls(**given)
         result._check()
         return result
@@ -90,18 +103,35 @@ class Options:
                 f"sparsity must be at least 0 and below 1, not {self.sparsity}; "  # noqa: ISC004
                 "0.7 makes 70 % of the weights zero",
             ),
-            (self.epsilon is None or self.epsilon >= 0, f"epsilon is negative: {self.epsilon}"),
+            (
+                self.epsilon is None or 0 <= self.epsilon < float("inf"),
+                f"epsilon must be a number from 0 on, not {self.epsilon}",
+            ),
+            (self.seed >= 0, f"seed must be 0 or more, not {self.seed}"),
             (0 < self.delta < 1, f"delta must lie between 0 and 1, not {self.delta}"),
             (
                 self.allocation in allocations_of(self.method),
                 f"method {self.method!r} works with the allocations "  # noqa: ISC004
                 f"{', '.join(allocations_of(self.method))}, not {self.allocation!r}",
             ),
+            (
+                self.compensate in COMPENSATIONS,
+                f"compensate must be one of {', '.join(COMPENSATIONS)}, not {self.compensate!r}",
+            ),
+            (
+                self.epsilon is None or (self.compensate == "none" and self.method != "mixed"),
+                "an epsilon goes with the methods of the paper and without a refit: the bound is "  # noqa: ISC004
+                "about weights that are dropped or sampled",
+            ),
+            (
+                set(self.candidates) <= set(CANDIDATES),
+                f"the candidates are {', '.join(CANDIDATES)}, not {', '.join(self.candidates)}",
+            ),
         ]
         for holds, message in rules:
             if not holds:
                 raise UsageError(message)
-        for name in ("num_samples", "batch_size", "threads"):
+        for name in ("num_samples", "batch_size", "threads", "rounds"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")

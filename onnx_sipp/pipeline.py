@@ -16,15 +16,18 @@ from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
 from onnx_sipp.calibration.observe import Observation
 from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.samples import Chosen, Samples, open_samples
+from onnx_sipp.compensate import Outcome, mask_and_refit, mask_only
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import Findings, find_layers
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.verdict import ensure_same_verdict
 from onnx_sipp.options import Options
 from onnx_sipp.progress import Progress, Silent
-from onnx_sipp.pruning.methods import Decision, Goal, decide
+from onnx_sipp.pruning.importance import LayerStatistics
+from onnx_sipp.pruning.methods import Decision, Goal
 from onnx_sipp.report.assemble import assemble
 from onnx_sipp.report.result import Report
+from onnx_sipp.sequential import Refitter
 from onnx_sipp.weights import Weight, group_weights, measure_errors, measure_statistics
 
 __all__ = ["ModelSource", "PruneResult", "prune"]
@@ -96,22 +99,19 @@ def prune(
     listener.stage("calibrating")
     observation = _observation(runner, samples.calibration, chosen, listener)
     statistics = measure_statistics(weights, chosen.method, observation)
-    goal = _goal(weights, chosen)
-    rng = np.random.default_rng(chosen.seed)
-    decisions = decide(statistics, goal, chosen.method, chosen.allocation, rng)
-    pruned = _rewrite(dense, weights, decisions)
+    outcome = _prune(dense, weights, statistics, samples, chosen, listener)
 
     listener.stage("measuring layers")
     observation = _observation(runner, samples.held_out, chosen, listener)
-    errors = measure_errors(weights, [decision.weight for decision in decisions], observation)
+    errors = measure_errors(weights, outcome.changed, outcome.shifts, observation)
     listener.stage("comparing outputs")
-    fidelity = _verify(dense, pruned, samples.held_out, chosen, listener)
+    fidelity = _verify(dense, outcome.model, samples.held_out, chosen, listener)
 
     report = assemble(
-        dense, pruned, findings, list(zip(weights, statistics, decisions, strict=True)), errors,
-        fidelity, samples, chosen, time.perf_counter() - started,
+        dense, findings, weights, statistics, outcome, errors, fidelity, samples, chosen,
+        time.perf_counter() - started,
     )  # fmt: skip
-    return PruneResult(report, _masks(weights, decisions), pruned)
+    return PruneResult(report, _masks(weights, outcome.decisions), outcome.model)
 
 
 def _find(model: Model, options: Options) -> Findings:
@@ -154,15 +154,27 @@ def _goal(weights: Sequence[Weight], options: Options) -> Goal:
     return Goal(keep=total - round(options.sparsity * total), delta=options.delta)
 
 
-def _rewrite(dense: Model, weights: Sequence[Weight], decisions: Sequence[Decision]) -> Model:
-    pruned = dense.copy()
-    for weight, decision in zip(weights, decisions, strict=True):
-        old = dense.read(weight.name)
-        new = weight.view.to_stored(decision.weight).astype(old.dtype)
-        kept = weight.view.to_stored(decision.kept)
-        # A kept weight that underflows in a narrow type would be one zero too many.
-        pruned.replace(weight.name, np.where(kept & (new == 0), old, new))
-    return pruned
+def _prune(
+    dense: Model,
+    weights: Sequence[Weight],
+    statistics: Sequence[LayerStatistics],
+    samples: Samples,
+    options: Options,
+    progress: Progress,
+) -> Outcome:
+    goal = _goal(weights, options)
+    if options.compensate == "none" and options.method != "mixed":
+        return mask_only(dense, weights, statistics, goal, options)
+    refitter = Refitter(
+        dense,
+        weights,
+        [layer.sensitivity_max for layer in statistics],
+        samples,
+        batch_size=options.batch_size,
+        threads=options.thread_count,
+        providers=options.providers,
+    )
+    return mask_and_refit(refitter, statistics, goal, options, progress)
 
 
 def _verify(

@@ -8,7 +8,7 @@ copies whole image rows, and every statistic is a plain matrix product.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol
@@ -59,6 +59,16 @@ class Unfolding(Protocol):
         """Unfold one sample (leading axis 1) in about so many parts."""
         ...
 
+    def pairs(
+        self, activation: NDArray[Any], outputs: Sequence[NDArray[Any]], limit: int = PIECE_BYTES
+    ) -> Iterator[tuple[Float32, list[Float32]]]:
+        """Unfold an activation as the nodes saw it, with the outputs that they made of it.
+
+        Yields:
+            Patches ``[group, fan_in, n]``, and per output ``[group, out, n]``, column by column.
+        """
+        ...
+
 
 def pieces(
     unfolding: Unfolding, activation: NDArray[Any], limit: int = PIECE_BYTES
@@ -80,9 +90,12 @@ def pieces(
         if per_sample <= limit:
             yield Patches(unfolding.unfold(block), len(block))
             continue
-        parts = list(unfolding.cut(block, -(-per_sample // limit)))
-        for index, columns in enumerate(parts):
-            yield Patches(columns, 1, complete=index == len(parts) - 1)
+        parts = unfolding.cut(block, -(-per_sample // limit))
+        columns = next(parts)
+        for following in parts:
+            yield Patches(columns, 1, complete=False)
+            columns = following
+        yield Patches(columns, 1)
 
 
 @dataclass(frozen=True)
@@ -136,6 +149,15 @@ class MatMulUnfolding:
         axis = -1 if self.columns else -2
         for part in np.array_split(activation, min(parts, activation.shape[axis]), axis=axis):
             yield self.unfold(part)
+
+    def pairs(
+        self, activation: NDArray[Any], outputs: Sequence[NDArray[Any]], limit: int = PIECE_BYTES
+    ) -> Iterator[tuple[Float32, list[Float32]]]:
+        """See `Unfolding.pairs`; for plain matrices only, ``groups == ()``."""
+        rows = [_rows(value, columns=self.columns) for value in (activation, *outputs)]
+        parts = max(1, -(-rows[0].nbytes // limit))
+        for x, *targets in zip(*(np.array_split(value, parts) for value in rows), strict=True):
+            yield x.T[None], [target.T[None] for target in targets]
 
 
 @dataclass(frozen=True)
@@ -203,6 +225,28 @@ class ConvUnfolding:
             start, stop = first * self.strides[0], last * self.strides[0] + reach
             yield self._columns(padded[:, :, start:stop])
 
+    def pairs(
+        self, activation: NDArray[Any], outputs: Sequence[NDArray[Any]], limit: int = PIECE_BYTES
+    ) -> Iterator[tuple[Float32, list[Float32]]]:
+        """See `Unfolding.pairs`."""
+        per_image = max(1, self.patch_bytes((1, *activation.shape[1:])))
+        step = max(1, limit // per_image)
+        for start in range(0, len(activation), step):
+            x = activation[start : start + step, None]
+            targets = [self._by_group(output[start : start + step]) for output in outputs]
+            parts = self.cut(x, -(-per_image // limit)) if per_image > limit else [self.unfold(x)]
+            first = 0
+            for columns in parts:
+                last = first + columns.shape[2]
+                yield columns, [target[:, :, first:last] for target in targets]
+                first = last
+
+    def _by_group(self, output: NDArray[Any]) -> Float32:
+        """``[batch, out, *spatial]`` as ``[group, out / group, patches]``."""
+        y = output.astype(np.float32, copy=False)
+        y = y.reshape(len(y), self.groups, -1, prod(y.shape[2:])).transpose(1, 2, 0, 3)
+        return y.reshape(*y.shape[:2], -1)
+
     def _padded(self, activation: NDArray[Any]) -> Float32:
         x = activation.reshape(-1, *activation.shape[2:]).astype(np.float32, copy=False)
         pads = self.padding(x.shape[2:])
@@ -220,3 +264,11 @@ class ConvUnfolding:
         )
         fan_in = channels // self.groups * prod(self.kernel)
         return windows.reshape(self.groups, fan_in, batch * prod(out))
+
+
+def _rows(value: NDArray[Any], *, columns: bool) -> Float32:
+    """The last axis (or the last but one) as columns of a matrix with all others as its rows."""
+    x = value.astype(np.float32, copy=False)
+    if columns and x.ndim > 1:
+        x = x.swapaxes(-1, -2)
+    return x.reshape(-1, x.shape[-1])

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.calibration.observe import Accumulator, Observation, observe
+from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.views import MatrixView
@@ -30,6 +33,7 @@ __all__ = [
     "measure_statistics",
     "new_sensitivity",
     "sensitivity_of",
+    "stored_values",
 ]
 
 Float = NDArray[np.floating]
@@ -68,14 +72,26 @@ class Weight:
 
 
 def group_weights(model: Model, layers: Sequence[Layer]) -> list[Weight]:
-    """Gather layers by the constant that they multiply, in graph order."""
+    """Gather layers by the constant that they multiply, in graph order.
+
+    Raises:
+        SippError: a weight is not finite, in float32.
+    """
     by_name: dict[str, list[Layer]] = {}
     for layer in layers:
         by_name.setdefault(layer.weight, []).append(layer)
-    return [
-        Weight(name, users[0].view.to_matrix(model.read(name)).astype(np.float32), tuple(users))
-        for name, users in by_name.items()
-    ]
+    return [Weight(name, _matrix(model, users[0]), tuple(users)) for name, users in by_name.items()]
+
+
+def _matrix(model: Model, layer: Layer) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        matrix = layer.view.to_matrix(model.read(layer.weight)).astype(np.float32)
+    if not np.isfinite(matrix).all():
+        raise SippError(
+            f"the weight {layer.weight!r} of layer {layer.name!r} holds infinities or NaN; "
+            "mend the model, or exclude the layer"
+        )
+    return matrix
 
 
 def measure_statistics(
@@ -150,13 +166,17 @@ class PatchCount:
 
 
 def measure_errors(
-    weights: Sequence[Weight], changed: Sequence[Float], observation: Observation
+    weights: Sequence[Weight],
+    changed: Sequence[Float],
+    shifts: Sequence[Float],
+    observation: Observation,
 ) -> dict[str, float]:
     """Relative output error of every layer with changed weights, from the dense model's inputs.
 
     Args:
         weights: before.
         changed: after, same order and shapes as the matrices.
+        shifts: what the biases gained, ``[group, out]`` per weight.
         observation: on the samples to measure on.
 
     Returns:
@@ -164,11 +184,36 @@ def measure_errors(
     """
     errors = {
         layer.name: OutputError(
-            weight.as_seen_by(layer, weight.matrix), weight.as_seen_by(layer, new)
+            weight.as_seen_by(layer, weight.matrix),
+            weight.as_seen_by(layer, new),
+            shift if layer.view == weight.view else None,
         )
-        for weight, new in zip(weights, changed, strict=True)
+        for weight, new, shift in zip(weights, changed, shifts, strict=True)
         for layer in weight.layers
     }
     layers = [layer for weight in weights for layer in weight.layers]
     observe(observation, layers, {name: [error] for name, error in errors.items()})
     return {name: error.result() for name, error in errors.items()}
+
+
+def stored_values(
+    weight: Weight, old: NDArray[Any], new: Float, kept: NDArray[np.bool_]
+) -> NDArray[Any]:
+    """New elements of a stored constant, with a zero exactly where a weight was dropped.
+
+    Args:
+        weight: that they belong to.
+        old: the elements before.
+        new: ``[group, out, fan_in]``.
+        kept: same shape.
+    """
+    # A reweighted weight may not fit a narrow type.
+    largest = float(ml_dtypes.finfo(old.dtype).max)
+    wanted = weight.view.to_stored(np.clip(new, -largest, largest))
+    values = wanted.astype(old.dtype)
+    stays = weight.view.to_stored(kept)
+    # Weights left as they were keep every bit, also in float64, which is wider than the matrix;
+    # and a kept weight that underflows would be one zero too many.
+    same = wanted == weight.view.to_stored(weight.matrix)
+    result: NDArray[Any] = np.where(stays & (same | (values == 0)), old, np.where(stays, values, 0))
+    return result.astype(old.dtype)

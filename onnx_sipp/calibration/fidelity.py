@@ -65,6 +65,10 @@ class _Meter:
         if not finite.all():
             self.note = "the dense model gives infinities or NaN here; they are left out"
             dense, pruned = np.where(finite, dense, 0), np.where(finite, pruned, 0)
+        if not np.isfinite(pruned).all():
+            self.note = "the pruned model gives infinities or NaN where the dense one does not"
+            self.error = float("inf")
+            pruned = np.where(np.isfinite(pruned), pruned, 0)
         a, b = dense.reshape(len(dense), -1), pruned.reshape(len(pruned), -1)
         self.error += float(np.sum((a - b) ** 2))
         self.power += float(np.sum(a * a))

@@ -43,12 +43,14 @@ class _Fork:
                 f"the input {self.tensor!r} of layer {self.layer!r} is {activation.dtype}, "
                 "not floating point; exclude the layer"
             )
+        with np.errstate(over="ignore"):
+            activation = activation.astype(np.float32, copy=False)
+        if not np.isfinite(activation).all():
+            raise SippError(
+                f"the input {self.tensor!r} of layer {self.layer!r} is not finite: the model "
+                "overflows on the calibration data; check its scaling"
+            )
         for patches in pieces(self.unfolding, activation):
-            if not np.isfinite(patches.columns.sum(dtype=np.float64)):
-                raise SippError(
-                    f"the input {self.tensor!r} of layer {self.layer!r} is not finite: the model "
-                    "overflows on the calibration data; check its scaling"
-                )
             for accumulator in self.accumulators:
                 accumulator.update(patches)
 

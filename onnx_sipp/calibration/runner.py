@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,58 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from onnx_sipp.calibration.specs import Feed, InputSpec, input_specs
-from onnx_sipp.errors import SippError
+from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.model import Model
 
-__all__ = ["Batch", "Batching", "Runner", "batches", "plan_batching"]
+__all__ = ["Batch", "Batching", "Runner", "batches", "joined", "open_session", "plan_batching"]
 
 Tensor = NDArray[Any]
 
 # Tapped tensors of one batch take at most about this much memory.
 BATCH_BYTES = 48 << 20
 MAX_BATCH = 32
+
+
+def open_session(
+    data: bytes,
+    *,
+    folder: Path | None,
+    threads: int | None,
+    providers: Sequence[str] | None,
+) -> Any:
+    """Open an onnxruntime session that logs nothing.
+
+    Args:
+        data: a serialised model.
+        folder: of its external data, None if it has none.
+        threads: intra-op threads, None for onnxruntime's default.
+        providers: execution providers, None for the CPU.
+
+    Raises:
+        UsageError: this onnxruntime lacks a provider.
+        SippError: onnxruntime refuses the model.
+    """
+    available = ort.get_available_providers()
+    for provider in providers or ():
+        if provider not in available:
+            raise UsageError(
+                f"this onnxruntime has no execution provider {provider!r}; "
+                f"it has {', '.join(available)}"
+            )
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # refusals arrive as exceptions; the rest is noise here
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if folder is not None:
+        key = "session.model_external_initializers_file_folder_path"
+        options.add_session_config_entry(key, str(folder))
+    try:
+        chosen = list(providers or ["CPUExecutionProvider"])
+        return ort.InferenceSession(data, options, providers=chosen)
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise SippError(
+            f"onnxruntime {ort.__version__} refuses the model: {_first_line(error)}"
+        ) from error
 
 
 class Runner:
@@ -52,21 +94,7 @@ class Runner:
         self._proto = model.proto
         self._computed = [name for name in self.taps if name not in fed]
         data, folder = model.runnable([name for name in self._computed if name not in outputs])
-        options = ort.SessionOptions()
-        options.log_severity_level = 4  # refusals arrive as exceptions; the rest is noise here
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        if folder is not None:
-            key = "session.model_external_initializers_file_folder_path"
-            options.add_session_config_entry(key, str(folder))
-        try:
-            self._session = ort.InferenceSession(
-                data, options, providers=list(providers or ["CPUExecutionProvider"])
-            )
-        except Exception as error:  # onnxruntime's exceptions share no base class
-            raise SippError(
-                f"onnxruntime {ort.__version__} refuses the model: {_first_line(error)}"
-            ) from error
+        self._session = open_session(data, folder=folder, threads=threads, providers=providers)
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -84,7 +112,8 @@ class Runner:
         except Exception as error:  # see above
             shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feed.items())
             raise SippError(
-                f"onnxruntime fails on the input ({shapes}): {_first_line(error)}"
+                f"onnxruntime fails on the input ({shapes}): {_first_line(error)}\n"
+                "Check the data, or the shapes of made-up inputs (--input-shapes)"
             ) from error
         result = dict(zip(self._computed, values, strict=True))
         return {name: result[name] if name in result else feed[name] for name in self.taps}
@@ -104,12 +133,25 @@ class Batching:
     axes: Mapping[str, int | None] = field(default_factory=dict)
 
     def separate(self, name: str, value: Tensor, samples: int) -> Tensor:
-        """Bring a tapped tensor into the form ``[samples, *shape of the tensor in one feed]``."""
+        """Bring a tapped tensor into the form ``[samples, *shape of the tensor in one feed]``.
+
+        What is no tensor (a sequence, a map, an optional that is empty) comes back as it is.
+
+        Raises:
+            SippError: the tensor does not fall apart into so many samples.
+        """
+        if not isinstance(value, np.ndarray):
+            return value  # never joined, see `plan_batching`
         if self.size == 1:
             return value[None]
         axis = self.axes[name]
         if axis is None:
             return np.broadcast_to(value, (samples, *value.shape))
+        if value.shape[axis] % samples:
+            raise SippError(
+                f"the size of {name!r} depends on the values of the samples, which cannot be told "
+                "apart in a batch: run them one by one, with --batch-size 1 (batch_size=1)"
+            )
         if axis == 0:
             return value.reshape(samples, -1, *value.shape[1:])
         return np.stack(np.split(value, samples, axis=axis))
@@ -162,22 +204,29 @@ def batches(runner: Runner, feeds: Iterable[Feed], batching: Batching) -> Iterat
     Raises:
         SippError: the runtime fails on an input.
     """
-    inputs = runner.inputs
+    for samples, feed in joined(feeds, batching, runner.inputs):
+        tensors = runner.run(feed)
+        separated = {n: batching.separate(n, value, samples) for n, value in tensors.items()}
+        yield Batch(samples, separated)
+
+
+def joined(
+    feeds: Iterable[Feed], batching: Batching, inputs: Sequence[InputSpec]
+) -> Iterator[tuple[int, Feed]]:
+    """Join successive feeds as planned.
+
+    Yields:
+        Number of samples, and one feed for all of them.
+    """
     group: list[Feed] = []
-    for feed in itertools.chain(feeds, [None]):
-        joins = feed is not None and bool(group) and _joinable(group[0], feed, inputs)
-        if group and (len(group) == batching.size or not joins):
-            tensors = runner.run(_join(group, inputs))
-            yield Batch(
-                len(group),
-                {
-                    name: batching.separate(name, value, len(group))
-                    for name, value in tensors.items()
-                },
-            )
+    for feed in feeds:
+        full = len(group) == batching.size
+        if group and (full or not _joinable(group[0], feed, inputs)):
+            yield len(group), _join(group, inputs)
             group = []
-        if feed is not None:
-            group.append(feed)
+        group.append(feed)
+    if group:
+        yield len(group), _join(group, inputs)
 
 
 def _joins(spec: InputSpec, value: Tensor) -> bool:
@@ -207,8 +256,8 @@ def _sample_axis(first: Any, second: Any, joint: Any) -> tuple[bool, int | None]
     """Find the axis along which a joint tensor is its parts, end to end."""
     if not all(isinstance(value, np.ndarray) for value in (first, second, joint)):
         return False, None
-    if first.shape != second.shape or first.ndim != joint.ndim:
-        return False, None
+    if first.shape != second.shape or first.ndim != joint.ndim or joint.size == 0:
+        return False, None  # an empty tensor tells nothing, and may be longer for other samples
     for axis in range(first.ndim):
         parts = np.concatenate([first, second], axis=axis)
         if parts.shape == joint.shape and _close(parts, joint):
@@ -220,7 +269,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
     if a.dtype.kind not in "fV":
         return np.array_equal(a, b)
     a, b = a.astype(np.float64), b.astype(np.float64)
-    scale = float(np.max(np.abs(a), initial=0.0))
+    scale = float(np.max(np.abs(a), initial=0.0, where=np.isfinite(a)))
     return bool(np.allclose(a, b, rtol=1e-3, atol=1e-4 * scale, equal_nan=True))
 
 

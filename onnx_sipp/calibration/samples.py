@@ -62,17 +62,20 @@ def open_samples(
     input_shapes: Mapping[str, tuple[int, ...]],
     providers: Sequence[str] | None,
     hold_out: bool = True,
+    default_samples: int | None = DEFAULT_SAMPLES,
 ) -> Samples:
     """Open the calibration data and check it against the model.
 
     Args:
         model: to calibrate.
         calibration: see `open_source`.
-        num_samples: most feeds to use; None for 512 of given data and 32 synthetic ones.
+        num_samples: most feeds to use; None for the default.
         seed: of synthetic inputs.
         input_shapes: shapes of synthetic inputs, by name.
         providers: onnxruntime execution providers.
         hold_out: whether to keep a fifth of the samples for fidelity.
+        default_samples: most feeds of given data to use if ``num_samples`` is None, None for all;
+            of synthetic ones there are 32 then.
 
     Raises:
         UsageError: there is no such file.
@@ -83,7 +86,7 @@ def open_samples(
         calibration,
         specs,
         model_path=model.path,
-        num_samples=num_samples or (None if calibration is None else DEFAULT_SAMPLES),
+        num_samples=num_samples or (None if calibration is None else default_samples),
         seed=seed,
         input_shapes=input_shapes,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from onnx_sipp.cli.shared import exclusion_options, write_text
+from onnx_sipp.cli.shared import exclusion_options, output_console, refuse_outputs, write_text
 
 __all__ = ["command"]
 
@@ -25,14 +25,14 @@ def command(
 ) -> None:
     """List the prunable layers of IN.onnx, and the nodes left alone with the reason.
 
-    Nothing is run and nothing is written.
+    The model is not run.
     """
-    from rich.console import Console  # noqa: PLC0415 - heavy; only once there is work to do
-
+    from onnx_sipp.graph.model import Model  # noqa: PLC0415 - heavy; only once there is work to do
     from onnx_sipp.inspection import inspect  # noqa: PLC0415
     from onnx_sipp.report.summary import print_inspection  # noqa: PLC0415
 
+    refuse_outputs([json_path], Model.load(source).files if json_path else [])
     found = inspect(source, exclude_nodes=exclude_nodes, exclude_op_types=exclude_op_types)
     if json_path is not None:
         write_text(json_path, json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n")
-    print_inspection(found, Console())
+    print_inspection(found, output_console())

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +20,7 @@ __all__ = ["cli", "main"]
 # One module per command, imported when it is asked for.
 _COMMANDS = ("prune", "inspect")
 _DEFAULT = "prune"
+_INTERRUPTED = "interrupted; no file was left half-written"
 
 
 class _Group(click.Group):
@@ -36,34 +40,45 @@ class _Group(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {"--help", "-h", "--version"}
         if args and args[0] not in (*_COMMANDS, *own):
+            near = get_close_matches(args[0], _COMMANDS, 1)
+            if near and not Path(args[0]).exists():
+                ctx.fail(f"there is no command {args[0]!r}; did you mean {near[0]!r}?")
             args = [_DEFAULT, *args]
         return super().parse_args(ctx, args)
 
 
+_HELP = """
+Prune trained ONNX models after training: no framework, no retraining.
+
+\b
+onnx-sipp in.onnx out.onnx --calib samples.npz --sparsity 0.7
+onnx-sipp inspect in.onnx
+
+`onnx-sipp IN OUT` is short for `onnx-sipp prune IN OUT`.
+"""
+
+
 @click.command(
     cls=_Group,
+    help=_HELP,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 it could not be done, 2 wrong usage.",
 )
 @click.version_option(__version__, prog_name="onnx-sipp")
 def cli() -> None:
-    r"""Prune trained ONNX models after training: no framework, no retraining.
-
-    \b
-    onnx-sipp in.onnx out.onnx --calib samples.npz --sparsity 0.7
-    onnx-sipp inspect in.onnx
-
-    `onnx-sipp IN OUT` is short for `onnx-sipp prune IN OUT`.
-    """
+    """Run one of the commands; see `_HELP`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> Any:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ε must not end the run
     try:
         cli.main(arguments, prog_name="onnx-sipp", standalone_mode=False)
     except click.exceptions.Abort:
-        _die("interrupted; nothing was written", 1)
+        _die(_INTERRUPTED, 1)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -72,9 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     except SippError as error:
         _die(str(error), 1)
     except MemoryError:
-        _die("out of memory; nothing was written. Try fewer samples at a time: --batch-size 1", 1)
-    except KeyboardInterrupt:
-        _die("interrupted; nothing was written", 1)
+        _die("out of memory; try fewer samples at a time: --batch-size 1", 1)
+    except OSError as error:
+        _die(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
 
 
 def _die(message: str, code: int) -> None:

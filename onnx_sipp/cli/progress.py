@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import TracebackType
 from typing import Self
 
@@ -22,20 +23,21 @@ class Bars:
     """Draws one bar per stage on standard error; silent where that is no terminal."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
+        self._shown = sys.stderr.isatty()
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
+            console=Console(stderr=True),
+            disable=not self._shown,
             transient=True,
         )
         self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
-        self._bars.start()
+        if self._shown:
+            self._bars.start()
         return self
 
     def __exit__(
@@ -44,7 +46,8 @@ class Bars:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bars.stop()
+        if self._shown:  # some versions of rich print an empty line even if disabled
+            self._bars.stop()
 
     def stage(self, name: str) -> None:
         """Begin a new bar."""

@@ -7,15 +7,32 @@ from typing import Any
 
 import click
 
-from onnx_sipp.cli.shared import ShapeParam, exclusion_options, open_calibration, write_text
-from onnx_sipp.options import DEFAULT_METHOD, DEFAULT_SPARSITY
+from onnx_sipp.cli.shared import (
+    exclusion_options,
+    input_shape,
+    open_calibration,
+    output_console,
+    refuse_outputs,
+    write_text,
+)
+from onnx_sipp.options import COMPENSATIONS, DEFAULT_METHOD, DEFAULT_SPARSITY
 from onnx_sipp.pruning.methods import METHODS
 from onnx_sipp.pruning.selection import ALLOCATIONS
 
 __all__ = ["command"]
 
 
-@click.command("prune", short_help="Prune a model (the default command).")
+_HELP = """
+Prune IN.onnx and write OUT.onnx, with a report of what was lost and what is guaranteed.
+
+\b
+onnx-sipp in.onnx out.onnx --calib samples.npz --sparsity 0.7
+onnx-sipp in.onnx out.onnx --data-loader-script data.py --method sipp-hybrid
+onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
+"""
+
+
+@click.command("prune", help=_HELP, short_help="Prune a model (the default command).")
 @click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT.onnx", type=click.Path(path_type=Path))
 @click.option(
@@ -52,14 +69,21 @@ __all__ = ["command"]
 )
 @click.option(
     "--allocation",
-    type=click.Choice([*ALLOCATIONS, "sipp"]),
+    type=click.Choice(["error", *ALLOCATIONS, "sipp"]),
     help="How the budget is shared among layers. [default: the method's own]",
 )
+@click.option(
+    "--compensate",
+    type=click.Choice(COMPENSATIONS),
+    help="Refit the kept weights in graph order, layer by layer by itself, or not. "
+    "[default: sequential with the default method, none with the others]",
+)
+@click.option("--rounds", type=int, metavar="R", help="Prune and refit in R steps. [default: 1]")
 @click.option("--num-samples", type=int, metavar="N", help="Samples to use. [default: up to 512]")
 @click.option(
     "--input-shapes",
     multiple=True,
-    type=ShapeParam(),
+    type=input_shape,
     metavar="NAME:D,D,…",
     help="Shape of made-up inputs, e.g. x:1,3,224,224. Repeat for more inputs.",
 )
@@ -80,21 +104,15 @@ def command(
     providers: str | None,
     **options: Any,
 ) -> None:
-    r"""Prune IN.onnx and write OUT.onnx, with a report of what was lost and what is guaranteed.
-
-    \b
-    onnx-sipp in.onnx out.onnx --calib samples.npz --sparsity 0.7
-    onnx-sipp in.onnx out.onnx --data-loader-script data.py --method sipp-hybrid
-    onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
-    """
-    from rich.console import Console  # noqa: PLC0415 - heavy; only once there is work to do
-
-    from onnx_sipp.cli.progress import Bars  # noqa: PLC0415
+    """Prune IN.onnx and write OUT.onnx; see `_HELP`."""
+    from onnx_sipp.cli.progress import Bars  # noqa: PLC0415 - heavy; only once there is work to do
     from onnx_sipp.graph.model import Model  # noqa: PLC0415
     from onnx_sipp.pipeline import prune  # noqa: PLC0415
     from onnx_sipp.report.summary import print_report  # noqa: PLC0415
 
-    Model.load(source).refuse_target(target)
+    model = Model.load(source)
+    model.refuse_target(target)
+    refuse_outputs([target, json_path], [*model.files, calib])
     calibration = open_calibration(calib, data_loader_script)
     with Bars() as bars:
         result = prune(
@@ -108,4 +126,4 @@ def command(
     report = result.save(target)
     if json_path is not None:
         write_text(json_path, report.to_json())
-    print_report(report, Console())
+    print_report(report, output_console())

@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterable
+from itertools import combinations
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from onnx_sipp.errors import SippError, UsageError
+from onnx_sipp.errors import UsageError
+from onnx_sipp.files import refuse_place, write_together
 
-__all__ = ["ShapeParam", "exclusion_options", "open_calibration", "write_text"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = [
+    "exclusion_options",
+    "input_shape",
+    "open_calibration",
+    "output_console",
+    "refuse_outputs",
+    "write_text",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# Wide enough for a table where nobody looks at it, but a program reads it.
+PIPE_WIDTH = 160
 
-class ShapeParam(click.ParamType[tuple[str, tuple[int, ...]]]):
-    """``name:1,3,224,224``."""
 
-    name = "shape"
+def input_shape(value: str) -> tuple[str, tuple[int, ...]]:
+    """Part ``name:1,3,224,224`` into the name (which may hold colons) and the numbers.
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, tuple[int, ...]]:
-        """Part the name (which may hold colons) from the numbers."""
-        name, separator, dims = str(value).rpartition(":")
-        try:
-            shape = tuple(int(dim) for dim in dims.split(",") if dim)
-        except ValueError:
-            shape = None
-        if not separator or not name or shape is None:
-            self.fail(f"{value!r} is not of the form name:1,3,224,224", param, ctx)
-        return name, shape
+    Raises:
+        BadParameter: it is not of that form.
+    """
+    name, _, dims = value.rpartition(":")
+    try:
+        shape = tuple(int(dim) for dim in dims.split(","))
+    except ValueError:
+        shape = ()
+    if not name or not shape:
+        raise click.BadParameter(f"{value!r} is not of the form name:1,3,224,224")
+    return name, shape
 
 
 def exclusion_options(function: F) -> F:
@@ -69,15 +83,43 @@ def open_calibration(calib: Path | None, script: str | None) -> Any:
     return load_script(script)
 
 
+def refuse_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:
+    """Check, before any work is done, that outputs can be written and overwrite no input.
+
+    Args:
+        outputs: files to be written, None where there is none.
+        inputs: files that are read, None where there is none.
+
+    Raises:
+        UsageError: an output is a folder, an input or another output, or in a missing or read-only
+            folder.
+    """
+    given = [output for output in outputs if output is not None]
+    for output in given:
+        refuse_place(output)
+        if any(_same(output, read) for read in inputs if read is not None):
+            raise UsageError(f"{str(output)!r} would overwrite an input; give another name")
+    for one, other in combinations(given, 2):
+        if one.parent.resolve() / one.name == other.parent.resolve() / other.name:
+            raise UsageError(f"{str(one)!r} is to be written twice; give different names")
+
+
+def _same(output: Path, read: Path) -> bool:
+    return output.exists() and read.exists() and output.samefile(read)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a small file, beside its place and then renamed.
+    """Write a small file, whole or not at all.
 
     Raises:
         SippError: it cannot be written.
     """
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        raise SippError(f"cannot write {str(path)!r}: {error.strerror}") from error
+    write_together([(path, lambda out: out.write(text.encode()))])
+
+
+def output_console() -> Console:
+    """Where a command prints its result: the terminal, or a pipe wide enough for its tables."""
+    from rich.console import Console  # noqa: PLC0415 - heavy; only once there is work to do
+
+    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if narrow else PIPE_WIDTH)

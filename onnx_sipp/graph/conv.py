@@ -44,4 +44,4 @@ def conv(node: NodeProto, constants: Constants) -> LayerParts | None:
     )
     view = MatrixView(dims, tuple(range(len(dims))), (groups, dims[0] // groups, prod(dims[1:])))
     bias = node.input[2] if len(node.input) > 2 and node.input[2] in constants.stored else None
-    return LayerParts(weight, view, activation, unfolding, bias)
+    return LayerParts(weight, view, activation, unfolding, bias, neuron_axis=-1 - axes)

@@ -48,6 +48,7 @@ def gemm(node: NodeProto, constants: Constants) -> LayerParts | None:
         unfolding=MatMulUnfolding(columns=columns),
         bias=bias if bias in constants.stored else None,
         scale=float(found.get("alpha", 1.0)),
+        neuron_axis=-1 if side == 1 else -2,
     )
 
 
@@ -74,4 +75,5 @@ def matmul(node: NodeProto, constants: Constants) -> LayerParts | None:
         view=MatrixView(dims, order, matrix),
         activation=node.input[1 - side],
         unfolding=MatMulUnfolding(groups=dims[:-2] if matrix[0] > 1 else (), columns=side == 0),
+        neuron_axis=None if matrix[0] > 1 or len(dims) == 1 else side - 2,
     )

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import google.protobuf.message
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, TensorProto
+from onnx import ModelProto, TensorProto
 
 from onnx_sipp.errors import SippError, UsageError
+from onnx_sipp.files import Piece, refuse_place, write_together
 from onnx_sipp.graph.external import (
-    ExternalReference,
     checked_file,
     external_reference,
     open_checked,
     read_bytes,
 )
 from onnx_sipp.graph.tensors import is_external, payload_bytes, read_inline, write_inline
+from onnx_sipp.graph.walk import all_tensors, stored_tensors
 
-__all__ = ["Model", "all_tensors"]
+__all__ = ["Model"]
+
+_PAGE = 4096
 
 
 class Model:
@@ -43,7 +43,7 @@ class Model:
     def __init__(self, proto: ModelProto, path: Path | None = None) -> None:
         self.proto = proto
         self.path = path
-        self.stored = dict(_stored_tensors(proto.graph))
+        self.stored = dict(stored_tensors(proto.graph))
         self._replaced: dict[str, NDArray[Any]] = {}
         self.external = [tensor for tensor in all_tensors(proto) if is_external(tensor)]
         if self.external and path is None:
@@ -74,12 +74,12 @@ class Model:
         if isinstance(source, bytes):
             return cls(_parse(source, "the given bytes"))
         path = Path(source)
-        if not path.exists():
-            raise UsageError(f"there is no file {str(path)!r}")
-        if path.is_dir():
-            raise UsageError(f"{str(path)!r} is a folder; give the .onnx file inside it")
         try:
             data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise UsageError(f"there is no file {str(path)!r}") from error
+        except IsADirectoryError as error:
+            raise UsageError(f"{str(path)!r} is a folder; give the .onnx file inside it") from error
         except OSError as error:
             raise SippError(f"cannot read {str(path)!r}: {error.strerror}") from error
         return cls(_parse(data, repr(str(path))), path)
@@ -94,8 +94,8 @@ class Model:
 
     @property
     def folder(self) -> Path:
-        """Folder that external data must lie in."""
-        return (self.path or Path()).resolve().parent
+        """Folder that external data must lie in: that of the model's path, as onnx has it."""
+        return (self.path or Path()).parent.resolve()
 
     def read(self, name: str) -> NDArray[Any]:
         """Elements of a stored constant, as they are now.
@@ -110,6 +110,15 @@ class Model:
             return self._replaced[name]
         raw = read_bytes(external_reference(tensor), self.folder, payload_bytes(tensor))
         return raw.view(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).reshape(tensor.dims)
+
+    def with_payload(self, name: str) -> TensorProto:
+        """A stored constant as an initializer with its present elements inside."""
+        result = TensorProto()
+        result.CopyFrom(self.stored[name])
+        if is_external(result):
+            _put_inside(result, np.ascontiguousarray(self.read(name)).tobytes())
+        result.name = name
+        return result
 
     def route(self, name: str) -> str:
         """How a stored constant comes into the graph, for people."""
@@ -142,7 +151,7 @@ class Model:
         for name in extra_outputs or []:
             if name not in present:
                 proto.graph.output.append(onnx.ValueInfoProto(name=name))
-        for name, tensor in _stored_tensors(proto.graph):
+        for name, tensor in stored_tensors(proto.graph):
             if name in self._replaced:
                 _put_inside(tensor, np.ascontiguousarray(self._replaced[name]).tobytes())
         return _serialize(proto), self.folder if self.external else None
@@ -160,18 +169,20 @@ class Model:
                 reference = external_reference(own)
                 raw = read_bytes(reference, self.folder, payload_bytes(own)).tobytes()
                 _put_inside(tensor, raw)
-        for name, tensor in _stored_tensors(proto.graph):
+        for name, tensor in stored_tensors(proto.graph):
             if name in self._replaced:
                 _put_inside(tensor, np.ascontiguousarray(self._replaced[name]).tobytes())
         return proto
 
+    @property
+    def files(self) -> list[Path]:
+        """The model's file and its external data; none if it came from memory."""
+        locations = dict.fromkeys(external_reference(tensor).location for tensor in self.external)
+        return [self.path, *(self.folder / location for location in locations)] if self.path else []
+
     def bytes_on_disk(self) -> int | None:
         """Size of the model's file and its external data, None if it came from memory."""
-        if self.path is None:
-            return None
-        locations = {external_reference(tensor).location for tensor in self.external}
-        files = [self.path, *(self.folder / location for location in locations)]
-        return sum(file.stat().st_size for file in files)
+        return sum(file.stat().st_size for file in self.files) if self.path else None
 
     def save(self, target: Path) -> None:
         """Write the model, with external data in ``<target>.data`` if it had any.
@@ -183,29 +194,54 @@ class Model:
             SippError: writing failed; nothing is left behind.
         """
         self.refuse_target(target)
+        names = self._new_locations(target)
+        moved = self._moved()
+        data = _serialize(self._relocated(names, moved))
+        pieces: list[Piece] = [
+            (target.parent / name, partial(self._write_external, location, moved))
+            for location, name in names.items()
+        ]
+        write_together([*pieces, (target, lambda out: out.write(data))])
+
+    def _relocated(self, names: dict[str, str], moved: dict[str, int]) -> ModelProto:
+        """A copy of the message that refers to the data files of the output."""
         proto = ModelProto()
         proto.CopyFrom(self.proto)
-        names = self._new_locations(target)
         for tensor in all_tensors(proto):
             if is_external(tensor):
-                for entry in tensor.external_data:
-                    if entry.key == "location":
-                        entry.value = names[entry.value]
-        temporary: list[tuple[Path, Path]] = []
-        try:
-            for location, name in names.items():
-                temporary.append(
-                    (self._write_external(location, target.parent), target.parent / name)
-                )
-            temporary.append((_write_beside(target.parent, _serialize(proto)), target))
-            for source, place in temporary:
-                source.replace(place)
-        except OSError as error:
-            raise SippError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
-        finally:
-            for source, _ in temporary:
-                with suppress(OSError):
-                    source.unlink(missing_ok=True)
+                entries = {entry.key: entry.value for entry in tensor.external_data}
+                entries["location"] = names[entries["location"]]
+                entries.pop("checksum", None)  # of the old file
+                _refer(tensor, entries)
+        for name, tensor in stored_tensors(proto.graph):
+            if name in moved:
+                entries = {entry.key: entry.value for entry in tensor.external_data}
+                entries |= {"offset": str(moved[name]), "length": str(payload_bytes(tensor))}
+                _refer(tensor, entries)
+        return proto
+
+    def _moved(self) -> dict[str, int]:
+        """New offsets for replaced tensors whose bytes other tensors share: behind the others."""
+        ranges = [(tensor, *self._range(tensor)) for tensor in self.external]
+        ends = {
+            reference.location: checked_file(reference.location, self.folder).stat().st_size
+            for reference in map(external_reference, self.external)
+        }
+        moved = {}
+        for name in self._replaced:
+            tensor = self.stored[name]
+            location, start, stop = self._range(tensor)
+            if any(
+                other is not tensor and where == location and first < stop and start < last
+                for other, where, first, last in ranges
+            ):
+                moved[name] = -(-ends[location] // _PAGE) * _PAGE  # so that it can be mapped
+                ends[location] = moved[name] + stop - start
+        return moved
+
+    def _range(self, tensor: TensorProto) -> tuple[str, int, int]:
+        reference = external_reference(tensor)
+        return reference.location, reference.offset, reference.offset + payload_bytes(tensor)
 
     def refuse_target(self, target: Path) -> None:
         """Check, before any work is done, that the model may be written there.
@@ -213,20 +249,10 @@ class Model:
         Raises:
             UsageError: the target is an input file, a folder, or in a missing or read-only folder.
         """
-        if target.is_dir():
-            raise UsageError(f"the output {str(target)!r} is a folder; name a file in it")
-        if not target.parent.is_dir():
-            raise UsageError(
-                f"the folder {str(target.parent)!r} does not exist; create it or write elsewhere"
-            )
-        if not os.access(target.parent, os.W_OK):
-            raise UsageError(f"the folder {str(target.parent)!r} is not writable")
-        if self.path is None:
-            return
-        inputs = [self.path, *(self.folder / loc for loc in self._new_locations(target))]
-        outputs = [target, *(target.parent / new for new in self._new_locations(target).values())]
-        for output in outputs:
-            if any(output.exists() and output.samefile(source) for source in inputs):
+        data = (target.parent / name for name in self._new_locations(target).values())
+        for output in [target, *data]:
+            refuse_place(output)
+            if any(output.exists() and output.samefile(source) for source in self.files):
                 raise UsageError(
                     f"{str(output)!r} would overwrite the input; an input is never changed, "
                     "so give another output name"
@@ -239,55 +265,21 @@ class Model:
             for index, location in enumerate(locations)
         }
 
-    def _write_external(self, location: str, folder: Path) -> Path:
+    def _write_external(self, location: str, moved: dict[str, int], out: BinaryIO) -> None:
         """Copy one external file with the replaced payloads patched in."""
-        path = _temporary(folder)
-        try:
-            with open_checked(location, self.folder) as source, path.open("wb") as out:
-                shutil.copyfileobj(source, out, 1 << 22)
-                for name, values in self._replaced.items():
-                    reference: ExternalReference = external_reference(self.stored[name])
-                    if reference.location == location:
-                        out.seek(reference.offset)
-                        out.write(np.ascontiguousarray(values).tobytes())
-                out.flush()
-                os.fsync(out.fileno())
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-        return path
+        with open_checked(location, self.folder) as source:
+            shutil.copyfileobj(source, out, 1 << 22)
+        for name, values in self._replaced.items():
+            reference = external_reference(self.stored[name])
+            if reference.location == location:
+                out.seek(moved.get(name, reference.offset))
+                out.write(np.ascontiguousarray(values).tobytes())
 
 
-def all_tensors(proto: ModelProto) -> Iterator[TensorProto]:
-    """Every TensorProto of a model: initializers, attributes, subgraphs, functions."""
-    graphs: list[GraphProto] = [proto.graph]
-    node_lists = [function.node for function in proto.functions]
-    while graphs or node_lists:
-        if graphs:
-            graph = graphs.pop()
-            yield from graph.initializer
-            for sparse in graph.sparse_initializer:
-                yield from (sparse.values, sparse.indices)
-            node_lists.append(graph.node)
-            continue
-        for node in node_lists.pop():
-            for attribute in node.attribute:
-                yield from attribute.tensors
-                if attribute.HasField("t"):
-                    yield attribute.t
-                graphs.extend(attribute.graphs)
-                if attribute.HasField("g"):
-                    graphs.append(attribute.g)
-
-
-def _stored_tensors(graph: GraphProto) -> Iterator[tuple[str, TensorProto]]:
-    for tensor in graph.initializer:
-        yield tensor.name, tensor
-    for node in graph.node:
-        if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and node.output:
-            for attribute in node.attribute:
-                if attribute.name == "value" and attribute.HasField("t"):
-                    yield node.output[0], attribute.t
+def _refer(tensor: TensorProto, entries: dict[str, str]) -> None:
+    del tensor.external_data[:]
+    for key, value in entries.items():
+        tensor.external_data.add(key=key, value=value)
 
 
 def _put_inside(tensor: TensorProto, raw: bytes) -> None:
@@ -320,25 +312,3 @@ def _serialize(proto: ModelProto) -> bytes:
             f"the model cannot be serialised ({error}); models above 2 GB must keep their weights "
             "in external data"
         ) from error
-
-
-def _temporary(folder: Path) -> Path:
-    descriptor, name = tempfile.mkstemp(prefix=".onnx-sipp-", suffix=".tmp", dir=folder)
-    umask = os.umask(0)
-    os.umask(umask)
-    os.fchmod(descriptor, 0o666 & ~umask)  # as an ordinary new file, not mkstemp's 0600
-    os.close(descriptor)
-    return Path(name)
-
-
-def _write_beside(folder: Path, data: bytes) -> Path:
-    path = _temporary(folder)
-    try:
-        with path.open("wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return path

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from onnx import GraphProto, NodeProto, TensorProto, helper
@@ -32,6 +33,7 @@ class LayerParts:
     unfolding: Unfolding
     bias: str | None = None
     scale: float = 1.0
+    neuron_axis: int | None = None
 
 
 @dataclass(frozen=True)
@@ -41,53 +43,81 @@ class Constants:
     Attributes:
         stored: tensors whose payload lies in the file.
         computed: for each tensor that nodes compute from constants alone, the operators on the way
-            from the stored constant, for people: ``"Reshape"``, ``"Slice, Concat"``.
+            from the stored constants, each once: ``("Slice", "Concat")``.
+        sparse: tensors stored as ``sparse_initializer``.
     """
 
     stored: Mapping[str, TensorProto]
-    computed: Mapping[str, str]
+    computed: Mapping[str, tuple[str, ...]]
+    sparse: frozenset[str] = field(default_factory=frozenset)
 
     @classmethod
-    def of(cls, graph: GraphProto, stored: Mapping[str, TensorProto]) -> Constants:
-        """Find what nodes compute from stored constants alone, whatever the order of the nodes."""
-        computed: dict[str, str] = {}
-        pending = [node for node in graph.node if not set(node.output) <= set(stored)]
-        while pending:
-            later = []
-            for node in pending:
-                inputs = [name for name in node.input if name]
-                if _is_deterministic(node) and all(n in stored or n in computed for n in inputs):
-                    way = [computed[name] for name in inputs if name in computed]
-                    computed.update(dict.fromkeys(node.output, ", ".join([*way, node.op_type])))
-                else:
-                    later.append(node)
-            if len(later) == len(pending):
-                break
-            pending = later
-        return cls(stored, computed)
+    def of(
+        cls, graph: GraphProto, stored: Mapping[str, TensorProto], outer: Constants | None = None
+    ) -> Constants:
+        """Find what nodes compute from stored constants alone, whatever the order of the nodes.
+
+        Args:
+            graph: to look at.
+            stored: its stored constants, and those it sees from outside.
+            outer: constants of the graph around it.
+        """
+        computed = dict(outer.computed) if outer else {}
+        sparse = frozenset(tensor.values.name for tensor in graph.sparse_initializer)
+        sparse |= outer.sparse if outer else frozenset()
+        waiting: dict[str, list[int]] = defaultdict(list)
+        missing: dict[int, int] = {}
+        for index, node in enumerate(graph.node):
+            if _is_deterministic(node):
+                known = (stored, computed, sparse)
+                needs = {n for n in node.input if n and not any(n in names for names in known)}
+                missing[index] = len(needs)
+                for name in needs:
+                    waiting[name].append(index)
+        ready = [index for index, needs in missing.items() if not needs]
+        while ready:
+            node = graph.node[ready.pop()]
+            before = (op for name in node.input for op in computed.get(name, ()))
+            way = tuple(dict.fromkeys([*before, node.op_type]))
+            for name in node.output:
+                if name and name not in stored:
+                    computed[name] = way
+                    for reader in waiting[name]:
+                        missing[reader] -= 1
+                    ready.extend(reader for reader in waiting.pop(name) if not missing[reader])
+        return cls(stored, computed, sparse)
 
     def __contains__(self, name: str) -> bool:
-        return name in self.stored or name in self.computed
+        return name in self.stored or name in self.computed or name in self.sparse
 
     def weight(self, name: str) -> TensorProto:
         """The stored tensor behind a weight operand.
 
         Raises:
-            NotPrunable: it is computed by nodes.
+            NotPrunable: it is computed by nodes, or stored as a sparse tensor.
         """
         if name in self.computed:
             raise NotPrunable(
-                f"its weight {name!r} is computed from constants ({self.computed[name]}); "
+                f"its weight {name!r} is computed from constants "
+                f"({', '.join(self.computed[name])}); "
                 "only weights stored as they are used can be pruned yet"
             )
+        if name in self.sparse:
+            raise NotPrunable(f"its weight {name!r} is a sparse tensor already")
         return self.stored[name]
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:
-    """Attributes of a node as Python values; strings decoded."""
+    """Attributes of a node as Python values; strings decoded.
+
+    Raises:
+        ValueError: an attribute has no type, or a reference in place of a value.
+    """
     result = {}
     for attribute in node.attribute:
         value = helper.get_attribute_value(attribute)
+        if value is None:
+            raise ValueError(f"its attribute {attribute.name!r} has no value or no type")
         result[attribute.name] = (
             value.decode("utf-8", "replace") if isinstance(value, bytes) else value
         )

@@ -23,6 +23,12 @@ __all__ = [
 FLOAT_TYPES = frozenset(
     {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 )
+# Types that onnx packs more densely than numpy does.
+_PACKED_BITS = {
+    **dict.fromkeys(("int2", "uint2"), 2),
+    **dict.fromkeys(("int4", "uint4", "float4_e2m1fn"), 4),
+    **dict.fromkeys(("float6_e2m3fn", "float6_e3m2fn"), 6),
+}
 
 
 def numpy_dtype(tensor: TensorProto) -> np.dtype[Any]:
@@ -47,7 +53,9 @@ def payload_bytes(tensor: TensorProto) -> int:
     """
     if any(dim < 0 for dim in tensor.dims):
         raise SippError(f"tensor {tensor.name!r} has negative dims {list(tensor.dims)}")
-    return prod(tensor.dims) * int(numpy_dtype(tensor).itemsize)
+    dtype = numpy_dtype(tensor)
+    bits = _PACKED_BITS.get(dtype.name, 8 * dtype.itemsize)
+    return (prod(tensor.dims) * bits + 7) // 8
 
 
 def is_external(tensor: TensorProto) -> bool:

@@ -56,20 +56,26 @@ def _epsilon(difficulty: Float64, counts: Float64) -> Float64:
 def allocate_halves(halves: Halves, budget: int) -> Counts:
     """Solve the problem in integers that sum to the budget exactly.
 
+    For a separable convex objective the optimum is to spend the budget on the weights that gain
+    most, one after the other. Those are the weights that gain more than some threshold, which
+    bisection finds.
+
     Args:
         halves: the neuron halves.
         budget: number of weights to give out; more than all capacities fills them all.
 
     Returns:
-        m_v, int64. Halves without sensitivities get what no other half can use.
+        m_v, int64. Halves without sensitivities get what no other half can use. A budget below
+        the number of halves, which no bound can be had for, gives one weight each to the halves
+        that need most.
     """
     counts = np.zeros(len(halves.capacity), np.int64)
     alive = (halves.difficulty > 0) & (halves.capacity > 0)
     live = Halves(halves.difficulty[alive], halves.priority[alive], halves.capacity[alive])
-    budget = min(budget, int(halves.capacity.sum()))
+    budget = max(0, min(budget, int(halves.capacity.sum())))
     live_budget = min(budget, int(live.capacity.sum()))
     if live_budget > 0:
-        counts[alive] = _exchange(live, _floor(live, live_budget), live_budget)
+        counts[alive] = _solve(live, live_budget)
     rest = budget - live_budget
     idle = np.flatnonzero(~alive)
     # Weights that no sample ever needed: where they go changes no bound, so fill in order.
@@ -78,64 +84,68 @@ def allocate_halves(halves: Halves, budget: int) -> Counts:
     return counts
 
 
-def _floor(halves: Halves, budget: int) -> Counts:
-    """The continuous optimum, rounded down."""
-    low, high = -200.0, 200.0  # natural logarithm of the multiplier
+def _solve(halves: Halves, budget: int) -> Counts:
+    """Solve for halves that all have sensitivities and room."""
+    size = len(halves.capacity)
+    if budget < size:
+        most = np.argsort(-halves.priority * halves.difficulty, kind="stable")[:budget]
+        return np.bincount(most, minlength=size).astype(np.int64)
+    low, high = -200.0, 200.0  # natural logarithm of the threshold
+    counts = np.ones(size, np.int64)  # what a threshold above all gains leaves
     for _ in range(100):
         middle = (low + high) / 2
-        if _at_multiplier(halves, middle).sum() > budget:
+        wanted = _worth_more_than(halves, middle)
+        if wanted.sum() > budget:
             low = middle
         else:
-            high = middle
-    return np.floor(_at_multiplier(halves, high)).astype(np.int64)
+            high, counts = middle, wanted
+        if counts.sum() == budget:
+            return counts
+    while (rest := budget - int(counts.sum())) > 0:  # gains that are equal up to rounding
+        gain = _gain(halves, counts)
+        room = np.flatnonzero(counts < halves.capacity)
+        counts[room[np.argsort(-gain[room], kind="stable")][:rest]] += 1
+    return counts
 
 
-def _at_multiplier(halves: Halves, log_multiplier: float) -> Float64:
-    """Solve −ε'(m)·priority = multiplier for every half, clipped to [0, capacity].
+def _gain(halves: Halves, counts: Counts) -> Float64:
+    """By how much one more weight lowers the objective; infinite for a first weight."""
+    placed: Float64 = counts.astype(np.float64)
+    here, there = (_epsilon(halves.difficulty, m) for m in (placed, placed + np.float64(1)))
+    return halves.priority * (here - there)
 
-    With c = 2 L S / 3 and t = c / m, the marginal gain is
+
+def _worth_more_than(halves: Halves, log_threshold: float) -> Counts:
+    """For each half, how many weights gain more than the threshold, at most its capacity.
+
+    A weight gains ∫ −ε' between its place and the next, so it is worth more than the threshold
+    until the derivative falls below it, and at most one weight beyond.
+    """
+    # One less, for the rounding of the root.
+    start = np.floor(_where_derivative_is(halves, log_threshold)) - 1
+    counts: Counts = np.clip(start, 0, halves.capacity).astype(np.int64)
+    threshold = np.exp(log_threshold)
+    for _ in range(3):
+        counts += (_gain(halves, counts) > threshold) & (counts < halves.capacity)
+    return counts
+
+
+def _where_derivative_is(halves: Halves, log_slope: float) -> Float64:
+    """Solve −ε'(m)·priority = slope for every half.
+
+    With c = 2 L S / 3 and t = c / m, the left-hand side is
     priority · (1 + (t + 3) / √(t² + 6 t)) · t² / (2 c): increasing in t, with a slope between
     1.5 and 2 in logarithms, so Newton's method converges from anywhere.
     """
     c = 2 * halves.difficulty / 3
-    log_t = (log_multiplier - np.log(halves.priority / (2 * c))) / 2
-    for _ in range(12):
+    scale = np.log(halves.priority / (2 * c))
+    log_t = (log_slope - scale) / 2
+    for _ in range(6):
         t = np.exp(np.clip(log_t, -300, 300))
         root = np.sqrt(t * t + 6 * t)
         factor = 1 + (t + 3) / root
-        gain = np.log(halves.priority * factor / (2 * c)) + 2 * log_t
         # d log(factor) / d log t; (t + 3)² − root² = 9.
         slope = 2 - 9 * t / (root**3 * factor)
-        log_t = log_t - (gain - log_multiplier) / slope
-    counts = c / np.exp(np.clip(log_t, -300, 300))
-    return np.minimum(counts, halves.capacity.astype(np.float64))
-
-
-def _exchange(halves: Halves, counts: Counts, budget: int) -> Counts:
-    """Give out what rounding left, then swap single weights while that lowers the objective.
-
-    For a separable convex objective, no improving swap means the integer optimum.
-    """
-
-    def gain(m: Counts) -> Float64:
-        """What one more weight is worth; −1 where there is no room."""
-        here = _epsilon(halves.difficulty, m.astype(np.float64))
-        there = _epsilon(halves.difficulty, (m + 1).astype(np.float64))
-        # A first weight is worth infinitely much; among first weights the hardest half leads.
-        worth = np.where(np.isinf(here), 1e300 - 1 / (1 + there), here - there)
-        return np.where(m < halves.capacity, halves.priority * worth, -1.0)
-
-    while (rest := budget - int(counts.sum())) > 0:
-        worth = gain(counts)
-        room = np.flatnonzero(worth >= 0)
-        best = room[np.argsort(-worth[room], kind="stable")][:rest]
-        counts[best] += 1
-    for _ in range(4 * len(counts)):
-        up = gain(counts)
-        down = np.where(counts > 0, gain(counts - 1), np.inf)
-        most, worst = int(np.argmax(up)), int(np.argmin(down))
-        if most == worst or up[most] <= down[worst]:
-            break
-        counts[most] += 1
-        counts[worst] -= 1
-    return counts
+        log_t = log_t - (scale + np.log(factor) + 2 * log_t - log_slope) / slope
+    result: Float64 = c / np.exp(np.clip(log_t, -300, 300))
+    return result

@@ -3,12 +3,12 @@
 The relative error of a neuron half, |ẑ^σ − z^σ| / z^σ, is at most ε with probability at least
 1 − δ over the calibration batch (and the sampling), for a fresh input of the same distribution:
 
-- dropping deterministically: ε = C Σ_{j dropped} s_j;
+- changing weights deterministically: ε = C Σ_j s_j |ŵ_j / w_j − 1|, which is C Σ_{j dropped} s_j
+  where weights are only dropped;
 - keeping m sampled weights: ε = S̃/m + √((S̃/m)(S̃/m + 6)), S̃ = L Σ_j s_j / 3 (Bernstein),
 
 with L = C ln(8 (P + 1) κ / δ) and P patches per sample (arXiv 1910.05422; THEORY of the authors'
-implementation). The bounds are about the products W⁺a and W⁻a: they leave out biases, and what a
-refit changes after the weights were chosen.
+implementation). The bounds are about the products W⁺a and W⁻a and leave out biases.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 __all__ = [
     "DELTA",
+    "SLACK",
     "C",
     "Certificate",
     "certify",
     "epsilon_sampled",
+    "half_counts",
     "half_sums",
     "log_factor",
     "samples_for",
@@ -34,6 +36,9 @@ Float64 = NDArray[np.float64]
 
 C = 3.0  # constant of the sensitivity bound in the authors' implementation
 DELTA = 1e-16  # failure probability used there
+
+# What is chosen to meet a wanted ε leaves out this much of it, for rounding in float64.
+SLACK = 1e-9
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,22 @@ def half_sums(values: NDArray[np.floating], weight: NDArray[np.floating]) -> Flo
     Returns:
         float64 ``[2, group, out]``.
     """
-    sums = [np.sum(values * half, axis=-1, dtype=np.float64) for half in (weight > 0, weight < 0)]
-    return np.stack(sums)
+    halves = (weight > 0, weight < 0)
+    return np.stack([np.sum(values * half, axis=-1, dtype=np.float64) for half in halves])
+
+
+def half_counts(marked: NDArray[np.bool_], weight: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Count the marked weights among the positive and the negative weights of each neuron.
+
+    Args:
+        marked: ``[group, out, fan_in]``.
+        weight: same shape.
+
+    Returns:
+        int64 ``[2, group, out]``.
+    """
+    halves = (weight > 0, weight < 0)
+    return np.stack([np.count_nonzero(marked & half, axis=-1) for half in halves])
 
 
 def epsilon_sampled(sums: Float64, counts: NDArray[np.integer], factor: float) -> Float64:
@@ -113,13 +132,15 @@ def samples_for(sums: Float64, epsilon: float, factor: float) -> NDArray[np.int6
     """Weights to sample for a wanted ε: m = ⌈S̃ (6 + 2 ε) / ε²⌉, the inverse of the bound."""
     if epsilon <= 0:
         return np.where(sums > 0, np.iinfo(np.int64).max, 0)
-    return np.ceil(sums * factor / 3 * (6 + 2 * epsilon) / epsilon**2).astype(np.int64)
+    # The slack covers the rounding of the inverse; the limit keeps a tiny ε within int64.
+    counts = np.ceil((1 + SLACK) * sums * factor / 3 * (6 + 2 * epsilon) / epsilon**2)
+    return np.minimum(counts, 2.0**62).astype(np.int64)
 
 
 def certify(
     weight: NDArray[np.floating],
     sensitivity: NDArray[np.floating],
-    kept: NDArray[np.bool_],
+    changed: NDArray[np.floating],
     sampled: NDArray[np.bool_] | None,
     *,
     patches: int,
@@ -127,23 +148,28 @@ def certify(
     needed: int,
     delta: float = DELTA,
 ) -> Certificate:
-    """Bound what dropping weights does to a layer; any mask has such a bound.
+    """Bound what a change of its weights does to a layer; any mask has such a bound.
+
+    If weight j becomes ŵ_j, the sum of a half changes by at most Σ_j |ŵ_j − w_j| a_j, which is at
+    most C Σ_j s_j |ŵ_j / w_j − 1| times the sum, whatever made the change.
 
     Args:
         weight: ``[group, out, fan_in]`` before pruning.
         sensitivity: the ``max`` form, same shape.
-        kept: same shape.
-        sampled: ``[2, group, out]``, halves whose weights were sampled and reweighted; None if
-            none were.
+        changed: same shape, the weights after: zero where dropped.
+        sampled: ``[2, group, out]``, halves whose weights were sampled and reweighted, which have
+            the bound of sampling instead; None if none were.
         patches: patches per sample.
         samples: calibration samples given.
         needed: calibration samples that the theory asks for.
         delta: failure probability.
     """
     sums = half_sums(sensitivity, weight)
-    epsilon = C * half_sums(np.where(kept, 0, sensitivity), weight)
+    ratio = np.divide(changed, weight, out=np.ones(weight.shape), where=weight != 0)
+    epsilon = C * half_sums(sensitivity * np.abs(ratio - 1), weight)
     if sampled is not None and sampled.any():
-        counts = half_sums(kept.astype(np.float64), weight).astype(np.int64)
-        bound = epsilon_sampled(sums, counts, log_factor(patches, delta))
+        # A weight without sensitivity was never drawn, so it does not count.
+        drawn = (changed != 0) & (sensitivity > 0)
+        bound = epsilon_sampled(sums, half_counts(drawn, weight), log_factor(patches, delta))
         epsilon = np.where(sampled, bound, epsilon)
     return Certificate(epsilon, sums, delta, samples, needed)

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from onnx_sipp.pruning.budget import Halves, allocate_halves
 from onnx_sipp.pruning.certificate import (
     DELTA,
+    SLACK,
     C,
     epsilon_sampled,
+    half_counts,
     half_sums,
     log_factor,
     samples_for,
@@ -29,7 +31,9 @@ __all__ = [
     "Method",
     "allocations_of",
     "decide",
+    "layer_counts",
     "neuron_halves",
+    "neuron_sizes",
 ]
 
 Counts = NDArray[np.int64]
@@ -41,7 +45,7 @@ class Method:
 
     Attributes:
         importance: key of `IMPORTANCES`; what ranks weights where they are not sampled.
-        allocation: the default; a key of `ALLOCATIONS`, or ``"sipp"``.
+        allocation: the default; a key of `ALLOCATIONS`, ``"sipp"``, or, with a refit, ``"error"``.
         mixing: per neuron half, ``"never"`` sample, ``"always"``, or where its bound is smaller.
     """
 
@@ -51,6 +55,7 @@ class Method:
 
 
 METHODS: Mapping[str, Method] = {
+    "mixed": Method("magnitude", "error"),
     "sipp-det": Method("sensitivity-mean", "global"),
     "sipp-rand": Method("sensitivity-max", "sipp", "always"),
     "sipp-hybrid": Method("sensitivity-max", "sipp", "smaller-bound"),
@@ -109,9 +114,11 @@ def decide(
     """
     chosen = METHODS[method]
     scores = [IMPORTANCES[chosen.importance].score(layer, rng) for layer in layers]
+    seeds = [int(seed) for seed in rng.integers(2**63, size=len(layers))]
     if goal.epsilon is not None:
         return [
-            _within(layer, s, goal, chosen, rng) for layer, s in zip(layers, scores, strict=True)
+            _within(layer, s, goal, chosen, seed)
+            for layer, s, seed in zip(layers, scores, seeds, strict=True)
         ]
     assert goal.keep is not None
     if allocation != "sipp":
@@ -119,10 +126,23 @@ def decide(
         return [_ranked(layer, mask) for layer, mask in zip(layers, masks, strict=True)]
     counts = _sipp_counts(layers, goal)
     decisions = [
-        _by_halves(layer, s, m, chosen, goal.delta, rng)
-        for layer, s, m in zip(layers, scores, counts, strict=True)
+        _by_halves(layer, s, m, chosen, goal.delta, seed)
+        for layer, s, m, seed in zip(layers, scores, counts, seeds, strict=True)
     ]
     return _filled(layers, decisions, goal.keep)
+
+
+def layer_counts(layers: Sequence[LayerStatistics], goal: Goal, allocation: str) -> list[int]:
+    """How many weights each layer keeps by an allocation, magnitudes ranking them.
+
+    Args:
+        layers: statistics, in graph order.
+        goal: with ``keep``.
+        allocation: a key of `ALLOCATIONS`, or ``"sipp"``.
+    """
+    rng = np.random.default_rng(0)
+    made = decide(layers, goal, "magnitude", allocation, rng)
+    return [int(np.count_nonzero(decision.kept)) for decision in made]
 
 
 def neuron_halves(layers: Sequence[LayerStatistics], delta: float = DELTA) -> Halves:
@@ -136,13 +156,23 @@ def neuron_halves(layers: Sequence[LayerStatistics], delta: float = DELTA) -> Ha
         difficulty.append(log_factor(layer.patches, delta) * sums.ravel())
         neurons = layer.weight.shape[0] * layer.weight.shape[1]
         priority.append(np.full(sums.size, 1 / neurons))
-        needed = (layer.sensitivity_max > 0).astype(np.float64)
-        capacity.append(half_sums(needed, layer.weight).ravel().astype(np.int64))
+        capacity.append(_needed(layer).ravel())
     return Halves(*(np.concatenate(parts) for parts in (difficulty, priority, capacity)))
 
 
+def neuron_sizes(layers: Sequence[LayerStatistics]) -> Counts:
+    """Non-zero weights of each of the halves of `neuron_halves`."""
+    sizes = [half_counts(layer.weight != 0, layer.weight).ravel() for layer in layers]
+    return np.concatenate(sizes)
+
+
+def _needed(layer: LayerStatistics) -> Counts:
+    """Weights of each neuron half that some sample needs, ``[2, group, out]``."""
+    return half_counts(layer.sensitivity_max > 0, layer.weight)
+
+
 def _sipp_counts(layers: Sequence[LayerStatistics], goal: Goal) -> list[Counts]:
-    """M per neuron half, ``[2, group, out]`` per layer."""
+    """The m of each neuron half, ``[2, group, out]`` per layer."""
     assert goal.keep is not None
     halves = neuron_halves(layers, goal.delta)
     counts = allocate_halves(halves, goal.keep)
@@ -167,7 +197,7 @@ def _by_halves(
     counts: Counts,
     method: Method,
     delta: float,
-    rng: np.random.Generator,
+    seed: int,
 ) -> Decision:
     """Keep ``counts[2, group, out]`` weights of each half, ranked or sampled."""
     weight = _halves_of(layer.weight)
@@ -178,7 +208,9 @@ def _by_halves(
     if not wants.any():
         return Decision(np.any(kept, axis=0), ranked.sum(axis=0), wants)
     sensitivity = np.broadcast_to(layer.sensitivity_max, weight.shape)
-    drawn = sample_halves(weight[wants], sensitivity[wants], counts[wants], rng)
+    drawn = sample_halves(
+        weight[wants], sensitivity[wants], counts[wants], seed, np.flatnonzero(wants)
+    )
     ranked[wants] = drawn
     return Decision((ranked != 0).any(axis=0), ranked.sum(axis=0), wants)
 
@@ -190,8 +222,7 @@ def _wants_sampling(
     if method.mixing == "never":
         return np.zeros(counts.shape, np.bool_)
     sums = half_sums(layer.sensitivity_max, layer.weight)
-    needed = half_sums((layer.sensitivity_max > 0).astype(np.float64), layer.weight)
-    open_ended = (counts > 0) & (counts < needed)
+    open_ended = (counts > 0) & (counts < _needed(layer))
     if method.mixing == "always":
         return open_ended
     dropped = np.where(kept.any(axis=0), 0, layer.sensitivity_max)
@@ -224,21 +255,22 @@ def _within(
     scores: NDArray[np.floating],
     goal: Goal,
     method: Method,
-    rng: np.random.Generator,
+    seed: int,
 ) -> Decision:
     """Keep as few weights as the bound ε allows in every neuron half."""
     assert goal.epsilon is not None
+    # Weights without sensitivity help no bound, so they go first, behind any score.
+    scores = np.where(layer.sensitivity_max > 0, scores, -0.5)
     sums = half_sums(layer.sensitivity_max, layer.weight)
-    needed = half_sums((layer.sensitivity_max > 0).astype(np.float64), layer.weight)
     deterministic = _fewest_ranked(layer, scores, goal.epsilon)
     random = samples_for(sums, goal.epsilon, log_factor(layer.patches, goal.delta))
-    random = np.minimum(random, needed.astype(np.int64))
+    random = np.minimum(random, _needed(layer))
     if method.mixing == "never":
-        return _by_halves(layer, scores, deterministic, method, goal.delta, rng)
+        return _by_halves(layer, scores, deterministic, method, goal.delta, seed)
     if method.mixing == "always":
-        return _by_halves(layer, scores, random, method, goal.delta, rng)
+        return _by_halves(layer, scores, random, method, goal.delta, seed)
     counts = np.minimum(random, deterministic)
-    return _by_halves(layer, scores, counts, method, goal.delta, rng)
+    return _by_halves(layer, scores, counts, method, goal.delta, seed)
 
 
 def _fewest_ranked(layer: LayerStatistics, scores: NDArray[np.floating], epsilon: float) -> Counts:
@@ -251,5 +283,5 @@ def _fewest_ranked(layer: LayerStatistics, scores: NDArray[np.floating], epsilon
     ranked = np.take_along_axis(sensitivity, order, axis=-1)
     # rest[k] = Σ of the sensitivities after the first k.
     rest = np.cumsum(ranked[..., ::-1], axis=-1)[..., ::-1]
-    counts: Counts = np.sum(C * rest > epsilon, axis=-1).astype(np.int64)
+    counts: Counts = np.sum(C * rest > (1 - SLACK) * epsilon, axis=-1).astype(np.int64)
     return counts

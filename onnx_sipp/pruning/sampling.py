@@ -19,21 +19,30 @@ __all__ = ["sample_halves"]
 
 Float64 = NDArray[np.float64]
 
+# Counts of draws above this are not drawn (numpy's generator ends at 1e18).
+_MANY = 1e12
+
 
 def sample_halves(
     weight: NDArray[np.floating],
     probability: NDArray[np.floating],
     counts: NDArray[np.integer],
-    rng: np.random.Generator,
+    seed: int,
+    rows: NDArray[np.integer] | None = None,
 ) -> Float64:
     """Sample so many distinct weights of each row.
 
+    Every row has a stream of random numbers of its own: rounding that changes one of them (the
+    size of a batch may do so) does not change the others.
+
     Args:
         weight: ``[rows, fan_in]``; a row is a neuron half, zero where the other half is.
-        probability: same shape, not negative, any scale; positive only where the weight is not 0.
+        probability: same shape, not negative, any scale; what stands where the weight is 0 (the
+            other half of the neuron) does not count.
         counts: ``[rows]``, distinct weights to keep. A row with no more candidates than its count
             is kept as it is, without reweighting.
-        rng: source of randomness.
+        seed: below 2⁶³; of all rows together.
+        rows: ``[rows]``, numbers that tell the rows apart; 0, 1, 2, … if None.
 
     Returns:
         float64 weights of the same shape, exactly ``min(counts, candidates)`` non-zeros a row,
@@ -42,33 +51,31 @@ def sample_halves(
     support = (probability > 0) & (weight != 0)
     candidates = support.sum(axis=-1)
     whole = candidates <= counts
-    sampled = ~whole & (counts > 0)
-    result = np.where(whole[:, None] & support, weight, 0.0).astype(np.float64)
-    if sampled.any():
-        result[sampled] = _draw(weight[sampled], probability[sampled], counts[sampled], rng)
+    result: Float64 = np.where(whole[:, None] & support, weight, 0.0).astype(np.float64)
+    chances = np.where(support, probability, 0).astype(np.float64)
+    names = np.arange(len(weight)) if rows is None else rows
+    for row in np.flatnonzero(~whole & (counts > 0)):
+        stream = np.random.Generator(np.random.Philox(key=[seed, int(names[row])]))
+        result[row] = weight[row] * _factors(chances[row], int(counts[row]), stream)
     return result
 
 
-def _draw(
-    weight: NDArray[np.floating],
-    probability: NDArray[np.floating],
-    counts: NDArray[np.integer],
-    rng: np.random.Generator,
-) -> Float64:
-    """Run the draws as Poisson processes: weight j comes up at rate q_j, independently.
+def _factors(chances: Float64, count: int, rng: np.random.Generator) -> Float64:
+    """What to multiply the weights of a row by.
 
-    The order of first arrivals and the counts up to the (m + 1)-th newcomer then have the law of
-    the sequence of draws, without a loop over draws.
+    The draws are run as Poisson processes: weight j comes up at rate q_j, independently. The order
+    of first arrivals and the counts up to the (m + 1)-th newcomer then have the law of the
+    sequence of draws, without a loop over draws.
     """
-    q = probability.astype(np.float64)
-    q /= q.sum(axis=-1, keepdims=True)
-    clock = rng.standard_exponential(q.shape)
+    q = chances / chances.sum()
+    clock = rng.standard_exponential(len(q))
     first = np.divide(clock, q, out=np.full_like(q, np.inf), where=q > 0)
-    end = np.take_along_axis(np.sort(first, axis=-1), counts[:, None].astype(np.intp), axis=-1)
-    seen = first < end
-    again = rng.poisson(np.where(seen, q * (end - np.where(seen, first, 0.0)), 0.0))
-    times = np.where(seen, 1 + again, 0)
-    draws = times.sum(axis=-1, keepdims=True)
-    factor = np.divide(times, draws * q, out=np.zeros_like(q), where=seen)
-    result: Float64 = weight * factor
-    return result
+    end = np.partition(first, count)[count]
+    seen = np.flatnonzero(first < end)
+    mean = q[seen] * (end - first[seen])
+    # Where newcomers are this rare, the count is its mean to within a part in a million.
+    again = np.where(mean < _MANY, rng.poisson(np.minimum(mean, _MANY)), mean)
+    times = 1 + again
+    factors: Float64 = np.zeros_like(q)
+    factors[seen] = times / (times.sum() * q[seen])
+    return factors

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_sipp import __version__
 from onnx_sipp.calibration.fidelity import OutputFidelity
 from onnx_sipp.calibration.samples import Samples
+from onnx_sipp.compensate import Outcome
 from onnx_sipp.graph.layers import Findings, Layer
 from onnx_sipp.graph.model import Model
 from onnx_sipp.options import Options
 from onnx_sipp.pruning.certificate import Certificate, certify, samples_needed
 from onnx_sipp.pruning.importance import LayerStatistics
 from onnx_sipp.pruning.methods import Decision
+from onnx_sipp.pruning.mixing import Choice
 from onnx_sipp.report.result import (
     CalibrationReport,
     LayerReport,
@@ -27,14 +30,15 @@ from onnx_sipp.weights import Weight
 
 __all__ = ["assemble"]
 
-Chosen = tuple[Weight, LayerStatistics, Decision]
+STRONG_DAMPING = 0.3
 
 
 def assemble(
     dense: Model,
-    pruned: Model,
     findings: Findings,
-    chosen: Sequence[Chosen],
+    weights: Sequence[Weight],
+    statistics: Sequence[LayerStatistics],
+    outcome: Outcome,
     errors: Mapping[str, float],
     fidelity: Sequence[OutputFidelity],
     samples: Samples,
@@ -45,37 +49,44 @@ def assemble(
 
     Args:
         dense: the model before.
-        pruned: the model after.
         findings: its layers and skipped nodes.
-        chosen: per weight, what calibration told and what was decided.
+        weights: that were pruned.
+        statistics: per weight, what calibration told.
+        outcome: the model after, and per weight what was decided.
         errors: measured output error by layer name.
         fidelity: per output of the graph.
         samples: the data.
         options: of the run.
         seconds: wall time.
     """
-    outputs = [stats.patches * w.matrix.shape[0] * w.matrix.shape[1] for w, stats, _ in chosen]
+    outputs = [
+        stats.patches * weight.matrix.shape[0] * weight.matrix.shape[1]
+        for weight, stats in zip(weights, statistics, strict=True)
+    ]
     needed = samples_needed(outputs, options.delta)
     given = len(samples.calibration)
     rows: dict[str, LayerReport] = {}
-    for weight, statistics, decision in chosen:
-        certificate = certify(
-            weight.matrix,
-            statistics.sensitivity_max,
-            decision.kept,
-            decision.sampled,
-            patches=statistics.patches,
-            samples=given,
-            needed=needed,
-            delta=options.delta,
-        )
-        zeros = int(np.count_nonzero(pruned.read(weight.name) == 0))
+    for index, (weight, decision) in enumerate(zip(weights, outcome.decisions, strict=True)):
+        zeros = int(np.count_nonzero(outcome.model.read(weight.name) == 0))
+        choice = outcome.choices[index] if outcome.choices else None
         for layer in weight.layers:
-            rows[layer.name] = _row(layer, weight, decision, certificate, zeros, errors[layer.name])
+            sampled = _sampled_halves(weight, layer, decision)
+            certificate = certify(
+                weight.as_seen_by(layer, weight.matrix),
+                weight.as_seen_by(layer, statistics[index].sensitivity_max),
+                weight.as_seen_by(layer, decision.weight),
+                sampled,
+                patches=statistics[index].patches,
+                samples=given,
+                needed=needed,
+                delta=options.delta,
+            )
+            row = _row(layer, weight, certificate, choice, zeros, errors[layer.name])
+            rows[layer.name] = replace(row, sampled_halves=int(sampled.sum()))
     layers = [rows[layer.name] for layer in findings.layers]
-    total = sum(weight.matrix.size for weight, _, _ in chosen)
+    total = sum(weight.matrix.size for weight in weights)
     zeros = sum(row.zeros for row in layers if not row.shares_weight_with)
-    before = sum(int(np.count_nonzero(weight.matrix == 0)) for weight, _, _ in chosen)
+    before = sum(int(np.count_nonzero(weight.matrix == 0)) for weight in weights)
     return Report(
         version=__version__,
         options=options.to_dict(),
@@ -97,15 +108,28 @@ def assemble(
         bytes_before=dense.bytes_on_disk(),
         bytes_after=None,
         seconds=seconds,
-        warnings=[*samples.warnings, *_warnings(total, zeros, before, options, given, needed)],
+        warnings=[
+            *samples.warnings,
+            *_warnings(total, zeros, before, options, given, needed),
+            *_refit_warnings(layers),
+        ],
     )
+
+
+def _sampled_halves(weight: Weight, layer: Layer, decision: Decision) -> NDArray[np.bool_]:
+    """Which halves of a layer's own neurons were sampled."""
+    if layer.view == weight.view:
+        return decision.sampled
+    # It sees the matrix turned round, and nobody sampled the halves of its neurons.
+    groups, outs, _ = layer.view.matrix
+    return np.zeros((2, groups, outs), np.bool_)
 
 
 def _row(
     layer: Layer,
     weight: Weight,
-    decision: Decision,
     certificate: Certificate,
+    choice: Choice | None,
     zeros: int,
     error: float,
 ) -> LayerReport:
@@ -123,9 +147,13 @@ def _row(
         epsilon_median=certificate.median,
         sensitivity_sum_worst=float(sums.max(initial=0.0)),
         sensitivity_sum_median=float(np.median(sums[used])) if used.any() else 0.0,
-        sampled_halves=int(decision.sampled.sum()),
+        sampled_halves=0,
         halves=int(used.sum()),
         measured_error=error,
+        candidate=choice.candidate if choice else "",
+        damping=choice.damping if choice else None,
+        refit_error_before=float(np.sqrt(choice.error_before)) if choice else None,
+        refit_error=float(np.sqrt(choice.error)) if choice else None,
         shares_weight_with="" if layer is first else first.name,
     )
 
@@ -143,5 +171,23 @@ def _warnings(
         warnings.append(
             f"{given} calibration samples, where the theory asks for {needed}: the certificates "
             f"hold with a larger failure probability than δ = {options.delta:g}"
+        )
+    return warnings
+
+
+def _refit_warnings(layers: Sequence[LayerReport]) -> list[str]:
+    """Which layers were not refitted, and which needed strong damping."""
+    warnings = []
+    unused = [layer.name for layer in layers if layer.damping == 0]
+    if unused:
+        warnings.append(
+            "the refit did not lower the error on held-out samples and was not used in: "
+            + ", ".join(unused)
+        )
+    damped = [layer.name for layer in layers if (layer.damping or 0) > STRONG_DAMPING]
+    if damped:
+        warnings.append(
+            f"the refit was damped strongly (λ > {STRONG_DAMPING}), because there are few samples "
+            "for the fan-in; more samples would help: " + ", ".join(damped)
         )
     return warnings

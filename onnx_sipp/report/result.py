@@ -38,6 +38,11 @@ class LayerReport:
         halves: neuron halves that have weights.
         measured_error: relative error of the layer's output on held-out samples, from the dense
             model's input.
+        candidate: which way of choosing weights won, "" if there was one way only.
+        damping: λ of the refit, 0 if it was not used, None if none was asked for.
+        refit_error_before: relative error on held-out samples against the layer's target without
+            the refit, in the pruned network; None if no refit was asked for.
+        refit_error: the same after the refit.
         shares_weight_with: another layer of the same weight that was listed before, "" if none.
     """
 
@@ -54,6 +59,10 @@ class LayerReport:
     sampled_halves: int
     halves: int
     measured_error: float
+    candidate: str = ""
+    damping: float | None = None
+    refit_error_before: float | None = None
+    refit_error: float | None = None
     shares_weight_with: str = ""
 
     @property

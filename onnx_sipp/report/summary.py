@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from onnx_sipp.inspection import Inspection
@@ -39,7 +39,9 @@ def print_report(report: Report, console: Console) -> None:
 
 def print_inspection(inspection: Inspection, console: Console) -> None:
     """Print what can be pruned, and what cannot and why."""
-    table = Table("layer", "op", "weight", "route", title="Prunable layers", title_justify="left")
+    table = Table(
+        *_folded("layer", "op", "weight", "route"), title="Prunable layers", title_justify="left"
+    )
     for title in ("shape", "groups × neurons × fan-in", "zeros"):
         table.add_column(title, justify="right")
     for layer in inspection.layers:
@@ -62,7 +64,7 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
 
 
 def _layer_table(layers: list[LayerReport]) -> Table:
-    table = Table("layer", "op", title="Layers", title_justify="left")
+    table = Table(*_folded("layer", "op"), title="Layers", title_justify="left")
     for title in ("shape", "sparsity", "ε median", "ε worst", "sampled", "measured error"):
         table.add_column(title, justify="right")
     for layer in layers:
@@ -85,7 +87,7 @@ def _layer_table(layers: list[LayerReport]) -> Table:
 def _print_skipped(skipped: list[SkippedReport], console: Console) -> None:
     if not skipped:
         return
-    table = Table("left alone", "op", title="Left alone", title_justify="left")
+    table = Table(*_folded("left alone", "op"), title="Left alone", title_justify="left")
     table.add_column("parameters", justify="right")
     table.add_column("why")
     for skip in skipped:
@@ -108,7 +110,10 @@ def _totals(report: Report) -> Table:
     samples = f"{data.samples}, and {data.held_out} held out"
     table.add_row("calibrated on", f"{escape(data.source)}: {samples}")
     options = report.options
-    table.add_row("method", f"{options['method']}, budget {options['allocation']}")
+    budget = f"budget {options['allocation']}"
+    if options["epsilon"] is not None:
+        budget = f"as far as every ε stays at most {options['epsilon']:g}"
+    table.add_row("method", f"{options['method']}, {budget}")
     table.add_row("time", f"{report.seconds:.1f} s")
     return table
 
@@ -138,6 +143,11 @@ def _certificate_sentence(report: Report) -> str:
         "promises nothing, and carried through a deep network such bounds are vacuous: trust the "
         "measured errors beside them."
     )
+
+
+def _folded(*titles: str) -> list[Column]:
+    """Columns for names, which are broken rather than cut: people copy them."""
+    return [Column(title, overflow="fold") for title in titles]
 
 
 def _shape(shape: list[int]) -> str:

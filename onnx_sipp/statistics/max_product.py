@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import numba
 import numpy as np
 
@@ -25,13 +28,15 @@ def max_product(left: Float32, right: Float32, out: Float32) -> None:
         _kernel(left[group], right[group], out[group])
 
 
-@numba.njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
-def _larger(a: np.float32, b: np.float32) -> np.float32:
-    # Not max(): its care for NaN would keep the loop from being vectorised.
-    return max(b, a)
+def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile when first called, and keep the machine code on disk if there is a place for it."""
+    try:
+        return cast("Callable[..., None]", numba.njit(nogil=True, cache=True)(function))
+    except RuntimeError:  # neither the package nor the user's cache folder is writable
+        return cast("Callable[..., None]", numba.njit(nogil=True)(function))
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@_compiled
 def _kernel(left: Float32, right: Float32, out: Float32) -> None:
     rows, patches = left.shape
     columns = right.shape[0]
@@ -49,6 +54,7 @@ def _kernel(left: Float32, right: Float32, out: Float32) -> None:
                 f2 = left[i, first + p + 2] if p + 2 < count else np.float32(0)
                 f3 = left[i, first + p + 3] if p + 3 < count else np.float32(0)
                 for j in range(columns):
-                    low = _larger(tile[p, j] * f0, tile[p + 1, j] * f1)
-                    high = _larger(tile[p + 2, j] * f2, tile[p + 3, j] * f3)
-                    out[i, j] = _larger(out[i, j], _larger(low, high))
+                    # Python's max() is one comparison, unlike numpy's with its care for NaN.
+                    low = max(tile[p, j] * f0, tile[p + 1, j] * f1)
+                    high = max(tile[p + 2, j] * f2, tile[p + 3, j] * f3)
+                    out[i, j] = max(out[i, j], low, high)

@@ -27,7 +27,8 @@ class SecondMoment:
     def update(self, patches: Patches) -> None:
         """Take in the patches of some samples."""
         columns = patches.columns
-        self._sum += np.einsum("gfp,gfp->gf", columns, columns, optimize=False)
+        # A dot product per row: its float32 sums are kept short, unlike those of einsum.
+        self._sum += (columns[:, :, None, :] @ columns[:, :, :, None])[..., 0, 0]
         self._count += columns.shape[2]
 
     def merge(self, other: SecondMoment) -> None:

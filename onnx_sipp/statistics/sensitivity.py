@@ -74,7 +74,13 @@ class SensitivityAccumulator:
             self._finish_piece(patches)
 
     def merge(self, other: SensitivityAccumulator) -> None:
-        """Take in what another accumulator of the same layer has seen."""
+        """Take in what another accumulator of the same layer has seen of other samples.
+
+        Raises:
+            ValueError: one of them is in the middle of a sample.
+        """
+        if self._partial_patches or other._partial_patches:
+            raise ValueError("a sample is not complete yet")
         np.maximum(self._ratio, other._ratio, out=self._ratio)
 
     def result(self) -> Float32:

@@ -1,0 +1,84 @@
+"""Write files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from onnx_sipp.errors import SippError, UsageError
+
+__all__ = ["Piece", "refuse_place", "write_together"]
+
+Piece = tuple[Path, Callable[[BinaryIO], object]]
+
+
+def refuse_place(place: Path) -> None:
+    """Check, before any work is done, that a file may be written at a place.
+
+    Raises:
+        UsageError: it is a folder or a device, or in a missing or read-only folder.
+    """
+    try:
+        if place.is_dir():
+            raise UsageError(f"the output {str(place)!r} is a folder; name a file in it")
+        if place.exists() and not place.is_file():
+            raise UsageError(f"the output {str(place)!r} is no regular file; write elsewhere")
+        if not place.parent.is_dir():
+            raise UsageError(
+                f"the folder {str(place.parent)!r} does not exist; create it or write elsewhere"
+            )
+    except OSError as error:  # such as a name that is too long
+        raise UsageError(f"cannot write {str(place)!r}: {error.strerror}") from error
+    if not os.access(place.parent, os.W_OK):
+        raise UsageError(f"the folder {str(place.parent)!r} is not writable; write elsewhere")
+
+
+def write_together(pieces: Sequence[Piece]) -> None:
+    """Write files that belong together: each beside its place, renamed when all are complete.
+
+    A link at a place is replaced; what it points to stays.
+
+    Args:
+        pieces: places, each with a function that writes to the stream it is given. The last one
+            refers to the others.
+
+    Raises:
+        SippError: writing failed; nothing is left behind.
+    """
+    beside: list[Path] = []
+    new: list[Path] = []
+    place = Path()
+    try:
+        for place, write in pieces:
+            beside.append(_temporary(place.parent))
+            with beside[-1].open("wb") as out:
+                write(out)
+                out.flush()
+                os.fsync(out.fileno())
+        for temporary, (place, _) in zip(beside, pieces, strict=True):
+            fresh = not place.exists()
+            temporary.replace(place)
+            if fresh:
+                new.append(place)
+        new.clear()
+    except OSError as error:
+        reason = error.strerror or error
+        raise SippError(f"cannot write {str(place)!r}: {reason}; nothing was written") from error
+    finally:
+        for left in [*beside, *new]:
+            with suppress(OSError):
+                left.unlink(missing_ok=True)
+
+
+def _temporary(folder: Path) -> Path:
+    descriptor, name = tempfile.mkstemp(prefix=".onnx-sipp-", suffix=".tmp", dir=folder)
+    os.close(descriptor)
+    umask = os.umask(0)
+    os.umask(umask)
+    path = Path(name)
+    path.chmod(0o666 & ~umask)  # as an ordinary new file, not mkstemp's 0600
+    return path

@@ -1,0 +1,168 @@
+"""What follows a layer and is part of it in effect: its bias, a BatchNormalization, a skip path.
+
+``y = gain · (W a + shift)`` per neuron holds for the *effective output* y: behind Gemm's alpha, an
+Add of a constant, or a BatchNormalization, whatever of them only this layer feeds. Refitting aims
+at y, and a constant on the way can take up a change of the bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto
+
+from onnx_sipp.graph.flow import Flow
+from onnx_sipp.graph.layers import Layer
+from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.node import attributes
+
+__all__ = ["BiasPlace", "Tail", "find_tail"]
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BiasPlace:
+    """A stored constant that is added once per neuron.
+
+    Attributes:
+        name: of the constant.
+        factor: ``[neurons]``; raising W a by d raises the constant by ``factor * d``.
+    """
+
+    name: str
+    factor: Float64
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The effective output of a layer.
+
+    Attributes:
+        output: name of y.
+        gain: ``[neurons]``, of y over W a.
+        offset: ``[neurons]``, y where W a = 0.
+        bias: where a change of the bias can go, None if nowhere.
+        skip: the tensor that is added to y right after it, None if none.
+    """
+
+    output: str
+    gain: Float64
+    offset: Float64
+    bias: BiasPlace | None
+    skip: str | None
+
+
+def find_tail(model: Model, flow: Flow, layer: Layer) -> Tail | None:
+    """Follow a layer's output through what acts on each neuron by itself.
+
+    Args:
+        model: is not changed.
+        flow: of the model's main graph.
+        layer: whose tail is looked for.
+
+    Returns:
+        None if the output is no function of W a and constants per neuron: the constant is batched
+        (no single neuron axis), or a bias is computed or of another shape.
+    """
+    nodes = model.proto.graph.node
+    groups, outs, _ = layer.view.matrix
+    neurons = groups * outs
+    gain, offset = np.full(neurons, layer.scale), np.zeros(neurons)
+    bias: BiasPlace | None = None
+    output = layer.output
+    if layer.neuron_axis is None:
+        return None
+    if _has_bias(nodes[layer.index]):
+        beta = float(attributes(nodes[layer.index]).get("beta", 1.0))
+        if layer.bias is None:
+            return None
+        own = model.read(layer.bias)
+        if own.size != neurons or own.shape[-1] != neurons:
+            return None
+        offset += beta * own.astype(np.float64).ravel()
+        if beta != 0 and len(flow.readers[layer.bias]) == 1 and layer.bias not in flow.outputs:
+            bias = BiasPlace(layer.bias, gain / beta)
+    while (reader := _only_reader(flow, output)) is not None:
+        node = nodes[reader]
+        step = _normalization(model, node, output, neurons, layer) or _addition(
+            model, node, output, neurons, layer
+        )
+        if step is None:
+            break
+        scale, shift, place = step
+        gain, offset = gain * scale, offset * scale + shift
+        if bias is None and len(flow.readers[place]) == 1 and place not in flow.outputs:
+            bias = BiasPlace(place, gain.copy())
+        output = node.output[0]
+    return Tail(output, gain, offset, bias, _skip(flow, model.proto.graph.node, output))
+
+
+def _has_bias(node: NodeProto) -> bool:
+    return node.op_type in ("Conv", "Gemm") and len(node.input) > 2 and bool(node.input[2])
+
+
+def _only_reader(flow: Flow, name: str) -> int | None:
+    readers = flow.readers[name]
+    return readers[0] if len(readers) == 1 and name not in flow.outputs else None
+
+
+def _per_neuron(model: Model, name: str, layer: Layer, neurons: int) -> Float64 | None:
+    """A stored constant as one value per neuron, None if it does not broadcast so."""
+    if name not in model.stored:
+        return None
+    values = model.read(name)
+    if values.size != neurons or values.dtype.kind not in "fV":
+        return None
+    axis = layer.neuron_axis
+    assert axis is not None
+    alone = -values.ndim <= axis and values.shape[axis] == neurons
+    return values.astype(np.float64).ravel() if alone else None
+
+
+def _addition(
+    model: Model, node: NodeProto, output: str, neurons: int, layer: Layer
+) -> tuple[Float64, Float64, str] | None:
+    if node.op_type != "Add" or node.domain not in ("", "ai.onnx") or len(node.input) != 2:
+        return None
+    other = node.input[1] if node.input[0] == output else node.input[0]
+    shift = None if other == output else _per_neuron(model, other, layer, neurons)
+    return None if shift is None else (np.ones(neurons), shift, other)
+
+
+def _normalization(
+    model: Model, node: NodeProto, output: str, neurons: int, layer: Layer
+) -> tuple[Float64, Float64, str] | None:
+    """BatchNormalization in inference mode with stored parameters, along the neuron axis."""
+    if node.op_type != "BatchNormalization" or node.domain not in ("", "ai.onnx"):
+        return None
+    found = attributes(node)
+    names = list(node.input[1:5])
+    channels = layer.op_type in ("Conv", "Gemm")
+    if (
+        node.input[0] != output
+        or found.get("training_mode", 0)
+        or len(names) != 4
+        or not channels
+        or any(name not in model.stored for name in names)
+    ):
+        return None
+    scale, shift, mean, variance = (model.read(name).astype(np.float64) for name in names)
+    if scale.shape != (neurons,):
+        return None
+    factor = scale / np.sqrt(variance + float(found.get("epsilon", 1e-5)))
+    return factor, shift - mean * factor, names[1]
+
+
+def _skip(flow: Flow, nodes: Sequence[NodeProto], output: str) -> str | None:
+    reader = _only_reader(flow, output)
+    if reader is None:
+        return None
+    node = nodes[reader]
+    if node.op_type != "Add" or node.domain not in ("", "ai.onnx") or len(set(node.input)) != 2:
+        return None
+    other = node.input[1] if node.input[0] == output else node.input[0]
+    return None if other in flow.constants else other

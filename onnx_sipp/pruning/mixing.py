@@ -1,0 +1,233 @@
+"""Adaptive mixing: try several ways to choose a layer's weights, keep the one that errs least.
+
+The paper mixes sampling and determinism by the smaller bound. Here candidates are compared by what
+matters after the refit: the output error on samples that took no part in it. No single score wins
+on every layer; see docs/accuracy.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_sipp.pruning.compensation import refit
+from onnx_sipp.pruning.removal import gradual_costs, greedy_work
+from onnx_sipp.pruning.sampling import sample_halves
+from onnx_sipp.pruning.selection import Mask, apportion, top
+from onnx_sipp.statistics.gram import Regression
+
+__all__ = ["CANDIDATES", "Choice", "Evidence", "choose", "damping_for", "removal_costs", "settle"]
+
+Float = NDArray[np.floating]
+Float64 = NDArray[np.float64]
+
+# Multiplications that the exact greedy order of one layer may take.
+GREEDY_LIMIT = 1.5e10
+DAMPING = 0.03
+_TRIED_DAMPINGS = (0.3, 1.0, 3.0)
+_SCREENING_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a layer is refitted on.
+
+    Attributes:
+        weight: ``[group, out, fan_in]``, before this refit.
+        sensitivity: SiPP's ``max`` sensitivities of the dense layer, same shape.
+        fit: least squares over the calibration samples.
+        check: the same over the held-out samples, not centred; None if there are none.
+        gain: ``[group, out]``, factor from W a to what the next nodes see.
+        samples: calibration samples.
+    """
+
+    weight: Float
+    sensitivity: Float
+    fit: Regression
+    check: Regression | None
+    gain: Float64
+    samples: int
+
+    def error(self, weight: Float) -> float:
+        """Relative squared output error on the held-out samples, with the bias from calibration."""
+        judge = self.check or self.fit
+        errors = judge.errors_with(weight, self.fit.best_bias(weight))
+        power = float(np.sum(self.gain**2 * judge.spread()))
+        total = float(np.sum(self.gain**2 * errors))
+        return total / (power if power > 0 else 1.0)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What became of a layer.
+
+    Attributes:
+        kept: mask, ``[group, out, fan_in]``.
+        weight: float64, same shape.
+        bias: ``[group, out]``, what W a is shifted by.
+        candidate: which way of choosing won.
+        damping: λ that the refit ended with; 0 if the refit was not used.
+        error_before: relative squared error on held-out samples without the refit.
+        error: the same with what is used.
+    """
+
+    kept: Mask
+    weight: Float64
+    bias: Float64
+    candidate: str
+    damping: float
+    error_before: float
+    error: float
+
+
+def damping_for(evidence: Evidence) -> float:
+    """λ to begin with: more where few samples face a wide fan-in.
+
+    Patches of one sample are alike; beyond some dozens they add little.
+    """
+    problem = evidence.fit
+    fan_in = problem.gram.shape[-1]
+    independent = min(problem.count, 64 * evidence.samples)
+    return DAMPING + 0.5 * float(fan_in) / max(1, independent)
+
+
+def removal_costs(evidence: Evidence, threads: int) -> NDArray[np.float32]:
+    """What removing each weight costs at the layer's output, after refitting the others."""
+    damping = damping_for(evidence)
+    if greedy_work(evidence.weight.shape) <= GREEDY_LIMIT:
+        from onnx_sipp.pruning.greedy import greedy_costs  # noqa: PLC0415 - loads the compiler
+
+        costs = greedy_costs(evidence.fit, evidence.weight, damping=damping, threads=threads)
+    else:
+        costs = gradual_costs(evidence.fit, evidence.weight, damping=damping)
+    scaled: NDArray[np.float32] = costs * (evidence.gain[..., None] ** 2).astype(np.float32)
+    return scaled
+
+
+Candidate = Callable[[Evidence, int, int, int], Mask]
+
+
+def _ordered(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
+    """By the cost of removal, exact greedy or gradual."""
+    del seed
+    return top(removal_costs(evidence, threads), np.abs(evidence.weight), keep)
+
+
+def _magnitude(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
+    """By |w| · gain."""
+    del seed, threads
+    return top(np.abs(evidence.weight * evidence.gain[..., None]), np.abs(evidence.weight), keep)
+
+
+def _activation(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
+    """By |w| · rms(a) · gain."""
+    del seed, threads
+    scale = np.sqrt(np.maximum(np.einsum("gff->gf", evidence.fit.gram), 0))[:, None, :]
+    score = np.abs(evidence.weight * evidence.gain[..., None]) * scale
+    return top(score, np.abs(evidence.weight), keep)
+
+
+def _surgeon(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
+    """By w² / [H⁻¹]_jj, the diagonal of Optimal Brain Surgeon."""
+    del seed, threads
+    gram = evidence.fit.gram
+    shift = damping_for(evidence) * np.einsum("gff->g", gram) / gram.shape[-1]
+    eye = np.eye(gram.shape[-1])
+    inverse = np.linalg.inv(gram + np.where(shift > 0, shift, 1.0)[:, None, None] * eye)
+    spread = np.einsum("gff->gf", inverse)[:, None, :]
+    score = (evidence.weight * evidence.gain[..., None]) ** 2 / np.maximum(spread, 1e-30)
+    return top(score, np.abs(evidence.weight), keep)
+
+
+def _sensitive(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
+    """By SiPP's sensitivities."""
+    del seed, threads
+    return top(evidence.sensitivity, np.abs(evidence.weight), keep)
+
+
+def _sampled(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
+    """Drawn with SiPP's probabilities, the same share of every neuron."""
+    del threads
+    weight = evidence.weight.reshape(-1, evidence.weight.shape[-1])
+    alive = np.count_nonzero(weight, axis=-1)
+    counts = apportion(np.full(len(weight), weight.shape[-1]), alive, keep)
+    # Weights that no sample needed can still fill a row, last.
+    floor = 1e-12 * np.abs(weight)
+    probability = np.maximum(evidence.sensitivity.reshape(weight.shape), floor)
+    drawn = sample_halves(weight, np.where(weight != 0, probability, 0), counts, seed)
+    kept: Mask = (drawn != 0).reshape(evidence.weight.shape)
+    return kept
+
+
+CANDIDATES: Mapping[str, Candidate] = {
+    "removal-cost": _ordered,
+    "magnitude": _magnitude,
+    "activation": _activation,
+    "surgeon": _surgeon,
+    "sipp-det": _sensitive,
+    "sipp-rand": _sampled,
+}
+
+
+def choose(
+    evidence: Evidence,
+    keep: int,
+    seed: int,
+    *,
+    names: Sequence[str],
+    threads: int,
+    refits: bool = True,
+) -> Choice:
+    """Choose a layer's weights by the best candidate, and refit them.
+
+    Args:
+        evidence: of the layer.
+        keep: how many weights stay.
+        seed: of sampled candidates.
+        names: keys of `CANDIDATES` to compare.
+        threads: for the greedy order.
+        refits: whether to refit at all; if not, candidates are compared as they are.
+    """
+    damping = damping_for(evidence)
+    best: tuple[float, str, Mask] | None = None
+    for name in names:
+        kept = CANDIDATES[name](evidence, keep, seed, threads)
+        if len(names) == 1:
+            return settle(evidence, kept, name, refits=refits)
+        if refits:
+            trial = refit(
+                evidence.fit, evidence.weight, kept, damping=damping, steps=_SCREENING_STEPS
+            )
+        else:
+            trial = np.where(kept, evidence.weight, 0).astype(np.float64)
+        error = evidence.error(trial)
+        if best is None or error < best[0]:
+            best = (error, name, kept)
+    assert best is not None
+    return settle(evidence, best[2], best[1], refits=refits)
+
+
+def settle(evidence: Evidence, kept: Mask, candidate: str, *, refits: bool = True) -> Choice:
+    """Refit the kept weights with the damping that errs least on held-out samples.
+
+    A refit that is no better than leaving the kept weights alone is not used.
+    """
+    plain = np.where(kept, evidence.weight, 0).astype(np.float64)
+    before = evidence.error(plain)
+    if not refits:
+        bias = np.zeros(kept.shape[:2])
+        return Choice(kept, plain, bias, candidate, 0.0, before, before)
+    error, damping, weight = before, 0.0, plain
+    for factor in _TRIED_DAMPINGS:
+        tried = factor * damping_for(evidence)
+        start = plain if damping == 0 else weight
+        new = refit(evidence.fit, evidence.weight, kept, damping=tried, start=start)
+        now = evidence.error(new)
+        if now < error:
+            error, damping, weight = now, tried, new
+    # A kept weight that comes out as zero would be one zero too many.
+    weight = np.where(kept & (weight == 0), plain, weight)
+    return Choice(kept, weight, evidence.fit.best_bias(weight), candidate, damping, before, error)

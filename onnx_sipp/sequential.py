@@ -1,0 +1,351 @@
+"""Refit layers in graph order: each on what the already pruned layers before it hand on.
+
+The dense and the pruned model are run side by side, stage by stage. A stage is the layers that
+share an input. Their targets are the dense model's outputs; where a layer's output is added to a
+skip path, the target also repays the error that the skip path already carries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_sipp.calibration.runner import Runner, joined, plan_batching
+from onnx_sipp.calibration.samples import Samples
+from onnx_sipp.calibration.segments import SegmentedRun, Tensor
+from onnx_sipp.calibration.specs import Feed
+from onnx_sipp.graph.flow import Flow
+from onnx_sipp.graph.layers import Layer
+from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.tail import Tail, find_tail
+from onnx_sipp.progress import Progress
+from onnx_sipp.pruning.mixing import Choice, Evidence
+from onnx_sipp.statistics.gram import Cross, Gram, Regression
+from onnx_sipp.unfolding import Float32, pieces
+from onnx_sipp.weights import Weight, stored_values
+
+__all__ = ["Refitter"]
+
+Decide = Callable[[int, Evidence], Choice]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """One layer of one weight, with what follows it."""
+
+    index: int
+    weight: Weight
+    layer: Layer
+    tail: Tail | None
+
+
+class Refitter:
+    """Passes over the layers of a model in graph order.
+
+    Args:
+        dense: the model; is not changed.
+        weights: all prunable weights.
+        sensitivities: SiPP's ``max`` sensitivities, per weight.
+        samples: calibration and held-out samples.
+        batch_size: most samples at a time, None to choose.
+        threads: of the runtime.
+        providers: of the runtime.
+    """
+
+    def __init__(
+        self,
+        dense: Model,
+        weights: Sequence[Weight],
+        sensitivities: Sequence[NDArray[np.floating]],
+        samples: Samples,
+        *,
+        batch_size: int | None,
+        threads: int,
+        providers: Sequence[str] | None,
+    ) -> None:
+        self._dense, self._weights, self._sensitivities = dense, weights, sensitivities
+        self._flow = Flow(dense)
+        self._threads, self._providers = threads, providers
+        self._samples = len(samples.calibration)
+        places = [
+            _Place(index, weight, layer, find_tail(dense, self._flow, layer))
+            for index, weight in enumerate(weights)
+            for layer in weight.layers
+        ]
+        self._tails = {place.layer.name: place.tail for place in places}
+        self._stages = _stages(places, self._flow)
+        self._feeds, self._judges = self._batches(samples, batch_size)
+
+    def _batches(self, samples: Samples, batch_size: int | None) -> tuple[list[Feed], list[bool]]:
+        """All feeds, and which of them are held out."""
+        taps = [layer.activation for weight in self._weights for layer in weight.layers]
+        runner = Runner(self._dense, taps, threads=self._threads, providers=self._providers)
+        first = [feed for feed, _ in zip(samples.calibration, range(2), strict=False)]
+        batching = plan_batching(runner, first, batch_size)
+        feeds: list[Feed] = []
+        judges: list[bool] = []
+        parts = [(samples.calibration, False)]
+        if samples.held_out is not samples.calibration:
+            parts.append((samples.held_out, True))
+        for part, held_out in parts:
+            for _, feed in joined(part, batching, runner.inputs):
+                feeds.append(feed)
+                judges.append(held_out)
+        return feeds, judges
+
+    def evidence(self, progress: Progress) -> list[Evidence]:
+        """Evidence for every weight from the dense model alone, summed over its layers."""
+        asked = [self._asked(s, dense=True) | self._asked(s, dense=False) for s in self._stages]
+        run = self._run(self._dense, asked)
+        sums: dict[int, list[_Sums]] = {}
+        for stage in self._stages:
+            tensors = run.advance()
+            for place, found in self._observe(stage, tensors, tensors):
+                sums.setdefault(place.index, []).append(found)
+            progress.advance(1, len(self._stages))
+        return [
+            self._evidence(index, weight.matrix, sums[index])
+            for index, weight in enumerate(self._weights)
+        ]
+
+    def apply(
+        self, evidence: Sequence[Evidence], decide: Decide, progress: Progress
+    ) -> tuple[Model, list[Choice]]:
+        """Decide on every weight by given evidence, none knowing of the others.
+
+        Args:
+            evidence: per weight.
+            decide: called with the index of a weight and its evidence.
+            progress: told after every weight.
+        """
+        pruned = self._dense.copy()
+        choices = []
+        for index, found in enumerate(evidence):
+            choices.append(decide(index, found))
+            self._write(pruned, self._weights[index], choices[-1])
+            progress.advance(1, len(evidence))
+        return pruned, choices
+
+    def refit(
+        self, before: Sequence[Evidence], decide: Decide, progress: Progress
+    ) -> tuple[Model, list[Choice], list[Evidence]]:
+        """One pass in graph order.
+
+        A weight that several layers share is decided when the first of them comes, on the evidence
+        from before the pass: that is summed over all of them.
+
+        Args:
+            before: evidence before the pass, per weight, with the weights to start from.
+            decide: called with the index of a weight and its evidence.
+            progress: told after every stage.
+
+        Returns:
+            The pruned model, and per weight what was decided and the evidence, with the new weight.
+        """
+        pruned = self._dense.copy()
+        dense_run = self._run(self._dense, [self._asked(s, dense=True) for s in self._stages])
+        pruned_run = self._run(pruned, [self._asked(s, dense=False) for s in self._stages])
+        choices: dict[int, Choice] = {}
+        after = list(before)
+        for stage in self._stages:
+            tensors = dense_run.advance(), pruned_run.advance()
+            own = [place for place in stage if len(place.weight.layers) == 1]
+            for place, sums in self._observe(own, *tensors):
+                start = before[place.index].weight
+                after[place.index] = self._evidence(place.index, start, [sums])
+            for place in stage:
+                index = place.index
+                if index not in choices:
+                    choices[index] = decide(index, after[index])
+                    after[index] = replace(after[index], weight=choices[index].weight)
+                    self._write(pruned, place.weight, choices[index])
+            progress.advance(1, len(self._stages))
+        return pruned, [choices[index] for index in range(len(self._weights))], after
+
+    def _run(self, model: Model, wanted: Sequence[set[str]]) -> SegmentedRun:
+        return SegmentedRun(
+            model, self._flow, wanted, self._feeds,
+            threads=self._threads, providers=self._providers,
+        )  # fmt: skip
+
+    @staticmethod
+    def _asked(stage: Sequence[_Place], *, dense: bool) -> set[str]:
+        """Tensors that a stage needs of the dense, or of the pruned model."""
+        names: set[str] = set()
+        for place in stage:
+            if place.tail is None or not dense:
+                names.add(place.layer.activation)
+            if place.tail is not None and dense:
+                names.add(place.tail.output)
+            if place.tail is not None and place.tail.skip is not None:
+                names.add(place.tail.skip)
+        return names
+
+    def _observe(
+        self,
+        places: Sequence[_Place],
+        dense: Sequence[dict[str, Tensor]],
+        pruned: Sequence[dict[str, Tensor]],
+    ) -> Iterator[tuple[_Place, _Sums]]:
+        """Gather least squares of the layers of a stage; inputs pruned, targets dense."""
+        for unfolding in dict.fromkeys(place.layer.unfolding for place in places):
+            plain = [p for p in places if p.layer.unfolding == unfolding and p.tail is not None]
+            if plain:
+                yield from zip(plain, self._sums(plain, dense, pruned), strict=True)
+        for place in places:
+            if place.tail is None:
+                yield place, self._sums_by_weight(place, dense, pruned)
+
+    def _sums(
+        self,
+        places: Sequence[_Place],
+        dense: Sequence[dict[str, Tensor]],
+        pruned: Sequence[dict[str, Tensor]],
+    ) -> list[_Sums]:
+        layer = places[0].layer
+        groups, _, fan_in = layer.view.matrix
+        grams = [Gram(groups, fan_in) for _ in (False, True)]
+        crosses = [[Cross(*place.layer.view.matrix) for place in places] for _ in grams]
+        for before, after, judge in zip(dense, pruned, self._judges, strict=True):
+            targets = [_target(place, before, after) for place in places]
+            activation = after[layer.activation]
+            for columns, outputs in layer.unfolding.pairs(activation, targets):
+                grams[judge].update(columns)
+                for place, cross, output in zip(places, crosses[judge], outputs, strict=True):
+                    cross.update(columns, _product(place, output))
+        return [
+            _Sums(grams[False], crosses[False][i], grams[True], crosses[True][i])
+            for i in range(len(places))
+        ]
+
+    def _sums_by_weight(
+        self,
+        place: _Place,
+        dense: Sequence[dict[str, Tensor]],
+        pruned: Sequence[dict[str, Tensor]],
+    ) -> _Sums:
+        """For layers whose output is no plain product: the target is the dense weight's own."""
+        layer = place.layer
+        groups, outs, fan_in = layer.view.matrix
+        weight = place.weight.as_seen_by(layer, place.weight.matrix).astype(np.float32)
+        sums = _Sums(
+            Gram(groups, fan_in),
+            Cross(groups, outs, fan_in),
+            Gram(groups, fan_in),
+            Cross(groups, outs, fan_in),
+        )
+        for before, after, judge in zip(dense, pruned, self._judges, strict=True):
+            gram, cross = sums.of(judge=judge)
+            inputs = [side[layer.activation][None] for side in (before, after)]
+            for a, b in zip(*(pieces(layer.unfolding, x) for x in inputs), strict=True):
+                gram.update(b.columns)
+                cross.update(b.columns, weight @ a.columns)
+        return sums
+
+    def _evidence(
+        self, index: int, weight: NDArray[np.floating], sums: Sequence[_Sums]
+    ) -> Evidence:
+        target = self._weights[index]
+        total = sums[0]
+        for other in sums[1:]:
+            total.merge(other)
+        tail = self._tails[target.layers[0].name]
+        shape = target.matrix.shape[:2]
+        shared = len(target.layers) > 1
+        return Evidence(
+            weight=weight,
+            sensitivity=self._sensitivities[index],
+            fit=Regression.of(total.gram, total.cross, centred=_can_shift(tail) and not shared),
+            check=Regression.of(total.judge_gram, total.judge_cross, centred=False)
+            if total.judge_gram.count
+            else None,
+            gain=np.ones(shape) if tail is None else tail.gain.reshape(shape),
+            samples=self._samples,
+        )
+
+    def _write(self, pruned: Model, weight: Weight, choice: Choice) -> None:
+        old = self._dense.read(weight.name)
+        pruned.replace(weight.name, stored_values(weight, old, choice.weight, choice.kept))
+        tail = self._tails[weight.layers[0].name]
+        if tail is None or tail.bias is None or len(weight.layers) > 1:
+            return
+        bias = self._dense.read(tail.bias.name)
+        shifted = bias.astype(np.float64) + (tail.bias.factor * choice.bias.ravel()).reshape(
+            bias.shape
+        )
+        pruned.replace(tail.bias.name, shifted.astype(bias.dtype))
+
+
+@dataclass
+class _Sums:
+    """Sums of one layer, over calibration and over held-out samples."""
+
+    gram: Gram
+    cross: Cross
+    judge_gram: Gram
+    judge_cross: Cross
+
+    def of(self, *, judge: bool) -> tuple[Gram, Cross]:
+        """The pair for one kind of sample."""
+        return (self.judge_gram, self.judge_cross) if judge else (self.gram, self.cross)
+
+    def merge(self, other: _Sums) -> None:
+        """Add another layer's sums."""
+        self.gram.merge(other.gram)
+        self.cross.merge(other.cross)
+        self.judge_gram.merge(other.judge_gram)
+        self.judge_cross.merge(other.judge_cross)
+
+
+def _stages(places: Sequence[_Place], flow: Flow) -> list[list[_Place]]:
+    """Layers by the tensor they read, in the order in which that can be had.
+
+    A skip path can be repaid only if it is complete when its layer's turn comes: no layer of this
+    stage or a later one may lie on it.
+    """
+    by_input: dict[str, list[_Place]] = {}
+    for place in sorted(places, key=lambda p: flow.place[p.layer.index]):
+        by_input.setdefault(place.layer.activation, []).append(place)
+    pending = {place.layer.index for place in places}
+    stages = []
+    for stage in by_input.values():
+        stages.append([_without_pending_skip(place, pending, flow) for place in stage])
+        pending -= {place.layer.index for place in stage}
+    return stages
+
+
+def _without_pending_skip(place: _Place, pending: set[int], flow: Flow) -> _Place:
+    tail = place.tail
+    if tail is None or tail.skip is None or not flow.upstream(tail.skip) & pending:
+        return place
+    return replace(place, tail=replace(tail, skip=None))
+
+
+def _target(place: _Place, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Tensor:
+    """The dense output, with what the skip path lacks by now; in the place of the output."""
+    tail = place.tail
+    assert tail is not None
+    output = before[tail.output]
+    if tail.skip is None or before[tail.skip].shape != output.shape:
+        return output
+    missing = before[tail.skip].astype(np.float32) - after[tail.skip]
+    return output.astype(np.float32) + missing
+
+
+def _product(place: _Place, output: Float32) -> Float32:
+    """W a from the effective output, ``[group, out, patches]``."""
+    tail = place.tail
+    assert tail is not None
+    shape = (*output.shape[:2], 1)
+    gain = tail.gain.reshape(shape)
+    inverse = np.divide(1.0, gain, out=np.zeros_like(gain), where=gain != 0)
+    shift = tail.offset.reshape(shape)
+    result: Float32 = (output - shift.astype(np.float32)) * inverse.astype(np.float32)
+    return result
+
+
+def _can_shift(tail: Tail | None) -> bool:
+    return tail is not None and tail.bias is not None

@@ -1,0 +1,82 @@
+"""The group of commands."""
+
+import subprocess
+import sys
+
+import pytest
+
+import onnx_sipp
+
+
+def test_help(run):
+    result = run("--help")
+    assert result.code == 0
+    for expected in ("prune", "inspect", "Exit codes", "\n  onnx-sipp inspect in.onnx\n"):
+        assert expected in result.out
+    assert run("-h").out == result.out
+
+
+@pytest.mark.parametrize("command", ["prune", "inspect"])
+def test_help_of_commands(run, command):
+    result = run(command, "--help")
+    assert result.code == 0
+    assert "--exclude-nodes" in result.out
+
+
+def test_help_shows_examples_line_by_line(run):
+    lines = run("prune", "--help").out.splitlines()
+    assert "  onnx-sipp in.onnx out.onnx --calib samples.npz --sparsity 0.7" in lines
+
+
+def test_version(run):
+    assert run("--version") == (0, f"onnx-sipp, version {onnx_sipp.__version__}\n", "")
+
+
+def test_no_arguments_show_the_help(run):
+    result = run()
+    assert result.code == 2
+    assert "Usage: onnx-sipp" in result.out + result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["in.onnx"], "Missing argument 'OUT.onnx'"),
+        (["in.onnx", "out.onnx", "more"], "unexpected extra argument"),
+        (["in.onnx", "out.onnx", "--sparsty", "1"], "--sparsity"),
+        (["in.onnx", "out.onnx", "--sparsity", "much"], "'much' is not a valid float"),
+        (["in.onnx", "out.onnx", "--method", "best"], "'best' is not one of"),
+        (["in.onnx", "out.onnx", "--input-shapes", "1,2"], "is not of the form name:1,3,224,224"),
+        (["in.onnx", "out.onnx", "--input-shapes", "x:"], "is not of the form"),
+        (["in.onnx", "out.onnx", "--input-shapes", "x:1,,2"], "is not of the form"),
+        (["in.onnx", "out.onnx", "--input-shapes", "x:a,b"], "is not of the form"),
+        (["inspekt", "in.onnx"], "there is no command 'inspekt'; did you mean 'inspect'?"),
+        (["inspect"], "Missing argument 'IN.onnx'"),
+    ],
+)
+def test_wrong_usage(run, folder, arguments, message):
+    result = run(*arguments)
+    assert result.code == 2
+    assert message in result.err
+    assert "Traceback" not in result.err
+    assert sorted(path.name for path in folder.iterdir()) == ["data.npz", "in.onnx"]
+
+
+def test_a_file_may_be_called_like_a_command(run, folder):
+    (folder / "in.onnx").rename(folder / "inspekt")
+    assert run("inspekt", "out.onnx", "--calib", "data.npz").code == 0
+
+
+def test_help_needs_no_runtime():
+    """`onnx-sipp --help` must not wait for onnxruntime, numba or onnx."""
+    code = (
+        "import sys\n"
+        "from onnx_sipp.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'onnxruntime', 'numba', 'onnx'} & set(sys.modules)))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.splitlines()[-1] == "[]"

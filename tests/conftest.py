@@ -1,0 +1,29 @@
+"""What all tests share."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder beside the repository with data that is not part of the project."""
+    if not SHARED.is_dir():
+        pytest.skip("needs ../shared, which is not part of the project")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def models():
+    """The folder of the small trained models."""
+    return Path(__file__).resolve().parents[1] / "models"
+
+
+def pytest_generate_tests(metafunc):
+    """Give tests with an argument ``zoo_file`` every model of ../shared/zoo."""
+    if "zoo_file" in metafunc.fixturenames:
+        files = sorted((SHARED / "zoo").rglob("*.onnx"))
+        names = [str(file.relative_to(SHARED / "zoo")).removesuffix(".onnx") for file in files]
+        metafunc.parametrize("zoo_file", files, ids=names)  # skipped by pytest where there is none

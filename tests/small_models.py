@@ -1,0 +1,90 @@
+"""Models of a few nodes, for tests."""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from onnx_sipp.graph.walk import stored_tensors
+
+FLOAT = TensorProto.FLOAT
+
+
+def weights(*shape, seed=0):
+    """Random float32 values, none of them zero."""
+    values = np.random.default_rng(seed).standard_normal(shape, np.float32)
+    return np.where(values == 0, np.float32(1), values)
+
+
+def tensor(name, value):
+    """A TensorProto: the one given, or one made of an array."""
+    if isinstance(value, TensorProto):
+        value.name = name
+        return value
+    return numpy_helper.from_array(np.asarray(value), name)
+
+
+def constant(name, value):
+    """A Constant node."""
+    return helper.make_node("Constant", [], [name], value=tensor("", value))
+
+
+def make_model(nodes, constants, inputs=None, outputs=("y",), functions=(), domains=()):
+    """A model.
+
+    Args:
+        nodes: NodeProtos, or tuples ``(op, inputs, outputs, attributes...)``.
+        constants: arrays or TensorProtos by name, stored as initializers.
+        inputs: shapes by name; ``{"x": ["n", 4]}`` by default.
+        outputs: names, or shapes by name.
+        functions: FunctionProtos.
+        domains: to import beside ONNX's own.
+    """
+    if not isinstance(outputs, dict):
+        outputs = dict.fromkeys(outputs)
+    graph = helper.make_graph(
+        [as_node(node) for node in nodes],
+        "graph",
+        [
+            helper.make_tensor_value_info(name, FLOAT, shape)
+            for name, shape in (inputs or {"x": ["n", 4]}).items()
+        ],
+        [helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in outputs.items()],
+        [tensor(name, value) for name, value in constants.items()],
+    )
+    imports = [helper.make_opsetid("", 17), *(helper.make_opsetid(domain, 1) for domain in domains)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=8, functions=functions)
+
+
+def as_node(node):
+    """A NodeProto of ``(op, inputs, outputs)`` or ``(op, inputs, outputs, attributes)``."""
+    if isinstance(node, onnx.NodeProto):
+        return node
+    op_type, inputs, outputs, *rest = node
+    return helper.make_node(op_type, inputs.split(), outputs.split(), **(rest[0] if rest else {}))
+
+
+def mlp():
+    """Two Gemms with a Relu between, 32 + 24 weights."""
+    return make_model(
+        [
+            ("Gemm", "x w1 b1", "h", {"name": "first"}),
+            ("Relu", "h", "r"),
+            ("Gemm", "r w2 b2", "y", {"name": "second"}),
+        ],
+        {"w1": weights(4, 8), "b1": weights(8), "w2": weights(8, 3, seed=1), "b2": weights(3)},
+        outputs={"y": ["n", 3]},
+    )
+
+
+def save_external(model, path, location="weights.bin"):
+    """Write a model with every initializer in a file of its own; returns the path."""
+    onnx.save(model, path, save_as_external_data=True, location=location, size_threshold=0)
+    return path
+
+
+def without_payloads(model, names):
+    """Clear the elements of stored constants; everything else stays."""
+    for name, stored in stored_tensors(model.graph):
+        if name in names:
+            for field in ("raw_data", "float_data", "double_data", "int32_data"):
+                stored.ClearField(field)

@@ -1,0 +1,118 @@
+"""A pruned model differs from the original in the pruned tensors, and in nothing else."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper
+from small_models import constant, make_model, mlp, save_external, weights, without_payloads
+
+import onnx_sipp
+from onnx_sipp.graph.layers import find_layers
+from onnx_sipp.graph.model import Model
+
+W = weights(4, 6)
+
+
+def typed(value):
+    """A TensorProto with its elements in a typed field."""
+    array = np.asarray(value)
+    return helper.make_tensor("t", TensorProto.FLOAT, array.shape, array.ravel().tolist())
+
+
+def decorated():
+    """A model with everything that a careless rewrite loses."""
+    model = mlp()
+    model.producer_name, model.domain, model.model_version = "maker", "a.b", 3
+    model.doc_string = model.graph.doc_string = "text"
+    model.metadata_props.add(key="k", value="v")
+    model.graph.metadata_props.add(key="k", value="v")
+    model.graph.node[0].metadata_props.add(key="k", value="v")
+    model.graph.node[0].doc_string = "text"
+    model.graph.node[2].name = ""
+    model.graph.value_info.append(helper.make_tensor_value_info("h", 1, ["n", 8]))
+    note = model.graph.quantization_annotation.add(tensor_name="h")
+    note.quant_parameter_tensor_names.add(key="SCALE_TENSOR", value="s")
+    model.graph.initializer[0].doc_string = "text"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(W, "unused"))
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    return model
+
+
+MODELS = {
+    "mlp": mlp,
+    "decorated": decorated,
+    "typed fields": lambda: make_model([("MatMul", "x w", "y")], {"w": typed(W)}),
+    "constant node": lambda: make_model([constant("w", W), ("MatMul", "x w", "y")], {}),
+    "also an input": lambda: make_model(
+        [("MatMul", "x w", "y")], {"w": W}, {"x": ["n", 4], "w": [4, 6]}
+    ),
+    "weight on the left": lambda: make_model(
+        [("MatMul", "w x", "y")], {"w": W}, {"x": ["n", 6, 2]}
+    ),
+    "batched weight": lambda: make_model(
+        [("MatMul", "x w", "y")], {"w": weights(3, 4, 2)}, {"x": ["n", 3, 5, 4]}
+    ),
+    "shared weight": lambda: make_model(
+        [("MatMul", "x w", "h"), ("Gemm", "h w", "y", {"transB": 1})], {"w": weights(4, 4)}
+    ),
+    "grouped conv": lambda: make_model(
+        [("Conv", "x w b", "y", {"group": 2, "auto_pad": "SAME_LOWER"})],
+        {"w": weights(4, 1, 3), "b": weights(4)},
+        {"x": ["n", 2, 9]},
+    ),
+    "out of order": lambda: make_model(
+        [("MatMul", "h v", "y"), ("MatMul", "x w", "h")], {"w": W, "v": weights(6, 2)}
+    ),
+}
+
+
+def differences(before, after, layers):
+    """Compare two messages, the payloads of the layers' weights and biases apart."""
+    names = {name for layer in layers for name in (layer.weight, layer.bias)}
+    for proto in (before, after):
+        without_payloads(proto, names)
+    return before != after
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("sparsity", [0.0, 0.5])
+def test_in_memory(name, sparsity):
+    proto = MODELS[name]()
+    layers = find_layers(Model.load(proto)).layers
+    before = proto.SerializeToString(deterministic=True)
+    result = onnx_sipp.prune(proto, num_samples=4, sparsity=sparsity)
+    assert proto.SerializeToString(deterministic=True) == before
+    prunable = {layer.weight: layer.view.size for layer in layers}
+    pruned = Model.load(result.model)
+    zeros = sum(int((pruned.read(weight) == 0).sum()) for weight in prunable)
+    assert zeros == round(sparsity * sum(prunable.values())) == result.report.zeros
+    assert not differences(proto, result.model, layers)
+    ort.InferenceSession(result.model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("external", [False, True])
+def test_files(tmp_path, name, external):
+    path = tmp_path / "in.onnx"
+    if external:
+        save_external(MODELS[name](), path)
+    else:
+        onnx.save(MODELS[name](), path)
+    data = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    layers = find_layers(Model.load(path)).layers
+    onnx_sipp.prune(path, num_samples=4, sparsity=0.5).save(tmp_path / "out.onnx")
+    assert {file: file.read_bytes() for file in data} == data
+    ort.InferenceSession(tmp_path / "out.onnx", providers=["CPUExecutionProvider"])
+    before, after = onnx.load(path), onnx.load(tmp_path / "out.onnx")
+    assert not differences(before, after, layers)
+
+
+@pytest.mark.parametrize("name", ["lenet300", "lenet5", "resnet_bn", "transformer"])
+def test_trained_models(models, tmp_path, name):
+    path = models / f"{name}.onnx"
+    layers = find_layers(Model.load(path)).layers
+    result = onnx_sipp.prune(path, models / "digits-calib.npz", num_samples=16, sparsity=0.5)
+    result.save(tmp_path / "out.onnx")
+    assert not differences(onnx.load(path), onnx.load(tmp_path / "out.onnx"), layers)
+    assert (tmp_path / "out.onnx").stat().st_size == path.stat().st_size

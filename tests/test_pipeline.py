@@ -1,0 +1,347 @@
+"""Pruning end to end."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, numpy_helper
+from small_models import make_model, mlp, save_external, weights
+
+from onnx_sipp import SippError, UsageError, prune
+from onnx_sipp.graph.layers import find_layers
+from onnx_sipp.graph.model import Model
+
+DATA = np.random.default_rng(0).standard_normal((60, 4), np.float32)
+EXAMPLES = ("lenet300", "lenet5", "resnet_bn", "transformer")
+every_model = pytest.mark.parametrize("name", EXAMPLES)
+# Those that leave the weights they keep as they are, or reweight them without bias.
+MASKING = ("magnitude", "wanda", "random", "sipp-det", "sipp-rand", "sipp-hybrid")
+every_method = pytest.mark.parametrize("method", MASKING)
+
+
+def prunable(path_or_proto):
+    """Stored names of all prunable weights."""
+    return {layer.weight for layer in find_layers(Model.load(path_or_proto)).layers}
+
+
+def zeros_in(proto, names):
+    model = Model.load(proto)
+    return sum(int(np.count_nonzero(model.read(name) == 0)) for name in names)
+
+
+def only_these_differ(before, after, names):
+    """Whether two models are the same but for the elements of some constants."""
+    copies = []
+    for proto in (before, after):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        model = Model(copy)
+        for name in names:
+            values = model.read(name)
+            model.replace(name, np.zeros_like(values))
+        copies.append(copy.SerializeToString(deterministic=True))
+    return copies[0] == copies[1]
+
+
+def as_type(proto, data_type):
+    """The same model in another floating-point type."""
+    numpy_type = onnx.helper.tensor_dtype_to_np_dtype(data_type)
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = data_type
+    for tensor in proto.graph.initializer:
+        tensor.CopyFrom(
+            numpy_helper.from_array(numpy_helper.to_array(tensor).astype(numpy_type), tensor.name)
+        )
+    return proto
+
+
+# Counts
+
+
+@every_model
+@every_method
+def test_examples_get_exactly_the_zeros_asked_for(models, name, method):
+    path = models / f"{name}.onnx"
+    names = prunable(path)
+    before = onnx.load(path)
+    result = prune(path, models / "digits-calib.npz", sparsity=0.7, method=method, num_samples=40)
+    report = result.report
+    assert report.zeros == round(0.7 * report.prunable) == zeros_in(result.model, names)
+    assert only_these_differ(before, result.model, names)
+    session = ort.InferenceSession(result.model.SerializeToString())
+    images = np.load(models / "digits-test.npz")["input"][:5]
+    assert session.run(None, {"input": images})[0].shape == (5, 10)
+    assert all(np.isfinite(row.measured_error) for row in report.layers)
+    assert sum(int((~mask).sum()) for mask in result.masks.values()) == report.zeros
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.7, 0.9, 0.99])
+@every_method
+def test_counts_with_zeros_dead_inputs_and_ties(sparsity, method):
+    first = weights(4, 8)
+    first[0, :3] = 0  # zeros already there
+    first[1] = 0.25  # ties
+    data = DATA.copy()
+    data[:, 3] = 0  # a dead input
+    model = make_model(
+        [("Gemm", "x w1 b", "h", {"name": "first"}), ("Relu", "h", "r"), ("MatMul", "r w2", "y")],
+        {"w1": first, "w2": weights(8, 3, seed=1), "b": weights(8)},
+    )
+    result = prune(model, data, sparsity=sparsity, method=method)
+    assert zeros_in(result.model, ["w1", "w2"]) == max(round(sparsity * 56), 3)
+    assert result.report.zeros_before == 3
+    warned = any("zero before" in warning for warning in result.report.warnings)
+    assert warned == (sparsity == 0)
+
+
+@every_method
+def test_sparsity_zero_changes_nothing(method):
+    result = prune(mlp(), DATA, sparsity=0, method=method)
+    assert result.model.SerializeToString() == mlp().SerializeToString()
+    (output,) = result.report.outputs
+    assert output.relative_error == 0
+    assert all(mask.all() for mask in result.masks.values())
+
+
+def test_excluded_layers_are_left_alone():
+    result = prune(mlp(), DATA, sparsity=0.5, method="magnitude", exclude_nodes=["sec*"])
+    assert list(result.masks) == ["first"]
+    assert only_these_differ(mlp(), result.model, ["w1"])
+    assert result.report.zeros == 16
+
+
+# The same again
+
+
+@every_method
+def test_the_same_bytes_again(models, method, tmp_path):
+    path, data = models / "lenet5.onnx", models / "digits-calib.npz"
+    written = []
+    for run in range(2):
+        target = tmp_path / f"{run}.onnx"
+        prune(path, data, method=method, num_samples=40, seed=5).save(target)
+        written.append(target.read_bytes())
+    assert written[0] == written[1]
+
+
+@every_model
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "sipp-det", "sipp-rand", "sipp-hybrid"])
+def test_threads_and_batches_change_nothing(models, name, method):
+    path = models / f"{name}.onnx"
+
+    def run(**options):
+        result = prune(
+            path,
+            models / "digits-calib.npz",
+            sparsity=0.6,
+            method=method,
+            num_samples=48,
+            **options,
+        )
+        return result, Model(result.model)
+
+    first, model = run(threads=2)
+    for options in ({"threads": 1, "batch_size": 1}, {"batch_size": 7}, {"batch_size": 32}):
+        other, other_model = run(**options)
+        same = sum(int((first.masks[n] == other.masks[n]).sum()) for n in first.masks)
+        assert same >= 0.999 * first.report.prunable
+        for weight in prunable(path):
+            ours, theirs = model.read(weight), other_model.read(weight)
+            both = (ours != 0) & (theirs != 0)
+            close = np.isclose(ours[both], theirs[both], rtol=1e-4)
+            assert np.mean(close) >= 0.999
+        for one, two in zip(first.report.layers, other.report.layers, strict=True):
+            assert one.epsilon_median == pytest.approx(two.epsilon_median, rel=1e-2)
+            assert one.sensitivity_sum_worst == pytest.approx(two.sensitivity_sum_worst, rel=1e-3)
+            assert one.measured_error == pytest.approx(two.measured_error, rel=2e-2)
+
+
+# The input
+
+
+def test_the_input_is_never_changed(tmp_path):
+    path = tmp_path / "in.onnx"
+    proto, data = mlp(), DATA.copy()
+    onnx.save(proto, path)
+    before = path.read_bytes()
+    prune(path, data, sparsity=0.5).save(tmp_path / "out.onnx")
+    prune(proto, data, sparsity=0.5)
+    assert path.read_bytes() == before
+    assert proto.SerializeToString() == mlp().SerializeToString()
+    np.testing.assert_array_equal(data, DATA)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["in.onnx", "out.onnx"]
+
+
+def test_external_data(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    path = save_external(mlp(), folder / "in.onnx")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    result = prune(path, DATA, sparsity=0.5, method="wanda")
+    report = result.save(tmp_path / "out.onnx")
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    written = onnx.load(tmp_path / "out.onnx")
+    assert zeros_in(written, ["w1", "w2"]) == 28
+    files = [tmp_path / "out.onnx", tmp_path / "out.onnx.data"]
+    assert report.bytes_after == sum(file.stat().st_size for file in files)
+    inside = prune(mlp(), DATA, sparsity=0.5, method="wanda")
+    for name in ("w1", "w2"):
+        np.testing.assert_array_equal(Model(written).read(name), Model(inside.model).read(name))
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "sipp-hybrid", "sipp-rand"])
+@pytest.mark.parametrize("data_type", [TensorProto.FLOAT16, TensorProto.DOUBLE])
+def test_other_floating_point_types(method, data_type):
+    model = as_type(
+        make_model(
+            [("MatMul", "x w1", "h"), ("Relu", "h", "r"), ("MatMul", "r w2", "y")],
+            {"w1": weights(4, 8), "w2": weights(8, 3, seed=1)},
+        ),
+        data_type,
+    )
+    result = prune(model, DATA, sparsity=0.5, method=method, delta=0.1)
+    assert zeros_in(result.model, ["w1", "w2"]) == 28
+    sampled = sum(row.sampled_halves for row in result.report.layers)
+    for name in ("w1", "w2"):
+        old, new = Model(model).read(name), Model(result.model).read(name)
+        assert new.dtype == old.dtype
+        assert np.all(np.isfinite(new))
+        if not sampled:
+            np.testing.assert_array_equal(new[new != 0], old[new != 0])
+    assert np.isfinite(result.report.outputs[0].relative_error)
+
+
+def test_float64_weights_keep_all_their_bits():
+    values = np.random.default_rng(0).standard_normal((4, 8)) * (1 + 1e-12)
+    model = as_type(make_model([("MatMul", "x w", "y")], {"w": values}), TensorProto.DOUBLE)
+    kept = Model(prune(model, DATA, sparsity=0.5, method="magnitude").model).read("w")
+    np.testing.assert_array_equal(kept[kept != 0], values[kept != 0])
+    untouched = Model(prune(model, DATA, sparsity=0.0, method="magnitude").model).read("w")
+    np.testing.assert_array_equal(untouched, values)
+
+
+def test_a_reweighted_half_precision_weight_does_not_overflow():
+    """Weights near the largest of float16, some of which sampling makes larger."""
+    values = np.where(weights(4, 8) > 0, 60_000, -60_000).astype(np.float16)
+    model = make_model([("MatMul", "x w", "m"), ("Mul", "m small", "y")],
+                       {"w": values, "small": np.float16(1e-4)})  # fmt: skip
+    as_type(model, TensorProto.FLOAT16)
+    result = prune(model, DATA * 1e-3, sparsity=0.5, method="sipp-rand", delta=0.5)
+    assert sum(row.sampled_halves for row in result.report.layers) > 0
+    new = Model(result.model).read("w")
+    assert np.all(np.isfinite(new))
+    assert np.count_nonzero(new) == 16
+
+
+# The certificate as the goal
+
+
+@pytest.mark.parametrize("method", ["sipp-det", "sipp-hybrid", "magnitude"])
+def test_pruning_to_a_certificate(models, method):
+    options = {"epsilon": 0.5, "delta": 0.1, "num_samples": 60, "method": method}
+    result = prune(models / "lenet300.onnx", models / "digits-calib.npz", **options)
+    assert all(row.epsilon_worst <= 0.5 for row in result.report.layers)
+    assert 0 < result.report.sparsity < 1
+    assert result.report.options["sparsity"] is None
+    assert result.report.zeros == zeros_in(result.model, prunable(models / "lenet300.onnx"))
+
+
+def test_epsilon_zero_drops_what_no_sample_needs():
+    data = DATA.copy()
+    data[:, 1] = 0
+    result = prune(mlp(), data, epsilon=0, method="magnitude")
+    assert not result.masks["first"][1].any()
+    (output,) = result.report.outputs
+    assert output.relative_error < 1e-6
+
+
+# The report
+
+
+def test_report(models):
+    result = prune(
+        models / "resnet_bn.onnx", models / "digits-calib.npz", method="magnitude", num_samples=100
+    )
+    report = result.report
+    assert report.sparsity == pytest.approx(0.5, abs=1e-4)
+    assert (report.calibration.samples, report.calibration.held_out) == (80, 20)
+    assert [row.name for row in report.layers] == list(result.masks)
+    assert report.parameters > report.prunable
+    assert (report.bytes_before, report.bytes_after) == (
+        (models / "resnet_bn.onnx").stat().st_size,
+        None,
+    )
+    assert any("the theory asks for" in warning for warning in report.warnings)
+    assert not any("CALIBRATION" in warning for warning in report.warnings)
+
+
+def test_made_up_inputs_are_warned_of():
+    report = prune(mlp(), sparsity=0.5).report
+    assert report.calibration.synthetic
+    assert report.warnings[0].startswith("NO CALIBRATION DATA")
+
+
+def test_progress(models):
+    stages, done = [], []
+
+    class Listener:
+        def stage(self, name):
+            stages.append(name)
+
+        def advance(self, amount, total):
+            done.append((stages[-1], amount, total))
+
+    data = models / "digits-calib.npz"
+    prune(models / "lenet300.onnx", data, method="magnitude", num_samples=50, progress=Listener())
+    assert len(stages) == len(set(stages)) >= 3
+    for stage in {stage for stage, _, _ in done}:
+        parts = [(amount, total) for name, amount, total in done if name == stage]
+        assert sum(amount for amount, _ in parts) == parts[0][1]
+
+
+# Refusals
+
+
+def test_nothing_to_prune():
+    with pytest.raises(SippError, match="no weight that can be pruned"):
+        prune(make_model([("Relu", "x", "y")], {}), DATA)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sparsity": 1.0}, "sparsity must be"),
+        ({"sparsity": -0.1}, "sparsity must be"),
+        ({"sparsity": float("nan")}, "sparsity must be"),
+        ({"epsilon": -1.0}, "epsilon"),
+        ({"epsilon": 0.1, "sparsity": 0.5}, "not both"),
+        ({"delta": 0.0}, "delta"),
+        ({"method": "best"}, "there is no method"),
+        ({"method": "sipp-rand", "allocation": "lamp"}, "works with the allocations"),
+        ({"threads": 0}, "threads must be"),
+        ({"sparsty": 0.5}, "did you mean 'sparsity'"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(UsageError, match=message):
+        prune(mlp(), DATA, **options)
+
+
+# Must show 4
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.7, 0.9])
+def test_resnet20(shared, tmp_path, sparsity):
+    path = shared / "data" / "resnet20-cifar10.onnx"
+    data = shared / "data" / "cifar10-calib.npz"
+    result = prune(path, data, sparsity=sparsity, method="magnitude", num_samples=40)
+    target = tmp_path / "out.onnx"
+    result.save(target)
+    names = prunable(path)
+    assert len(names) == len(result.report.layers) == 20
+    before, after = onnx.load(path), onnx.load(target)
+    total = sum(Model(before).read(name).size for name in names)
+    assert zeros_in(after, names) == round(sparsity * total)
+    assert only_these_differ(before, after, names)
+    ort.InferenceSession(target)

@@ -1,0 +1,120 @@
+"""Weights and their statistics; one tensor may serve several layers."""
+
+import numpy as np
+import pytest
+from small_models import make_model, weights
+
+from onnx_sipp.analysis import sensitivities
+from onnx_sipp.errors import SippError
+from onnx_sipp.graph.layers import find_layers
+from onnx_sipp.graph.model import Model
+from onnx_sipp.pipeline import prune
+from onnx_sipp.weights import group_weights
+
+W = weights(4, 6, seed=3)
+DATA = np.random.default_rng(0).standard_normal((60, 4), np.float32)
+
+
+def tied():
+    """One tensor that two layers multiply, the second one turned round: an autoencoder."""
+    nodes = [
+        ("Gemm", "x w", "h", {"name": "encode"}),
+        ("Relu", "h", "r"),
+        ("Gemm", "r w", "y", {"name": "decode", "transB": 1}),
+    ]
+    return make_model(nodes, {"w": W})
+
+
+def twice():
+    """One tensor that two layers multiply in the same way."""
+    nodes = [
+        ("MatMul", "x v", "h", {"name": "first"}),
+        ("Tanh", "h", "t"),
+        ("MatMul", "t v", "y", {"name": "second"}),
+    ]
+    return make_model(nodes, {"v": weights(4, 4, seed=4)})
+
+
+def alone(weight, data, reduction):
+    """Sensitivities of a layer that has a weight ``[fan_in, out]`` for itself."""
+    model = make_model([("MatMul", "x w", "y")], {"w": weight}, {"x": ["n", len(weight)]})
+    (values,) = sensitivities(model, data, reduction=reduction).values()
+    return values
+
+
+def test_grouping():
+    model = Model(tied())
+    (weight,) = group_weights(model, find_layers(model).layers)
+    assert [layer.name for layer in weight.layers] == ["encode", "decode"]
+    np.testing.assert_array_equal(weight.matrix, W.T[None])
+    other = weight.as_seen_by(weight.layers[1], weight.matrix)
+    np.testing.assert_array_equal(other, W[None])
+    np.testing.assert_array_equal(weight.from_layer(weight.layers[1], other), weight.matrix)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "max"])
+def test_sensitivities_of_a_shared_weight_are_the_largest(reduction):
+    found = sensitivities(tied(), DATA, reduction=reduction)
+    hidden = np.maximum(DATA @ W, 0)
+    expected = np.maximum(alone(W, DATA, reduction), alone(W.T, hidden, reduction).T)
+    for name in ("encode", "decode"):
+        np.testing.assert_allclose(found[name], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "sipp-det", "sipp-hybrid", "random"])
+@pytest.mark.parametrize("model", [tied(), twice()], ids=["turned round", "the same way"])
+def test_a_shared_weight_gets_one_mask(model, method):
+    result = prune(model, DATA, sparsity=0.5, method=method)
+    first, second = result.masks.values()
+    np.testing.assert_array_equal(first, second)
+    (initializer,) = result.model.graph.initializer
+    values = np.frombuffer(initializer.raw_data, np.float32)
+    assert np.count_nonzero(values == 0) == values.size // 2
+    report = result.report
+    assert report.prunable == values.size
+    assert report.zeros == values.size // 2
+    assert [row.shares_weight_with for row in report.layers] == ["", report.layers[0].name]
+
+
+def test_wanda_sums_the_moments_of_all_users():
+    result = prune(tied(), DATA, sparsity=0.5, method="wanda", allocation="global", num_samples=60)
+    kept = result.masks["encode"]
+    seen = np.delete(DATA, held_out(60), axis=0)
+    hidden = np.maximum(seen @ W, 0)
+    moments = (seen**2).mean(axis=0)[:, None] + (hidden**2).mean(axis=0)[None, :]
+    scores = np.abs(W) * np.sqrt(moments)
+    np.testing.assert_array_equal(kept, scores >= np.sort(scores.ravel())[12])
+
+
+def held_out(count):
+    from onnx_sipp.calibration.sources import held_out_mask
+
+    return np.flatnonzero(held_out_mask(count))
+
+
+def test_each_user_of_a_weight_has_its_own_certificate():
+    """The bound of the layer that sees the tensor turned round is about its own neurons."""
+    result = prune(tied(), DATA, sparsity=0.5, method="magnitude", num_samples=60)
+    seen = np.delete(DATA, held_out(60), axis=0)
+    largest = sensitivities(tied(), seen)["encode"]
+    dropped = np.where(result.masks["encode"], 0, largest)
+    for row, axis in zip(result.report.layers, (0, 1), strict=True):
+        halves = [3 * (dropped * half).sum(axis=axis) for half in (W > 0, W < 0)]
+        assert row.epsilon_worst == pytest.approx(np.max(halves), rel=1e-5)
+
+
+def test_a_weight_sampled_for_one_layer_is_bounded_for_the_other():
+    result = prune(tied(), DATA, sparsity=0.5, method="sipp-rand", delta=0.5)
+    encode, decode = result.report.layers
+    assert encode.sampled_halves > 0
+    assert decode.sampled_halves == 0
+    assert np.isfinite(decode.epsilon_worst)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_weight_that_is_not_finite_is_named(bad):
+    broken = weights(4, 3)
+    broken[1, 2] = bad
+    model = make_model([("MatMul", "x w", "y", {"name": "layer"})], {"w": broken})
+    with pytest.raises(SippError, match="'w' of layer 'layer' holds infinities or NaN"):
+        prune(model, DATA)

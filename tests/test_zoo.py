@@ -1,0 +1,89 @@
+"""Files from public repositories, in ../shared/zoo: each is read, and pruned where it can be."""
+
+import csv
+from functools import cache
+
+import onnx
+import onnxruntime as ort
+import pytest
+from small_models import without_payloads
+
+import onnx_sipp
+from onnx_sipp.graph.layers import find_layers
+from onnx_sipp.graph.model import Model
+
+pytestmark = pytest.mark.shared
+
+# What has no weight that can be pruned yet; the listing says why for each node.
+NOT_PRUNABLE = {
+    "light_squeezenet": "computed from constants (ConstantOfShape)",
+    "ortt_attention_past": "",  # its weight is an input
+    "ortt_cntk_bilstm": "LSTM is not supported yet",
+    "ortt_lr_mnist_sklearn": "",  # no weight node
+    "ortt_qattention_u8s8": "",  # its weight is an input
+    "ortt_scan_1": "lies in a subgraph",
+    "silero_vad_v5": "lies in a subgraph",
+    "superres_plain": "has no value or no type",
+    "tract_lgbm": "an embedding table",
+    "tract_qlstm": "integer weights",
+    "trt_constant_fold_bloater": "",  # no input, and a weight made by Tile
+}
+REFUSED_BY_THE_RUNTIME = {"finn_cybsec_custom"}
+
+# Made-up inputs need help: more positions than the model knows; images of 720 by 720 take long.
+OPTIONS = {
+    "ortt_gpt2_past": {"input_shapes": {f"past_{i}": (2, 1, 2, 3, 2) for i in range(12)}},
+    "winml_fns_candy_ct": {"exclude_nodes": ["convolution", "convolution[!6]*"]},
+}
+
+
+@cache
+def manifest(shared):
+    with (shared / "zoo" / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        return {row["file"]: row for row in csv.DictReader(file)}
+
+
+def test_inspect(zoo_file, shared):
+    """Each file is read; what the manifest knows of its weights is found."""
+    found = onnx_sipp.inspect(zoo_file)
+    row = manifest(shared)[str(zoo_file.relative_to(shared / "zoo"))]
+    assert bool(found.layers) == (zoo_file.stem not in NOT_PRUNABLE)
+    assert 0 <= found.prunable <= found.parameters
+    reasons = [skip.reason for skip in found.skipped]
+    assert all(reasons)
+    if zoo_file.stem in NOT_PRUNABLE:
+        expected = NOT_PRUNABLE[zoo_file.stem]
+        assert any(expected in reason for reason in reasons) or not expected
+        assert bool(reasons) == bool(expected)
+    named = [entry.rsplit(":", 1) for entry in row["ops"].split()]
+    nodes = sum(int(count) for op, count in named if op in ("Conv", "Gemm", "MatMul"))
+    assert len(found.layers) <= nodes
+
+
+def test_prune(zoo_file, tmp_path):
+    """What has layers and runs is pruned to the weight, and nothing else in the file changes."""
+    if zoo_file.stem in NOT_PRUNABLE:
+        with pytest.raises(onnx_sipp.SippError, match="no weight that can be pruned"):
+            onnx_sipp.prune(zoo_file, num_samples=2)
+        return
+    if zoo_file.stem in REFUSED_BY_THE_RUNTIME:
+        with pytest.raises(onnx_sipp.SippError, match="onnxruntime .* refuses the model"):
+            onnx_sipp.prune(zoo_file, num_samples=2)
+        return
+    options = OPTIONS.get(zoo_file.stem, {})
+    dense = Model.load(zoo_file)
+    layers = find_layers(dense, options.get("exclude_nodes", ())).layers
+    weights = {layer.weight: layer.view.size for layer in layers}
+    already = sum(int((dense.read(name) == 0).sum()) for name in weights)
+    result = onnx_sipp.prune(zoo_file, num_samples=2, sparsity=0.5, threads=1, **options)
+    result.save(tmp_path / "out.onnx")
+    pruned = Model.load(tmp_path / "out.onnx")
+    zeros = sum(int((pruned.read(name) == 0).sum()) for name in weights)
+    assert zeros == max(already, round(0.5 * sum(weights.values()))) == result.report.zeros
+    before, after = onnx.load(zoo_file), onnx.load(tmp_path / "out.onnx")
+    for proto in (before, after):
+        without_payloads(proto, {name for layer in layers for name in (layer.weight, layer.bias)})
+    assert before == after
+    session = ort.SessionOptions()
+    session.log_severity_level = 4
+    ort.InferenceSession(tmp_path / "out.onnx", session, providers=["CPUExecutionProvider"])
