@@ -119,6 +119,8 @@ class _Chooser:
             rng = np.random.default_rng([options.seed, round_])
             made = decide(now, goal, options.method, options.allocation, rng)
             self._masks = [decision.kept for decision in made]
+        elif len(evidence) == 1:
+            self._counts = [goal.keep or 0]
         elif options.allocation == "error":
             self._counts = _error_counts(evidence, goal, options)
         else:
@@ -126,14 +128,17 @@ class _Chooser:
 
     def __call__(self, index: int, evidence: Evidence) -> Choice:
         refits = self._options.compensate != "none"
+        threads = self._options.thread_count
         if self._masks is not None:
-            return settle(evidence, self._masks[index], self._options.method, refits=refits)
+            return settle(
+                evidence, self._masks[index], self._options.method, threads=threads, refits=refits
+            )
         return choose(
             evidence,
             self._counts[index],
             self._options.seed + self._round,
             names=self._options.candidates or tuple(CANDIDATES),
-            threads=self._options.thread_count,
+            threads=threads,
             refits=refits,
         )
 

@@ -6,8 +6,10 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
+from onnx_sipp.calibration.store import DEFAULT_LIMIT
 from onnx_sipp.errors import UsageError
 from onnx_sipp.pruning.certificate import DELTA
 from onnx_sipp.pruning.methods import METHODS, allocations_of
@@ -45,6 +47,9 @@ class Options:
         batch_size: most samples at a time; None to choose. Changes nothing but speed and memory.
         threads: threads to use; None for all cores.
         providers: onnxruntime execution providers; None for the CPU.
+        memory_limit: bytes of activations to hold in memory between the stages of a refit; beyond
+            it they go to files.
+        workdir: folder for those files; None for the system's temporary folder.
         seed: of everything random.
     """
 
@@ -63,6 +68,8 @@ class Options:
     batch_size: int | None = None
     threads: int | None = None
     providers: Sequence[str] | None = None
+    memory_limit: int = DEFAULT_LIMIT
+    workdir: Path | None = None
     seed: int = 0
 
     @classmethod
@@ -107,6 +114,11 @@ class Options:
                 self.epsilon is None or 0 <= self.epsilon < float("inf"),
                 f"epsilon must be a number from 0 on, not {self.epsilon}",
             ),
+            (
+                self.workdir is None or Path(self.workdir).is_dir(),
+                f"the work folder {str(self.workdir)!r} does not exist; create it",
+            ),
+            (self.memory_limit >= 0, f"memory_limit is negative: {self.memory_limit}"),
             (self.seed >= 0, f"seed must be 0 or more, not {self.seed}"),
             (0 < self.delta < 1, f"delta must lie between 0 and 1, not {self.delta}"),
             (
@@ -143,7 +155,13 @@ class Options:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the report."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def available_threads() -> int:

@@ -16,6 +16,7 @@ from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
 from onnx_sipp.calibration.observe import Observation
 from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.samples import Chosen, Samples, open_samples
+from onnx_sipp.calibration.store import TensorStore
 from onnx_sipp.compensate import Outcome, mask_and_refit, mask_only
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import Findings, find_layers
@@ -170,6 +171,7 @@ def _prune(
         weights,
         [layer.sensitivity_max for layer in statistics],
         samples,
+        TensorStore(options.memory_limit, options.workdir),
         batch_size=options.batch_size,
         threads=options.thread_count,
         providers=options.providers,

@@ -7,16 +7,17 @@ skip path, the target also repays the error that the skip path already carries.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_sipp.calibration.runner import Runner, joined, plan_batching
+from onnx_sipp.calibration.runner import Batching, Runner, joined, plan_batching
 from onnx_sipp.calibration.samples import Samples
 from onnx_sipp.calibration.segments import SegmentedRun, Tensor
-from onnx_sipp.calibration.specs import Feed
+from onnx_sipp.calibration.specs import Feed, InputSpec
+from onnx_sipp.calibration.store import LiveTensors, TensorStore
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.model import Model
@@ -24,6 +25,7 @@ from onnx_sipp.graph.tail import Tail, find_tail
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruning.mixing import Choice, Evidence
 from onnx_sipp.statistics.gram import Cross, Gram, Regression
+from onnx_sipp.threads import side_by_side
 from onnx_sipp.unfolding import Float32, pieces
 from onnx_sipp.weights import Weight, stored_values
 
@@ -50,6 +52,7 @@ class Refitter:
         weights: all prunable weights.
         sensitivities: SiPP's ``max`` sensitivities, per weight.
         samples: calibration and held-out samples.
+        store: holds tensors between stages.
         batch_size: most samples at a time, None to choose.
         threads: of the runtime.
         providers: of the runtime.
@@ -61,6 +64,7 @@ class Refitter:
         weights: Sequence[Weight],
         sensitivities: Sequence[NDArray[np.floating]],
         samples: Samples,
+        store: TensorStore,
         *,
         batch_size: int | None,
         threads: int,
@@ -69,7 +73,8 @@ class Refitter:
         self._dense, self._weights, self._sensitivities = dense, weights, sensitivities
         self._flow = Flow(dense)
         self._threads, self._providers = threads, providers
-        self._samples = len(samples.calibration)
+        self._samples = samples
+        self._store = store
         places = [
             _Place(index, weight, layer, find_tail(dense, self._flow, layer))
             for index, weight in enumerate(weights)
@@ -77,24 +82,23 @@ class Refitter:
         ]
         self._tails = {place.layer.name: place.tail for place in places}
         self._stages = _stages(places, self._flow)
-        self._feeds, self._judges = self._batches(samples, batch_size)
+        self._batching, self._inputs = self._plan(batch_size)
+        self._judges = [held_out for held_out, _ in self._batches()]
 
-    def _batches(self, samples: Samples, batch_size: int | None) -> tuple[list[Feed], list[bool]]:
-        """All feeds, and which of them are held out."""
+    def _batches(self) -> Iterator[tuple[bool, Feed]]:
+        """All feeds, joined as planned, each with whether it is held out."""
+        parts = [(self._samples.calibration, False)]
+        if self._samples.held_out is not self._samples.calibration:
+            parts.append((self._samples.held_out, True))
+        for part, held_out in parts:
+            for _, feed in joined(part, self._batching, self._inputs):
+                yield held_out, feed
+
+    def _plan(self, batch_size: int | None) -> tuple[Batching, tuple[InputSpec, ...]]:
         taps = [layer.activation for weight in self._weights for layer in weight.layers]
         runner = Runner(self._dense, taps, threads=self._threads, providers=self._providers)
-        first = [feed for feed, _ in zip(samples.calibration, range(2), strict=False)]
-        batching = plan_batching(runner, first, batch_size)
-        feeds: list[Feed] = []
-        judges: list[bool] = []
-        parts = [(samples.calibration, False)]
-        if samples.held_out is not samples.calibration:
-            parts.append((samples.held_out, True))
-        for part, held_out in parts:
-            for _, feed in joined(part, batching, runner.inputs):
-                feeds.append(feed)
-                judges.append(held_out)
-        return feeds, judges
+        first = [feed for feed, _ in zip(self._samples.calibration, range(2), strict=False)]
+        return plan_batching(runner, first, batch_size), runner.inputs
 
     def evidence(self, progress: Progress) -> list[Evidence]:
         """Evidence for every weight from the dense model alone, summed over its layers."""
@@ -106,6 +110,7 @@ class Refitter:
             for place, found in self._observe(stage, tensors, tensors):
                 sums.setdefault(place.index, []).append(found)
             progress.advance(1, len(self._stages))
+        run.close()
         return [
             self._evidence(index, weight.matrix, sums[index])
             for index, weight in enumerate(self._weights)
@@ -163,11 +168,13 @@ class Refitter:
                     after[index] = replace(after[index], weight=choices[index].weight)
                     self._write(pruned, place.weight, choices[index])
             progress.advance(1, len(self._stages))
+        dense_run.close()
+        pruned_run.close()
         return pruned, [choices[index] for index in range(len(self._weights))], after
 
     def _run(self, model: Model, wanted: Sequence[set[str]]) -> SegmentedRun:
         return SegmentedRun(
-            model, self._flow, wanted, self._feeds,
+            model, self._flow, wanted, (feed for _, feed in self._batches()), self._store,
             threads=self._threads, providers=self._providers,
         )  # fmt: skip
 
@@ -187,8 +194,8 @@ class Refitter:
     def _observe(
         self,
         places: Sequence[_Place],
-        dense: Sequence[dict[str, Tensor]],
-        pruned: Sequence[dict[str, Tensor]],
+        dense: Sequence[LiveTensors],
+        pruned: Sequence[LiveTensors],
     ) -> Iterator[tuple[_Place, _Sums]]:
         """Gather least squares of the layers of a stage; inputs pruned, targets dense."""
         for unfolding in dict.fromkeys(place.layer.unfolding for place in places):
@@ -202,43 +209,58 @@ class Refitter:
     def _sums(
         self,
         places: Sequence[_Place],
-        dense: Sequence[dict[str, Tensor]],
-        pruned: Sequence[dict[str, Tensor]],
+        dense: Sequence[LiveTensors],
+        pruned: Sequence[LiveTensors],
+    ) -> list[_Sums]:
+        # Every worker takes the same batches in every run, and they are added up in order.
+        workers = min(self._threads, len(self._judges))
+        parts = [range(worker, len(self._judges), workers) for worker in range(workers)]
+        gathered = side_by_side(
+            lambda part: self._sums_of_batches(places, part, dense, pruned), parts, workers
+        )
+        for other in gathered[1:]:
+            for own, theirs in zip(gathered[0], other, strict=True):
+                own.merge(theirs)
+        for sums in gathered[0][1:]:  # they have the same input: one Gram matrix serves all
+            sums.gram, sums.judge_gram = gathered[0][0].gram, gathered[0][0].judge_gram
+        return gathered[0]
+
+    def _sums_of_batches(
+        self,
+        places: Sequence[_Place],
+        batches: Iterable[int],
+        dense: Sequence[LiveTensors],
+        pruned: Sequence[LiveTensors],
     ) -> list[_Sums]:
         layer = places[0].layer
         groups, _, fan_in = layer.view.matrix
-        grams = [Gram(groups, fan_in) for _ in (False, True)]
-        crosses = [[Cross(*place.layer.view.matrix) for place in places] for _ in grams]
-        for before, after, judge in zip(dense, pruned, self._judges, strict=True):
-            targets = [_target(place, before, after) for place in places]
-            activation = after[layer.activation]
+        sums = [_Sums.empty(place.layer.view.matrix) for place in places]
+        grams = {judge: Gram(groups, fan_in) for judge in (False, True)}
+        for batch in batches:
+            judge = self._judges[batch]
+            targets = [_target(place, dense[batch], pruned[batch]) for place in places]
+            activation = pruned[batch][layer.activation]
             for columns, outputs in layer.unfolding.pairs(activation, targets):
                 grams[judge].update(columns)
-                for place, cross, output in zip(places, crosses[judge], outputs, strict=True):
-                    cross.update(columns, _product(place, output))
-        return [
-            _Sums(grams[False], crosses[False][i], grams[True], crosses[True][i])
-            for i in range(len(places))
-        ]
+                for place, own, output in zip(places, sums, outputs, strict=True):
+                    own.cross_of(judge=judge).update(columns, _product(place, output))
+        sums[0].gram, sums[0].judge_gram = grams[False], grams[True]
+        return sums
 
     def _sums_by_weight(
         self,
         place: _Place,
-        dense: Sequence[dict[str, Tensor]],
-        pruned: Sequence[dict[str, Tensor]],
+        dense: Sequence[LiveTensors],
+        pruned: Sequence[LiveTensors],
     ) -> _Sums:
         """For layers whose output is no plain product: the target is the dense weight's own."""
         layer = place.layer
-        groups, outs, fan_in = layer.view.matrix
+        groups, _, fan_in = layer.view.matrix
         weight = place.weight.as_seen_by(layer, place.weight.matrix).astype(np.float32)
-        sums = _Sums(
-            Gram(groups, fan_in),
-            Cross(groups, outs, fan_in),
-            Gram(groups, fan_in),
-            Cross(groups, outs, fan_in),
-        )
+        sums = _Sums.empty(layer.view.matrix)
+        sums.gram, sums.judge_gram = Gram(groups, fan_in), Gram(groups, fan_in)
         for before, after, judge in zip(dense, pruned, self._judges, strict=True):
-            gram, cross = sums.of(judge=judge)
+            gram, cross = sums.gram_of(judge=judge), sums.cross_of(judge=judge)
             inputs = [side[layer.activation][None] for side in (before, after)]
             for a, b in zip(*(pieces(layer.unfolding, x) for x in inputs), strict=True):
                 gram.update(b.columns)
@@ -250,8 +272,13 @@ class Refitter:
     ) -> Evidence:
         target = self._weights[index]
         total = sums[0]
-        for other in sums[1:]:
-            total.merge(other)
+        if len(sums) > 1:
+            total = _Sums.empty(target.view.matrix)
+            groups, _, fan_in = target.view.matrix
+            total.gram, total.judge_gram = Gram(groups, fan_in), Gram(groups, fan_in)
+            for layer, part in zip(target.layers, sums, strict=True):
+                if layer.view == target.view:
+                    total.merge(part)
         tail = self._tails[target.layers[0].name]
         shape = target.matrix.shape[:2]
         shared = len(target.layers) > 1
@@ -263,7 +290,7 @@ class Refitter:
             if total.judge_gram.count
             else None,
             gain=np.ones(shape) if tail is None else tail.gain.reshape(shape),
-            samples=self._samples,
+            samples=len(self._samples.calibration),
         )
 
     def _write(self, pruned: Model, weight: Weight, choice: Choice) -> None:
@@ -288,9 +315,18 @@ class _Sums:
     judge_gram: Gram
     judge_cross: Cross
 
-    def of(self, *, judge: bool) -> tuple[Gram, Cross]:
-        """The pair for one kind of sample."""
-        return (self.judge_gram, self.judge_cross) if judge else (self.gram, self.cross)
+    @classmethod
+    def empty(cls, shape: tuple[int, int, int]) -> _Sums:
+        """Nothing seen yet; the Gram matrices, which may be shared, have no room yet either."""
+        return cls(Gram(0, 0), Cross(*shape), Gram(0, 0), Cross(*shape))
+
+    def gram_of(self, *, judge: bool) -> Gram:
+        """The Gram matrix of one kind of sample."""
+        return self.judge_gram if judge else self.gram
+
+    def cross_of(self, *, judge: bool) -> Cross:
+        """The products with the targets, of one kind of sample."""
+        return self.judge_cross if judge else self.cross
 
     def merge(self, other: _Sums) -> None:
         """Add another layer's sums."""
@@ -329,10 +365,12 @@ def _target(place: _Place, before: Mapping[str, Tensor], after: Mapping[str, Ten
     tail = place.tail
     assert tail is not None
     output = before[tail.output]
-    if tail.skip is None or before[tail.skip].shape != output.shape:
+    if tail.skip is None:
         return output
-    missing = before[tail.skip].astype(np.float32) - after[tail.skip]
-    return output.astype(np.float32) + missing
+    skip = before[tail.skip]
+    if skip.shape != output.shape:
+        return output
+    return output.astype(np.float32) + (skip.astype(np.float32) - after[tail.skip])
 
 
 def _product(place: _Place, output: Float32) -> Float32:

@@ -9,13 +9,13 @@ from itertools import islice
 from typing import Protocol
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from onnx_sipp.calibration.runner import Batch, Runner, batches, plan_batching
 from onnx_sipp.calibration.samples import Chosen
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.progress import Progress
+from onnx_sipp.threads import blas_threads
 from onnx_sipp.unfolding import Patches, Unfolding, pieces
 
 __all__ = ["Accumulator", "Observation", "observe"]
@@ -97,7 +97,7 @@ def observe(
     batching = plan_batching(how.runner, list(islice(how.feeds, 2)), how.batch_size)
     # Many layers: one thread each, without threads inside products. A single one: the reverse.
     inner = 1 if len(forks) > 1 else how.threads
-    with threadpool_limits(inner, "blas"), ThreadPoolExecutor(max_workers=how.threads) as pool:
+    with blas_threads(inner), ThreadPoolExecutor(max_workers=how.threads) as pool:
         for batch in batches(how.runner, how.feeds, batching):
             # list() so that exceptions of the workers arrive here
             list(pool.map(lambda fork, b=batch: fork.feed(b), forks.values()))

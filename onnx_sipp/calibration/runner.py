@@ -52,6 +52,8 @@ def open_session(
             )
     options = ort.SessionOptions()
     options.log_severity_level = 4  # refusals arrive as exceptions; the rest is noise here
+    # Its threads would otherwise spin between runs, at the cost of whatever runs meanwhile.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     if folder is not None:

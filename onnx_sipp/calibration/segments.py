@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import onnx
@@ -11,6 +11,7 @@ from onnx import GraphProto, ModelProto
 
 from onnx_sipp.calibration.runner import open_session
 from onnx_sipp.calibration.specs import Feed
+from onnx_sipp.calibration.store import LiveTensors, TensorStore
 from onnx_sipp.graph.flow import Flow, Segment, cut
 from onnx_sipp.graph.model import Model
 
@@ -30,6 +31,7 @@ class SegmentedRun:
         flow: of its main graph.
         wanted: for each stage in turn, the tensors that will be asked for.
         batches: feeds, each run as it is.
+        store: holds what later stages need.
         threads: of onnxruntime.
         providers: of onnxruntime.
     """
@@ -39,18 +41,24 @@ class SegmentedRun:
         model: Model,
         flow: Flow,
         wanted: Sequence[set[str]],
-        batches: Sequence[Feed],
+        batches: Iterable[Feed],
+        store: TensorStore,
         *,
         threads: int | None,
         providers: Sequence[str] | None,
     ) -> None:
         self._model, self._flow = model, flow
         self._segments = cut(flow, model.proto.graph, list(wanted))
-        self._live: list[dict[str, Tensor]] = [dict(feed) for feed in batches]
+        self._live: list[LiveTensors] = []
+        for feed in batches:
+            live = LiveTensors(store)
+            for name, value in feed.items():
+                live.add(name, value)
+            self._live.append(live)
         self._threads, self._providers = threads, providers
         self._stage = 0
 
-    def advance(self) -> list[dict[str, Tensor]]:
+    def advance(self) -> list[LiveTensors]:
         """Run the next stage on every batch.
 
         Returns:
@@ -63,12 +71,18 @@ class SegmentedRun:
         if self._stage:
             for live in self._live:
                 for name in self._segments[self._stage - 1].dead:
-                    live.pop(name, None)
+                    live.remove(name)
         segment = self._segments[self._stage]
         self._stage += 1
         if segment.nodes and segment.outputs:
             self._run(segment)
         return self._live
+
+    def close(self) -> None:
+        """Forget all tensors."""
+        for live in self._live:
+            for name in list(live):
+                live.remove(name)
 
     def _run(self, segment: Segment) -> None:
         first = self._live[0]
@@ -82,10 +96,11 @@ class SegmentedRun:
         for live in self._live:
             feed = {name: live[name] for name in segment.inputs if name in live}
             values = session.run(list(segment.outputs), feed)
-            live.update(zip(segment.outputs, values, strict=True))
+            for name, value in zip(segment.outputs, values, strict=True):
+                live.add(name, value)
 
 
-def _submodel(model: Model, flow: Flow, segment: Segment, live: dict[str, Tensor]) -> ModelProto:
+def _submodel(model: Model, flow: Flow, segment: Segment, live: LiveTensors) -> ModelProto:
     source = model.proto
     graph = GraphProto(name="segment")
     names: set[str] = set()

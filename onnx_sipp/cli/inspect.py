@@ -12,7 +12,7 @@ from onnx_sipp.cli.shared import exclusion_options, output_console, refuse_outpu
 __all__ = ["command"]
 
 
-@click.command("inspect", short_help="List what can be pruned, and what cannot and why.")
+@click.command("inspect")
 @click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
 @exclusion_options
 @click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE",

@@ -17,8 +17,11 @@ from onnx_sipp.errors import SippError, UsageError
 
 __all__ = ["cli", "main"]
 
-# One module per command, imported when it is asked for.
-_COMMANDS = ("prune", "inspect")
+# One module per command, imported when it is asked for: they take a while.
+_COMMANDS = {
+    "prune": "Prune a model (the default command).",
+    "inspect": "List what can be pruned, and what cannot and why.",
+}
 _DEFAULT = "prune"
 _INTERRUPTED = "interrupted; no file was left half-written"
 
@@ -36,6 +39,11 @@ class _Group(click.Group):
             return None
         command: click.Command = importlib.import_module(f"onnx_sipp.cli.{cmd_name}").command
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {"--help", "-h", "--version"}

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from onnx_sipp.cli.shared import (
+    byte_size,
     exclusion_options,
     input_shape,
     open_calibration,
@@ -32,7 +33,7 @@ onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
 """
 
 
-@click.command("prune", help=_HELP, short_help="Prune a model (the default command).")
+@click.command("prune", help=_HELP)
 @click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT.onnx", type=click.Path(path_type=Path))
 @click.option(
@@ -92,6 +93,19 @@ onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
               help="Write the report as JSON.")  # fmt: skip
 @click.option("--batch-size", type=int, metavar="N", help="Most samples at a time.")
 @click.option("--threads", type=int, metavar="N", help="Threads. [default: all cores]")
+@click.option(
+    "--memory-limit",
+    type=byte_size,
+    metavar="SIZE",
+    help="Activations to hold in memory while refitting, e.g. 2GB; the rest goes to files. "
+    "[default: 128MB]",
+)
+@click.option(
+    "--workdir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for those files. [default: the system's temporary folder]",
+)
 @click.option("--providers", metavar="A,B", help="onnxruntime execution providers.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N")
 def command(

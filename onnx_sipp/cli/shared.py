@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from itertools import combinations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = [
+    "byte_size",
     "exclusion_options",
     "input_shape",
     "open_calibration",
@@ -46,6 +48,18 @@ def input_shape(value: str) -> tuple[str, tuple[int, ...]]:
     if not name or not shape:
         raise click.BadParameter(f"{value!r} is not of the form name:1,3,224,224")
     return name, shape
+
+
+def byte_size(value: str) -> int:
+    """Read a number of bytes: ``512MB``, ``2GB``, ``1048576``.
+
+    Raises:
+        BadParameter: it is not of that form.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", value.strip().upper())
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no size; write it like 512MB or 2GB")
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2] or " "))
 
 
 def exclusion_options(function: F) -> F:

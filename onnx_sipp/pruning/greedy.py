@@ -7,13 +7,12 @@ cost of every count of kept weights.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.compiled import compiled
 from onnx_sipp.statistics.gram import Regression
+from onnx_sipp.threads import side_by_side
 
 __all__ = ["greedy_costs"]
 
@@ -54,12 +53,11 @@ def greedy_costs(problem: Regression, weight: Float, *, damping: float, threads:
         ) -> None:
             out[rows] = _greedy_rows(inverse32, optimum32[rows], used[rows])
 
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, parts))
+        side_by_side(work, parts, threads)
     return costs
 
 
-@numba.njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@compiled(fastmath=True)
 def _greedy_rows(inverse: Float32, optimum: Float32, used: NDArray[np.bool_]) -> Float32:
     rows, fan_in = optimum.shape
     costs = np.zeros((rows, fan_in), np.float32)
@@ -77,7 +75,7 @@ def _greedy_rows(inverse: Float32, optimum: Float32, used: NDArray[np.bool_]) ->
     return costs
 
 
-@numba.njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@compiled(fastmath=True)
 def _cheapest(
     h: Float32, w: Float32, used: NDArray[np.bool_], place: NDArray[np.intp], active: int
 ) -> int:
@@ -92,7 +90,7 @@ def _cheapest(
     return best
 
 
-@numba.njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@compiled(fastmath=True)
 def _remove(h: Float32, w: Float32, best: int, active: int) -> None:
     """Refit the weights without one, and take it out of the inverse; the last takes its place."""
     pivot = h[best, best]

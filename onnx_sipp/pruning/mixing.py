@@ -8,13 +8,13 @@ on every layer; see docs/accuracy.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.pruning.compensation import refit
-from onnx_sipp.pruning.removal import gradual_costs, greedy_work
+from onnx_sipp.pruning.removal import gradual_costs, gradual_mask, greedy_work, product_work
 from onnx_sipp.pruning.sampling import sample_halves
 from onnx_sipp.pruning.selection import Mask, apportion, top
 from onnx_sipp.statistics.gram import Regression
@@ -26,6 +26,10 @@ Float64 = NDArray[np.float64]
 
 # Multiplications that the exact greedy order of one layer may take.
 GREEDY_LIMIT = 1.5e10
+# Multiplications of a product with H from which on every product is thought over.
+LARGE_PRODUCT = 2e9
+# Neurons that stand for all when a large layer is only to be judged.
+_NEURONS = 128
 DAMPING = 0.03
 _TRIED_DAMPINGS = (0.3, 1.0, 3.0)
 _SCREENING_STEPS = 8
@@ -42,6 +46,7 @@ class Evidence:
         check: the same over the held-out samples, not centred; None if there are none.
         gain: ``[group, out]``, factor from W a to what the next nodes see.
         samples: calibration samples.
+        neurons: which neurons these are of, None for all.
     """
 
     weight: Float
@@ -50,6 +55,23 @@ class Evidence:
     check: Regression | None
     gain: Float64
     samples: int
+    neurons: NDArray[np.intp] | None = None
+
+    def some_neurons(self) -> Evidence:
+        """The same for some neurons of each group, evenly spread; all if there are few."""
+        outs = self.weight.shape[1]
+        if outs <= 2 * _NEURONS:
+            return self
+        rows = np.linspace(0, outs - 1, _NEURONS).round().astype(np.intp)
+        return replace(
+            self,
+            weight=self.weight[:, rows],
+            sensitivity=self.sensitivity[:, rows],
+            fit=self.fit.of_neurons(rows),
+            check=None if self.check is None else self.check.of_neurons(rows),
+            gain=self.gain[:, rows],
+            neurons=rows,
+        )
 
     def error(self, weight: Float) -> float:
         """Relative squared output error on the held-out samples, with the bias from calibration."""
@@ -95,14 +117,28 @@ def damping_for(evidence: Evidence) -> float:
 
 
 def removal_costs(evidence: Evidence, threads: int) -> NDArray[np.float32]:
-    """What removing each weight costs at the layer's output, after refitting the others."""
-    damping = damping_for(evidence)
-    if greedy_work(evidence.weight.shape) <= GREEDY_LIMIT:
-        from onnx_sipp.pruning.greedy import greedy_costs  # noqa: PLC0415 - loads the compiler
+    """What removing each weight costs at the layer's output, after refitting the others.
 
-        costs = greedy_costs(evidence.fit, evidence.weight, damping=damping, threads=threads)
-    else:
-        costs = gradual_costs(evidence.fit, evidence.weight, damping=damping)
+    Returns:
+        Shape of the weight. Where the layer is too large to follow every neuron, the costs of some
+        neurons stand for all: right as a curve, not weight by weight.
+    """
+    if greedy_work(evidence.weight.shape) <= GREEDY_LIMIT:
+        return _greedy(evidence, threads)
+    some = evidence.some_neurons()
+    costs = gradual_costs(some.fit, some.weight, damping=damping_for(evidence), threads=threads)
+    return np.resize(_at_output(some, costs), evidence.weight.shape)
+
+
+def _greedy(evidence: Evidence, threads: int) -> NDArray[np.float32]:
+    from onnx_sipp.pruning.greedy import greedy_costs  # noqa: PLC0415 - loads the compiler
+
+    damping = damping_for(evidence)
+    costs = greedy_costs(evidence.fit, evidence.weight, damping=damping, threads=threads)
+    return _at_output(evidence, costs)
+
+
+def _at_output(evidence: Evidence, costs: NDArray[np.float32]) -> NDArray[np.float32]:
     scaled: NDArray[np.float32] = costs * (evidence.gain[..., None] ** 2).astype(np.float32)
     return scaled
 
@@ -111,9 +147,23 @@ Candidate = Callable[[Evidence, int, int, int], Mask]
 
 
 def _ordered(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
-    """By the cost of removal, exact greedy or gradual."""
+    """By the cost of removal: exact greedy where that is affordable, else gradual."""
     del seed
-    return top(removal_costs(evidence, threads), np.abs(evidence.weight), keep)
+    if greedy_work(evidence.weight.shape) <= GREEDY_LIMIT:
+        return top(_greedy(evidence, threads), np.abs(evidence.weight), keep)
+    large = product_work(evidence.weight.shape) > LARGE_PRODUCT
+    # A neuron that nothing comes of is still a place for weights, the last one.
+    gain = np.maximum(np.abs(evidence.gain), 1e-9 * np.abs(evidence.gain).max(initial=1e-9))
+    kept, _ = gradual_mask(
+        evidence.fit.scaled(gain),
+        evidence.weight * gain[..., None],
+        keep,
+        damping=damping_for(evidence),
+        stages=3 if large else 8,
+        steps=3 if large else 8,
+        threads=threads,
+    )
+    return kept
 
 
 def _magnitude(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
@@ -191,26 +241,39 @@ def choose(
         threads: for the greedy order.
         refits: whether to refit at all; if not, candidates are compared as they are.
     """
-    damping = damping_for(evidence)
+    if len(names) == 1:
+        kept = CANDIDATES[names[0]](evidence, keep, seed, threads)
+        return settle(evidence, kept, names[0], threads=threads, refits=refits)
     best: tuple[float, str, Mask] | None = None
+    jury = evidence.some_neurons()
     for name in names:
         kept = CANDIDATES[name](evidence, keep, seed, threads)
-        if len(names) == 1:
-            return settle(evidence, kept, name, refits=refits)
-        if refits:
-            trial = refit(
-                evidence.fit, evidence.weight, kept, damping=damping, steps=_SCREENING_STEPS
-            )
-        else:
-            trial = np.where(kept, evidence.weight, 0).astype(np.float64)
-        error = evidence.error(trial)
+        error = _screen(jury, kept, threads=threads, refits=refits)
         if best is None or error < best[0]:
             best = (error, name, kept)
     assert best is not None
-    return settle(evidence, best[2], best[1], refits=refits)
+    return settle(evidence, best[2], best[1], threads=threads, refits=refits)
 
 
-def settle(evidence: Evidence, kept: Mask, candidate: str, *, refits: bool = True) -> Choice:
+def _screen(jury: Evidence, kept: Mask, *, threads: int, refits: bool) -> float:
+    """Held-out error of a mask after a short refit, judged by some of the neurons."""
+    mask = kept if jury.neurons is None else kept[:, jury.neurons]
+    if not refits:
+        return jury.error(np.where(mask, jury.weight, 0))
+    trial = refit(
+        jury.fit,
+        jury.weight,
+        mask,
+        damping=damping_for(jury),
+        steps=_SCREENING_STEPS,
+        threads=threads,
+    )
+    return jury.error(trial.weight)
+
+
+def settle(
+    evidence: Evidence, kept: Mask, candidate: str, *, threads: int, refits: bool = True
+) -> Choice:
     """Refit the kept weights with the damping that errs least on held-out samples.
 
     A refit that is no better than leaving the kept weights alone is not used.
@@ -220,14 +283,22 @@ def settle(evidence: Evidence, kept: Mask, candidate: str, *, refits: bool = Tru
     if not refits:
         bias = np.zeros(kept.shape[:2])
         return Choice(kept, plain, bias, candidate, 0.0, before, before)
-    error, damping, weight = before, 0.0, plain
-    for factor in _TRIED_DAMPINGS:
-        tried = factor * damping_for(evidence)
-        start = plain if damping == 0 else weight
-        new = refit(evidence.fit, evidence.weight, kept, damping=tried, start=start)
-        now = evidence.error(new)
-        if now < error:
-            error, damping, weight = now, tried, new
+    damping = _best_damping(evidence.some_neurons(), kept, threads)
+    solution = refit(evidence.fit, evidence.weight, kept, damping=damping, threads=threads)
+    error = evidence.error(solution.weight)
+    if not error < before:
+        return Choice(kept, plain, evidence.fit.best_bias(plain), candidate, 0.0, before, before)
     # A kept weight that comes out as zero would be one zero too many.
-    weight = np.where(kept & (weight == 0), plain, weight)
-    return Choice(kept, weight, evidence.fit.best_bias(weight), candidate, damping, before, error)
+    weight = np.where(kept & (solution.weight == 0), plain, solution.weight)
+    bias = evidence.fit.best_bias(weight)
+    return Choice(kept, weight, bias, candidate, damping, before, error)
+
+
+def _best_damping(jury: Evidence, kept: Mask, threads: int) -> float:
+    mask = kept if jury.neurons is None else kept[:, jury.neurons]
+    tried = [factor * damping_for(jury) for factor in _TRIED_DAMPINGS]
+    errors = []
+    for damping in tried:
+        solution = refit(jury.fit, jury.weight, mask, damping=damping, threads=threads)
+        errors.append(jury.error(solution.weight))
+    return tried[int(np.argmin(errors))]

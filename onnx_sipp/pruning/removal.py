@@ -2,12 +2,12 @@
 
 Both orders account for the refit: a cost is the rise of the layer's squared output error after the
 remaining weights have been refitted. Costs are in units of that error, so that they compare across
-neurons, and summed over layers they make the curve of error against kept weights.
+neurons, and summed over a layer they make its curve of error against kept weights.
 
 - `greedy.greedy_costs`: per neuron, remove the weight whose removal costs least, refit, repeat.
   Cubic in the fan-in for every neuron.
-- `gradual_costs`: remove the lowest |w|·rms(a) of the whole layer in a few steps, with a refit of
-  all neurons at once after each. A handful of matrix products per step.
+- Gradual: remove the lowest |w|·rms(a) of the whole layer in a few steps, with a refit of all
+  neurons at once after each. A handful of matrix products per step.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.pruning.compensation import refit
-from onnx_sipp.pruning.selection import top
+from onnx_sipp.pruning.selection import Mask, top
 from onnx_sipp.statistics.gram import Regression
 
-__all__ = ["gradual_costs", "greedy_work"]
+__all__ = ["gradual_costs", "gradual_mask", "greedy_work", "product_work"]
 
 Float = NDArray[np.floating]
 Float32 = NDArray[np.float32]
 
-# Kept fractions that the gradual order passes through.
-_STEPS = (0.85, 0.7, 0.56, 0.44, 0.34, 0.26, 0.2, 0.15, 0.11, 0.08, 0.055, 0.035)
+# Kept fractions that a curve passes through.
+_CURVE = (0.85, 0.7, 0.56, 0.44, 0.34, 0.26, 0.2, 0.15, 0.11, 0.08, 0.055, 0.035, 0.0)
 
 
 def greedy_work(shape: tuple[int, ...]) -> float:
@@ -34,7 +34,54 @@ def greedy_work(shape: tuple[int, ...]) -> float:
     return groups * outs * fan_in**3 / 3
 
 
-def gradual_costs(problem: Regression, weight: Float, *, damping: float, steps: int = 8) -> Float32:
+def product_work(shape: tuple[int, ...]) -> float:
+    """Multiplications of one product of the weights with H."""
+    groups, outs, fan_in = shape
+    return float(groups * outs * fan_in**2)
+
+
+def gradual_mask(
+    problem: Regression,
+    weight: Float,
+    keep: int,
+    *,
+    damping: float,
+    stages: int,
+    steps: int,
+    threads: int,
+) -> tuple[Mask, Float]:
+    """Choose weights by removing the others in a few stages, equal in logarithm.
+
+    Args:
+        problem: H and B of the layer.
+        weight: ``[group, out, fan_in]``; zeros in it stay zero.
+        keep: how many weights stay.
+        damping: relative to the mean diagonal of H.
+        stages: refits on the way; each ranks the weights anew.
+        steps: conjugate gradient steps of each.
+        threads: of the refits.
+
+    Returns:
+        The mask, and refitted weights to go on from.
+    """
+    scale = _input_scale(problem)
+    current: Float = weight
+    kept = weight != 0
+    fraction = keep / max(1, int(kept.sum()))
+    for stage in range(1, stages + 1):
+        count = keep if stage == stages else round(kept.size * fraction ** (stage / stages))
+        kept = top(np.abs(current) * scale, np.where(kept, np.abs(weight), 0), max(count, keep))
+        if stage < stages:
+            solution = refit(
+                problem, weight, kept, damping=damping, steps=steps, start=current, threads=threads
+            )
+            current = solution.weight
+    return kept, current
+
+
+def gradual_costs(
+    problem: Regression, weight: Float, *, damping: float, steps: int = 8, threads: int = 1
+) -> Float32:
     """Cost of removing each weight when they go in a few steps, the whole layer at once.
 
     Args:
@@ -42,34 +89,42 @@ def gradual_costs(problem: Regression, weight: Float, *, damping: float, steps: 
         weight: ``[group, out, fan_in]``; zeros in it stay zero.
         damping: relative to the mean diagonal of H.
         steps: conjugate gradient steps of each refit.
+        threads: of the refits.
 
     Returns:
         float32, same shape: the rise of the error over a step, shared out by score among the
         weights that went in it; 0 for stored zeros.
     """
-    scale = np.sqrt(np.maximum(np.einsum("gff->gf", problem.gram), 0))[:, None, :]
+    scale = _input_scale(problem)
     kept = weight != 0
-    current = refit(problem, weight, kept, damping=damping, steps=steps)
     costs = np.zeros(weight.shape, np.float32)
-    error, floor = float(problem.errors(current).sum()), 0.0
-    for fraction in (*_STEPS, 0.0):
-        score = np.where(kept, np.abs(current) * scale, 0)
-        tie = np.where(kept, np.abs(weight) + 1e-30, 0)
-        stays = top(score, tie, round(fraction * weight.size))
-        gone = kept & ~stays
-        kept = stays
-        if kept.any():
-            current = refit(problem, weight, kept, damping=damping, steps=steps, start=current)
-            now = float(problem.errors(current).sum())
-        else:
-            now = float(problem.power.sum())
+    now = refit(problem, weight, kept, damping=damping, steps=steps, threads=threads)
+    error, floor = float(now.errors.sum()), 0.0
+    for fraction in _CURVE:
+        score = np.where(kept, np.abs(now.weight) * scale, 0)
+        stays = top(score, np.where(kept, np.abs(weight), 0), round(fraction * weight.size))
+        gone, kept = kept & ~stays, stays
+        now = refit(
+            problem, weight, kept, damping=damping, steps=steps, start=now.weight, threads=threads
+        )
+        total = float(now.errors.sum())
         if gone.any():
-            rise = max(now - error, 0.0)
-            share = score[gone].astype(np.float64) ** 2
-            share = share / share.sum() if share.sum() > 0 else np.full(share.size, 1 / share.size)
             # Later steps cost more per weight, or the order would not be one.
-            each = np.maximum(rise * share, floor)
+            each = np.maximum(max(total - error, 0.0) * _shares(score[gone]), floor)
             costs[gone] = each
             floor = max(floor, float(each.max()))
-        error = max(error, now)
+        error = max(error, total)
     return costs
+
+
+def _input_scale(problem: Regression) -> Float:
+    """rms(a) per input, ``[group, 1, fan_in]``."""
+    diagonal = np.einsum("gff->gf", problem.gram)
+    scale: Float = np.sqrt(np.maximum(diagonal, 0))[:, None, :]
+    return scale
+
+
+def _shares(scores: Float) -> Float:
+    squares = scores.astype(np.float64) ** 2
+    total = squares.sum()
+    return squares / total if total > 0 else np.full(squares.size, 1 / squares.size)

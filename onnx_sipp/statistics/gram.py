@@ -6,14 +6,18 @@ of patches is multiplied in float32, the sum over pieces is float64.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.unfolding import Float32
 
-__all__ = ["Cross", "Gram", "Regression"]
+__all__ = ["WIDE", "Cross", "Gram", "Regression"]
+
+# From this fan-in on, products with H are float32: rounding is far below the statistics' noise.
+WIDE = 256
 
 Float64 = NDArray[np.float64]
 
@@ -72,7 +76,7 @@ class Cross:
         self.squares += other.squares
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Regression:
     """Least squares of a layer: minimise E‖t − Ŵ a‖² over Ŵ, and a bias where there is room.
 
@@ -112,10 +116,42 @@ class Regression:
             power -= mean_target**2
         return cls(h, b, np.maximum(power, 0), mean_input, mean_target, centred, gram.count)
 
+    def gram_as(self, dtype: type[np.floating]) -> NDArray[np.floating]:
+        """H in another precision, converted once."""
+        if dtype is np.float64:
+            return self.gram
+        return self._narrow
+
+    @cached_property
+    def _narrow(self) -> NDArray[np.float32]:
+        return self.gram.astype(np.float32)
+
+    def scaled(self, gain: Float64) -> Regression:
+        """The same problem with each neuron's target multiplied by a gain."""
+        if np.all(gain == 1):
+            return self
+        return replace(
+            self,
+            cross=self.cross * gain[..., None],
+            power=self.power * gain**2,
+            mean_target=self.mean_target * gain,
+        )
+
+    def of_neurons(self, rows: NDArray[np.intp]) -> Regression:
+        """The same problem for some neurons of every group only."""
+        return replace(
+            self,
+            cross=self.cross[:, rows],
+            power=self.power[:, rows],
+            mean_target=self.mean_target[:, rows],
+        )
+
     def errors(self, weight: NDArray[np.floating]) -> Float64:
         """E[(t − ŵᵀa − best bias)²] of each neuron, ``[group, out]``."""
-        weight = weight.astype(np.float64, copy=False)
-        quadratic = np.einsum("gof,gof->go", weight @ self.gram, weight)
+        dtype = np.float32 if weight.shape[-1] >= WIDE else np.float64
+        narrow: NDArray[np.floating] = weight.astype(dtype, copy=False)
+        product = narrow @ self.gram_as(dtype)
+        quadratic = np.einsum("gof,gof->go", product, weight, dtype=np.float64)
         linear = np.einsum("gof,gof->go", self.cross, weight)
         result: Float64 = np.maximum(quadratic - 2 * linear + self.power, 0)
         return result

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
-
-import numba
 import numpy as np
 
+from onnx_sipp.compiled import compiled
 from onnx_sipp.unfolding import Float32
 
 __all__ = ["max_product"]
@@ -28,15 +25,7 @@ def max_product(left: Float32, right: Float32, out: Float32) -> None:
         _kernel(left[group], right[group], out[group])
 
 
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile when first called, and keep the machine code on disk if there is a place for it."""
-    try:
-        return cast("Callable[..., None]", numba.njit(nogil=True, cache=True)(function))
-    except RuntimeError:  # neither the package nor the user's cache folder is writable
-        return cast("Callable[..., None]", numba.njit(nogil=True)(function))
-
-
-@_compiled
+@compiled()
 def _kernel(left: Float32, right: Float32, out: Float32) -> None:
     rows, patches = left.shape
     columns = right.shape[0]

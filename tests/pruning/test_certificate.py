@@ -133,6 +133,7 @@ TOO_SMALL = 0.05
 INPUTS = {
     "uniform": lambda rng, shape: rng.random(shape, np.float32),
     "rectified": lambda rng, shape: np.maximum(rng.standard_normal(shape, np.float32), 0),
+    "of both signs": lambda rng, shape: rng.standard_normal(shape, np.float32),
     "lognormal": lambda rng, shape: rng.lognormal(0, 1, shape).astype(np.float32),
 }
 
@@ -152,7 +153,10 @@ def one_layer(rng, draw, patches, neurons=32, fan_in=150):
 
 
 def errors_and_bounds(rng, draw, goal, method, allocation, patches=1, fresh=25):
-    """Relative error of every half on fresh inputs, the worst of their patches, and its ε."""
+    """Relative error of every half on fresh inputs, and its ε.
+
+    The error is the worst over the patches of an input and over the signs of what comes in.
+    """
     layer, needed = one_layer(rng, draw, patches)
     (decision,) = decide([layer], goal, method, allocation, rng)
     certificate = certify(
@@ -169,10 +173,11 @@ def errors_and_bounds(rng, draw, goal, method, allocation, patches=1, fresh=25):
     errors = []
     for sign in (1, -1):
         half = np.maximum(sign * layer.weight[0], 0).astype(np.float64)
-        before = half @ inputs
-        after = np.where(half > 0, np.abs(decision.weight[0]), 0) @ inputs
-        errors.append(np.abs(after - before) / before)
-    worst = np.stack(errors).reshape(2, -1, fresh, patches).max(axis=3)
+        changed = np.where(half > 0, np.abs(decision.weight[0]), 0)
+        for part in (np.maximum(inputs, 0), np.maximum(-inputs, 0)):
+            before, after = half @ part, changed @ part
+            errors.append(np.abs(after - before) / np.where(before > 0, before, 1))
+    worst = np.stack(errors).reshape(2, 2, -1, fresh, patches).max(axis=(1, 4))
     return worst, np.broadcast_to(certificate.epsilon[:, 0, :, None], worst.shape), decision
 
 
