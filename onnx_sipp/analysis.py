@@ -109,12 +109,12 @@ def sensitivities(
     how = Observation(runner, samples.calibration, batch_size, count, Silent())
     weights = group_weights(loaded, layers)
     gathered = {
-        layer.name: new_sensitivity(weight, layer, reduction)
+        layer.name: new_sensitivity(weight, layer, reduction, count)
         for weight in weights
         for layer in weight.layers
     }
     patches = {layer.name: PatchCount() for layer in layers}
-    observe(how, layers, {name: [gathered[name], patches[name]] for name in gathered})
+    observe(how, layers, {name: [*gathered[name].parts, patches[name]] for name in gathered})
     values = {}
     for weight in weights:
         stored = weight.view.to_stored(sensitivity_of(weight, gathered))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,18 @@ from numpy.typing import NDArray
 from onnx_sipp.graph.model import Model
 from onnx_sipp.options import Options
 from onnx_sipp.progress import Progress
-from onnx_sipp.pruning.error_budget import error_budget
+from onnx_sipp.pruning.error_budget import error_budget, relative_error
 from onnx_sipp.pruning.importance import LayerStatistics
 from onnx_sipp.pruning.methods import Decision, Goal, decide, layer_counts
-from onnx_sipp.pruning.mixing import CANDIDATES, Choice, Evidence, choose, removal_costs, settle
+from onnx_sipp.pruning.mixing import (
+    CANDIDATES,
+    Choice,
+    Evidence,
+    choose,
+    probe,
+    removal_costs,
+    settle,
+)
 from onnx_sipp.sequential import Refitter
 from onnx_sipp.weights import Weight, stored_values
 
@@ -29,11 +37,15 @@ class Outcome:
         model: with the new weights and biases.
         decisions: per weight, the mask and the new values.
         choices: per weight, how the refit went; empty if there was none.
+        plan: which budget won, "" if there was one only.
+        plans: relative error of the outputs on held-out samples with each budget.
     """
 
     model: Model
     decisions: list[Decision]
     choices: list[Choice]
+    plan: str = ""
+    plans: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def changed(self) -> list[NDArray[np.float64]]:
@@ -81,15 +93,48 @@ def mask_and_refit(
         options: of the run.
         progress: told how far it is.
     """
-    assert goal.keep is not None
     progress.stage("measuring layers")
     evidence = refitter.evidence(progress)
+    if options.method != "mixed" or options.allocation != "auto" or len(evidence) == 1:
+        impacts = []
+        if options.allocation == "impact":
+            impacts = _impacts(refitter, evidence, goal, options, progress)
+        return _in_rounds(refitter, evidence, statistics, goal, options, impacts, progress)
+    impacts = _impacts(refitter, evidence, goal, options, progress)
+    plans = {"error": [], "impact": impacts, "mild-impact": [impact.mild() for impact in impacts]}
+    tried: list[tuple[float, str, Outcome]] = []
+    for name, plan in plans.items():
+        outcome = _in_rounds(refitter, evidence, statistics, goal, options, plan, progress, name)
+        tried.append((refitter.output_error(outcome.model), name, outcome))
+    best = min(tried, key=lambda item: item[0])
+    return replace(best[2], plan=best[1], plans={name: error**0.5 for error, name, _ in tried})
+
+
+def _in_rounds(
+    refitter: Refitter,
+    evidence: Sequence[Evidence],
+    statistics: Sequence[LayerStatistics],
+    goal: Goal,
+    options: Options,
+    impacts: Sequence[Impact],
+    progress: Progress,
+    plan: str = "",
+) -> Outcome:
+    assert goal.keep is not None
     total = sum(found.weight.size for found in evidence)
+    if impacts:
+        evidence = [
+            replace(found, by_neuron=impact.by_neuron)
+            for found, impact in zip(evidence, impacts, strict=True)
+        ]
     for round_ in range(1, options.rounds + 1):
-        progress.stage(f"refitting, round {round_} of {options.rounds}")
+        what = f"refitting ({plan} budget)" if plan else "refitting"
+        progress.stage(
+            f"{what}, round {round_} of {options.rounds}" if options.rounds > 1 else what
+        )
         share = (goal.keep / total) ** (round_ / options.rounds)
         keep = goal.keep if round_ == options.rounds else round(total * share)
-        chooser = _Chooser(evidence, statistics, replace(goal, keep=keep), options, round_)
+        chooser = _Chooser(evidence, statistics, replace(goal, keep=keep), options, round_, impacts)
         if options.compensate != "sequential":
             model, choices = refitter.apply(evidence, chooser, progress)
             evidence = [replace(e, weight=c.weight) for e, c in zip(evidence, choices, strict=True)]
@@ -111,6 +156,7 @@ class _Chooser:
         goal: Goal,
         options: Options,
         round_: int,
+        impacts: Sequence[Impact] = (),
     ) -> None:
         self._options, self._round = options, round_
         self._masks: list[NDArray[np.bool_]] | None = None
@@ -121,8 +167,8 @@ class _Chooser:
             self._masks = [decision.kept for decision in made]
         elif len(evidence) == 1:
             self._counts = [goal.keep or 0]
-        elif options.allocation == "error":
-            self._counts = _error_counts(evidence, goal, options)
+        elif options.allocation in ("auto", "error", "impact"):
+            self._counts = _error_counts(evidence, goal, options, impacts)
         else:
             self._counts = layer_counts(now, goal, options.allocation)
 
@@ -143,14 +189,75 @@ class _Chooser:
         )
 
 
-def _error_counts(evidence: Sequence[Evidence], goal: Goal, options: Options) -> list[int]:
+@dataclass(frozen=True)
+class Impact:
+    """What pruning one layer alone does to the outputs of the model.
+
+    Attributes:
+        by_neuron: whether the same share of every neuron did less harm than the layer's best.
+        share: of the layer's weights that were kept in the trial.
+        error: relative squared error of the model's outputs.
+        exponent: of the ratio of this error to the layer's own, as it counts in the budget.
+    """
+
+    by_neuron: bool
+    share: float
+    error: float
+    exponent: float = 1.0
+
+    def mild(self) -> Impact:
+        """Half way to no impact at all, and the layer's best weights wherever they are."""
+        return replace(self, by_neuron=False, exponent=0.5)
+
+
+def _impacts(
+    refitter: Refitter,
+    evidence: Sequence[Evidence],
+    goal: Goal,
+    options: Options,
+    progress: Progress,
+) -> list[Impact]:
+    """Prune every layer alone, in two ways, and look at the outputs of the model."""
     assert goal.keep is not None
-    return error_budget(
-        [removal_costs(found, options.thread_count) for found in evidence],
-        [float(np.sum(found.gain**2 * found.fit.spread())) for found in evidence],
-        [int(np.count_nonzero(found.weight)) for found in evidence],
-        goal.keep,
-    )
+    progress.stage("pruning single layers")
+    share = max(goal.keep / sum(layer.weight.size for layer in evidence), 0.3)
+    found = []
+    for index, layer in enumerate(evidence):
+        keep = min(round(share * layer.weight.size), int(np.count_nonzero(layer.weight)))
+        ways = [
+            (
+                refitter.impact(index, probe(way, keep, threads=options.thread_count)),
+                way.by_neuron,
+            )
+            for way in (replace(layer, by_neuron=True), layer)
+        ]
+        error, by_neuron = min(ways)
+        found.append(Impact(by_neuron, share, error))
+        progress.advance(1, len(evidence))
+    return found
+
+
+def _error_counts(
+    evidence: Sequence[Evidence], goal: Goal, options: Options, impacts: Sequence[Impact]
+) -> list[int]:
+    """The budget by measured error; a layer counts as its error shows at the model's outputs."""
+    assert goal.keep is not None
+    costs = [removal_costs(found, options.thread_count) for found in evidence]
+    powers = [found.power for found in evidence]
+    importance = [
+        (
+            _log_loss(impact.error)
+            / max(_log_loss(relative_error(cost, power, round(impact.share * cost.size))), 1e-9)
+        )
+        ** impact.exponent
+        for impact, cost, power in zip(impacts, costs, powers, strict=bool(impacts))
+    ] or None
+    capacities = [int(np.count_nonzero(found.weight)) for found in evidence]
+    return error_budget(costs, powers, capacities, goal.keep, importance)
+
+
+def _log_loss(error: float) -> float:
+    return float(-np.log1p(-min(error, 0.95)))
 
 
 def _updated(statistics: LayerStatistics, evidence: Evidence) -> LayerStatistics:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +77,7 @@ class Refitter:
         self._threads, self._providers = threads, providers
         self._samples = samples
         self._store = store
+        self._outputs: list[tuple[Feed, dict[str, Tensor]]] | None = None
         places = [
             _Place(index, weight, layer, find_tail(dense, self._flow, layer))
             for index, weight in enumerate(weights)
@@ -85,11 +88,11 @@ class Refitter:
         self._batching, self._inputs = self._plan(batch_size)
         self._judges = [held_out for held_out, _ in self._batches()]
 
-    def _batches(self) -> Iterator[tuple[bool, Feed]]:
+    def _batches(self, *, held_out_first: bool = False) -> Iterator[tuple[bool, Feed]]:
         """All feeds, joined as planned, each with whether it is held out."""
         parts = [(self._samples.calibration, False)]
         if self._samples.held_out is not self._samples.calibration:
-            parts.append((self._samples.held_out, True))
+            parts.insert(0 if held_out_first else 1, (self._samples.held_out, True))
         for part, held_out in parts:
             for _, feed in joined(part, self._batching, self._inputs):
                 yield held_out, feed
@@ -115,6 +118,43 @@ class Refitter:
             self._evidence(index, weight.matrix, sums[index])
             for index, weight in enumerate(self._weights)
         ]
+
+    def impact(self, index: int, choice: Choice) -> float:
+        """Relative squared error of the model's outputs when one weight alone is changed.
+
+        Args:
+            index: of the weight.
+            choice: what becomes of it.
+        """
+        changed = self._dense.copy()
+        self._write(changed, self._weights[index], choice)
+        return self.output_error(changed)
+
+    def output_error(self, model: Model, batches: int = 16) -> float:
+        """Relative squared error of a changed model's floating-point outputs, their mean.
+
+        Args:
+            model: with the same outputs as the dense one.
+            batches: how many to look at, the held-out ones first.
+        """
+        runner = Runner(model, threads=self._threads, providers=self._providers)
+        if self._outputs is None:
+            feeds = list(islice((b for b in self._batches(held_out_first=True)), batches))
+            plain = Runner(self._dense, threads=self._threads, providers=self._providers)
+            self._outputs = [(feed, plain.run(feed)) for _, feed in feeds]
+        errors: dict[str, float] = {}
+        powers: dict[str, float] = {}
+        for feed, before in self._outputs:
+            after = runner.run(feed)
+            for name, old in before.items():
+                if _comparable(old, after[name]):
+                    difference = after[name].astype(np.float64) - old
+                    errors[name] = errors.get(name, 0.0) + float(np.sum(difference**2))
+                    powers[name] = powers.get(name, 0.0) + float(
+                        np.sum(old.astype(np.float64) ** 2)
+                    )
+        shares = [error / powers[name] for name, error in errors.items() if powers[name] > 0]
+        return float(np.mean(shares)) if shares else 0.0
 
     def apply(
         self, evidence: Sequence[Evidence], decide: Decide, progress: Progress
@@ -160,7 +200,8 @@ class Refitter:
             own = [place for place in stage if len(place.weight.layers) == 1]
             for place, sums in self._observe(own, *tensors):
                 start = before[place.index].weight
-                after[place.index] = self._evidence(place.index, start, [sums])
+                found = self._evidence(place.index, start, [sums])
+                after[place.index] = replace(found, by_neuron=before[place.index].by_neuron)
             for place in stage:
                 index = place.index
                 if index not in choices:
@@ -383,6 +424,10 @@ def _product(place: _Place, output: Float32) -> Float32:
     shift = tail.offset.reshape(shape)
     result: Float32 = (output - shift.astype(np.float32)) * inverse.astype(np.float32)
     return result
+
+
+def _comparable(old: Any, new: Any) -> bool:
+    return isinstance(old, np.ndarray) and old.dtype.kind in "fV" and old.shape == new.shape
 
 
 def _can_shift(tail: Tail | None) -> bool:

@@ -38,6 +38,9 @@ __all__ = [
 
 Float = NDArray[np.floating]
 
+# Weights from which on a layer is parted among threads.
+_SPLIT_SIZE = 1 << 18
+
 
 @dataclass(frozen=True)
 class Weight:
@@ -85,7 +88,7 @@ def group_weights(model: Model, layers: Sequence[Layer]) -> list[Weight]:
 
 def _matrix(model: Model, layer: Layer) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
-        matrix = layer.view.to_matrix(model.read(layer.weight)).astype(np.float32)
+        matrix = layer.view.to_matrix(model.read(layer.weight)).astype(np.float32, order="C")
     if not np.isfinite(matrix).all():
         raise SippError(
             f"the weight {layer.weight!r} of layer {layer.name!r} holds infinities or NaN; "
@@ -100,13 +103,20 @@ def measure_statistics(
     """Observe what a method and the certificate need to know of every weight."""
     needs = IMPORTANCES[METHODS[method].importance]
     users = [(weight, layer) for weight in weights for layer in weight.layers]
-    largest = {layer.name: new_sensitivity(weight, layer, "max") for weight, layer in users}
-    means = {layer.name: new_sensitivity(w, layer, "mean") for w, layer in users if needs.mean}
+    parts = observation.threads
+    largest = {layer.name: new_sensitivity(w, layer, "max", parts) for w, layer in users}
+    means = {
+        layer.name: new_sensitivity(w, layer, "mean", parts) for w, layer in users if needs.mean
+    }
     moments = {layer.name: _moment(layer) for _, layer in users if needs.moments}
     counts = {layer.name: PatchCount() for _, layer in users}
     gathered: dict[str, list[Accumulator]] = {
-        name: [m[name] for m in (largest, means, moments, counts) if name in m] for name in counts
+        layer.name: [*largest[layer.name].parts, counts[layer.name]] for _, layer in users
     }
+    for name, mean in means.items():
+        gathered[name] += mean.parts
+    for name, moment in moments.items():
+        gathered[name].append(moment)
     observe(observation, [layer for _, layer in users], gathered)
     return [
         LayerStatistics(
@@ -125,13 +135,34 @@ def _moment(layer: Layer) -> SecondMoment:
     return SecondMoment(groups, fan_in)
 
 
-def new_sensitivity(weight: Weight, layer: Layer, reduction: Reduction) -> SensitivityAccumulator:
-    """An accumulator for one of the layers of a weight."""
-    return SensitivityAccumulator(weight.as_seen_by(layer, weight.matrix), reduction)
+class SplitSensitivity:
+    """Sensitivities of a layer, its neurons parted so that threads can work side by side.
+
+    Args:
+        matrix: ``[group, out, fan_in]``.
+        reduction: ``"mean"`` or ``"max"``.
+        parts: how many; small layers stay whole.
+    """
+
+    def __init__(self, matrix: NDArray[np.floating], reduction: Reduction, parts: int) -> None:
+        count = parts if matrix.size > _SPLIT_SIZE and matrix.shape[1] >= parts else 1
+        pieces = np.array_split(matrix, count, axis=1)
+        self.parts = [SensitivityAccumulator(piece, reduction) for piece in pieces]
+
+    def result(self) -> NDArray[np.float32]:
+        """Sensitivities, ``[group, out, fan_in]``."""
+        return np.concatenate([part.result() for part in self.parts], axis=1)
+
+
+def new_sensitivity(
+    weight: Weight, layer: Layer, reduction: Reduction, parts: int
+) -> SplitSensitivity:
+    """Accumulators for one of the layers of a weight."""
+    return SplitSensitivity(weight.as_seen_by(layer, weight.matrix), reduction, parts)
 
 
 def sensitivity_of(
-    weight: Weight, accumulators: dict[str, SensitivityAccumulator]
+    weight: Weight, accumulators: dict[str, SplitSensitivity]
 ) -> NDArray[np.float32]:
     """The largest sensitivity over all layers that share a weight, in the shape of its matrix."""
     seen = [weight.from_layer(layer, accumulators[layer.name].result()) for layer in weight.layers]

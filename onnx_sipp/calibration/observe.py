@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Protocol
 
@@ -36,7 +37,8 @@ class _Fork:
         self.tensor, self.unfolding, self.layer = tensor, unfolding, layer
         self.accumulators: list[Accumulator] = []
 
-    def feed(self, batch: Batch) -> None:
+    def feed(self, batch: Batch, pool: ThreadPoolExecutor | None = None) -> None:
+        """Show a batch to the accumulators, side by side if there is a pool."""
         activation = batch.tensors[self.tensor]
         if activation.dtype.kind not in "fV":
             raise SippError(
@@ -51,8 +53,13 @@ class _Fork:
                 "overflows on the calibration data; check its scaling"
             )
         for patches in pieces(self.unfolding, activation):
-            for accumulator in self.accumulators:
-                accumulator.update(patches)
+            # list() so that exceptions of the workers arrive here
+            spread = map if pool is None else pool.map
+            list(spread(partial(_show, patches), self.accumulators))
+
+
+def _show(patches: Patches, accumulator: Accumulator) -> None:
+    accumulator.update(patches)
 
 
 @dataclass(frozen=True)
@@ -95,10 +102,11 @@ def observe(
         fork = forks.setdefault(key, _Fork(layer.activation, layer.unfolding, layer.name))
         fork.accumulators.extend(accumulators[layer.name])
     batching = plan_batching(how.runner, list(islice(how.feeds, 2)), how.batch_size)
-    # Many layers: one thread each, without threads inside products. A single one: the reverse.
-    inner = 1 if len(forks) > 1 else how.threads
-    with blas_threads(inner), ThreadPoolExecutor(max_workers=how.threads) as pool:
+    with blas_threads(1), ThreadPoolExecutor(max_workers=how.threads) as pool:
         for batch in batches(how.runner, how.feeds, batching):
-            # list() so that exceptions of the workers arrive here
-            list(pool.map(lambda fork, b=batch: fork.feed(b), forks.values()))
+            if len(forks) >= how.threads:
+                list(pool.map(lambda fork, b=batch: fork.feed(b), forks.values()))
+            else:  # a few wide layers: their neurons are spread over the threads instead
+                for fork in forks.values():
+                    fork.feed(batch, pool)
             how.progress.advance(batch.samples, len(how.feeds))

@@ -17,7 +17,7 @@ from onnx_sipp.cli.shared import (
     write_text,
 )
 from onnx_sipp.options import COMPENSATIONS, DEFAULT_METHOD, DEFAULT_SPARSITY
-from onnx_sipp.pruning.methods import METHODS
+from onnx_sipp.pruning.methods import METHODS, REFIT_ALLOCATIONS
 from onnx_sipp.pruning.selection import ALLOCATIONS
 
 __all__ = ["command"]
@@ -70,7 +70,7 @@ onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
 )
 @click.option(
     "--allocation",
-    type=click.Choice(["error", *ALLOCATIONS, "sipp"]),
+    type=click.Choice([*REFIT_ALLOCATIONS, *ALLOCATIONS, "sipp"]),
     help="How the budget is shared among layers. [default: the method's own]",
 )
 @click.option(

@@ -26,6 +26,7 @@ from onnx_sipp.pruning.selection import ALLOCATIONS, Mask, select, top, top_rows
 
 __all__ = [
     "METHODS",
+    "REFIT_ALLOCATIONS",
     "Decision",
     "Goal",
     "Method",
@@ -45,7 +46,8 @@ class Method:
 
     Attributes:
         importance: key of `IMPORTANCES`; what ranks weights where they are not sampled.
-        allocation: the default; a key of `ALLOCATIONS`, ``"sipp"``, or, with a refit, ``"error"``.
+        allocation: the default; a key of `ALLOCATIONS`, ``"sipp"``, or, with
+            the ``mixed`` method, one of `REFIT_ALLOCATIONS`.
         mixing: per neuron half, ``"never"`` sample, ``"always"``, or where its bound is smaller.
     """
 
@@ -54,8 +56,12 @@ class Method:
     mixing: Literal["never", "always", "smaller-bound"] = "never"
 
 
+# Budgets by measured error: of the layers' own outputs, weighed by what single layers do to the
+# model's outputs, or whichever of them errs least at those outputs.
+REFIT_ALLOCATIONS = ("auto", "error", "impact")
+
 METHODS: Mapping[str, Method] = {
-    "mixed": Method("magnitude", "error"),
+    "mixed": Method("magnitude", "auto"),
     "sipp-det": Method("sensitivity-mean", "global"),
     "sipp-rand": Method("sensitivity-max", "sipp", "always"),
     "sipp-hybrid": Method("sensitivity-max", "sipp", "smaller-bound"),
@@ -92,6 +98,8 @@ class Decision:
 def allocations_of(method: str) -> tuple[str, ...]:
     """The allocations that a method can work with, its default first."""
     default = METHODS[method].allocation
+    if method == "mixed":
+        return (*REFIT_ALLOCATIONS, *ALLOCATIONS, "sipp")
     others = ("sipp",) if METHODS[method].mixing != "never" else (*ALLOCATIONS, "sipp")
     return tuple(dict.fromkeys((default, *others)))
 

@@ -16,10 +16,19 @@ from numpy.typing import NDArray
 from onnx_sipp.pruning.compensation import refit
 from onnx_sipp.pruning.removal import gradual_costs, gradual_mask, greedy_work, product_work
 from onnx_sipp.pruning.sampling import sample_halves
-from onnx_sipp.pruning.selection import Mask, apportion, top
+from onnx_sipp.pruning.selection import Mask, apportion, top, top_rows
 from onnx_sipp.statistics.gram import Regression
 
-__all__ = ["CANDIDATES", "Choice", "Evidence", "choose", "damping_for", "removal_costs", "settle"]
+__all__ = [
+    "CANDIDATES",
+    "Choice",
+    "Evidence",
+    "choose",
+    "damping_for",
+    "probe",
+    "removal_costs",
+    "settle",
+]
 
 Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
@@ -47,6 +56,8 @@ class Evidence:
         gain: ``[group, out]``, factor from W a to what the next nodes see.
         samples: calibration samples.
         neurons: which neurons these are of, None for all.
+        by_neuron: every neuron keeps the same share of its weights, and its error counts relative
+            to the power of its own output; measured at the model's outputs, see `compensate`.
     """
 
     weight: Float
@@ -56,6 +67,32 @@ class Evidence:
     gain: Float64
     samples: int
     neurons: NDArray[np.intp] | None = None
+    by_neuron: bool = False
+
+    @property
+    def rate(self) -> Float64:
+        """``[group, out]``, what the squared error of a neuron counts."""
+        if not self.by_neuron:
+            return self.gain**2
+        spread = self.fit.spread()
+        floor = 1e-6 * float(spread.max(initial=0.0)) or 1.0
+        result: Float64 = np.where(self.gain != 0, 1.0, 0.0) / np.maximum(spread, floor)
+        return result
+
+    @property
+    def power(self) -> float:
+        """What the output's power counts by `rate`."""
+        return float(np.sum(self.rate * self.fit.spread()))
+
+    def pick(self, score: Float, keep: int) -> Mask:
+        """The weights with the highest scores; the same share of every neuron if `by_neuron`."""
+        magnitude = np.abs(self.weight)
+        if not self.by_neuron:
+            return top(score, magnitude, keep)
+        fan_in = self.weight.shape[-1]
+        alive = np.count_nonzero(magnitude, axis=-1).ravel()
+        counts = apportion(np.full(alive.size, fan_in), alive, keep)
+        return top_rows(score, magnitude, counts.reshape(magnitude.shape[:2]))
 
     def some_neurons(self) -> Evidence:
         """The same for some neurons of each group, evenly spread; all if there are few."""
@@ -77,8 +114,8 @@ class Evidence:
         """Relative squared output error on the held-out samples, with the bias from calibration."""
         judge = self.check or self.fit
         errors = judge.errors_with(weight, self.fit.best_bias(weight))
-        power = float(np.sum(self.gain**2 * judge.spread()))
-        total = float(np.sum(self.gain**2 * errors))
+        power = float(np.sum(self.rate * judge.spread()))
+        total = float(np.sum(self.rate * errors))
         return total / (power if power > 0 else 1.0)
 
 
@@ -139,7 +176,7 @@ def _greedy(evidence: Evidence, threads: int) -> NDArray[np.float32]:
 
 
 def _at_output(evidence: Evidence, costs: NDArray[np.float32]) -> NDArray[np.float32]:
-    scaled: NDArray[np.float32] = costs * (evidence.gain[..., None] ** 2).astype(np.float32)
+    scaled: NDArray[np.float32] = costs * evidence.rate[..., None].astype(np.float32)
     return scaled
 
 
@@ -150,7 +187,7 @@ def _ordered(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
     """By the cost of removal: exact greedy where that is affordable, else gradual."""
     del seed
     if greedy_work(evidence.weight.shape) <= GREEDY_LIMIT:
-        return top(_greedy(evidence, threads), np.abs(evidence.weight), keep)
+        return evidence.pick(_greedy(evidence, threads), keep)
     large = product_work(evidence.weight.shape) > LARGE_PRODUCT
     # A neuron that nothing comes of is still a place for weights, the last one.
     gain = np.maximum(np.abs(evidence.gain), 1e-9 * np.abs(evidence.gain).max(initial=1e-9))
@@ -161,6 +198,7 @@ def _ordered(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
         damping=damping_for(evidence),
         stages=3 if large else 8,
         steps=3 if large else 8,
+        by_neuron=evidence.by_neuron,
         threads=threads,
     )
     return kept
@@ -169,7 +207,7 @@ def _ordered(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
 def _magnitude(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
     """By |w| · gain."""
     del seed, threads
-    return top(np.abs(evidence.weight * evidence.gain[..., None]), np.abs(evidence.weight), keep)
+    return evidence.pick(np.abs(evidence.weight * evidence.gain[..., None]), keep)
 
 
 def _activation(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
@@ -177,7 +215,7 @@ def _activation(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
     del seed, threads
     scale = np.sqrt(np.maximum(np.einsum("gff->gf", evidence.fit.gram), 0))[:, None, :]
     score = np.abs(evidence.weight * evidence.gain[..., None]) * scale
-    return top(score, np.abs(evidence.weight), keep)
+    return evidence.pick(score, keep)
 
 
 def _surgeon(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
@@ -189,13 +227,13 @@ def _surgeon(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
     inverse = np.linalg.inv(gram + np.where(shift > 0, shift, 1.0)[:, None, None] * eye)
     spread = np.einsum("gff->gf", inverse)[:, None, :]
     score = (evidence.weight * evidence.gain[..., None]) ** 2 / np.maximum(spread, 1e-30)
-    return top(score, np.abs(evidence.weight), keep)
+    return evidence.pick(score, keep)
 
 
 def _sensitive(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
     """By SiPP's sensitivities."""
     del seed, threads
-    return top(evidence.sensitivity, np.abs(evidence.weight), keep)
+    return evidence.pick(evidence.sensitivity, keep)
 
 
 def _sampled(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
@@ -269,6 +307,18 @@ def _screen(jury: Evidence, kept: Mask, *, threads: int, refits: bool) -> float:
         threads=threads,
     )
     return jury.error(trial.weight)
+
+
+def probe(evidence: Evidence, keep: int, *, threads: int) -> Choice:
+    """A cheap choice, to see what pruning this layer does to the model."""
+    kept = _activation(evidence, keep, 0, threads)
+    found = refit(
+        evidence.fit, evidence.weight, kept,
+        damping=damping_for(evidence), steps=_SCREENING_STEPS, threads=threads,
+    )  # fmt: skip
+    error = evidence.error(found.weight)
+    bias = evidence.fit.best_bias(found.weight)
+    return Choice(kept, found.weight, bias, "activation", 0.0, error, error)
 
 
 def settle(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.pruning.compensation import refit
-from onnx_sipp.pruning.selection import Mask, top
+from onnx_sipp.pruning.selection import Mask, apportion, top, top_rows
 from onnx_sipp.statistics.gram import Regression
 
 __all__ = ["gradual_costs", "gradual_mask", "greedy_work", "product_work"]
@@ -49,6 +49,7 @@ def gradual_mask(
     stages: int,
     steps: int,
     threads: int,
+    by_neuron: bool = False,
 ) -> tuple[Mask, Float]:
     """Choose weights by removing the others in a few stages, equal in logarithm.
 
@@ -60,6 +61,7 @@ def gradual_mask(
         stages: refits on the way; each ranks the weights anew.
         steps: conjugate gradient steps of each.
         threads: of the refits.
+        by_neuron: every neuron keeps the same share.
 
     Returns:
         The mask, and refitted weights to go on from.
@@ -70,7 +72,14 @@ def gradual_mask(
     fraction = keep / max(1, int(kept.sum()))
     for stage in range(1, stages + 1):
         count = keep if stage == stages else round(kept.size * fraction ** (stage / stages))
-        kept = top(np.abs(current) * scale, np.where(kept, np.abs(weight), 0), max(count, keep))
+        score, alive = np.abs(current) * scale, np.where(kept, np.abs(weight), 0)
+        if by_neuron:
+            places = np.count_nonzero(alive, axis=-1)
+            sizes = np.full(places.size, weight.shape[-1])
+            counts = apportion(sizes, places.ravel(), max(count, keep)).reshape(places.shape)
+            kept = top_rows(score, alive, counts)
+        else:
+            kept = top(score, alive, max(count, keep))
         if stage < stages:
             solution = refit(
                 problem, weight, kept, damping=damping, steps=steps, start=current, threads=threads

@@ -111,9 +111,14 @@ class Regression:
         mean_input, mean_target = gram.sums / count, cross.sums / count
         h, b, power = gram.products / count, cross.products / count, cross.squares / count
         if centred:
+            noise = 1e-7 * np.einsum("gff->gf", h)
             h -= mean_input[:, :, None] * mean_input[:, None, :]
             b -= mean_target[:, :, None] * mean_input[:, None, :]
             power -= mean_target**2
+            # An input that does not vary leaves rounding behind, of either sign.
+            alive = np.einsum("gff->gf", h) > noise
+            h *= alive[:, :, None] & alive[:, None, :]
+            b *= alive[:, None, :]
         return cls(h, b, np.maximum(power, 0), mean_input, mean_target, centred, gram.count)
 
     def gram_as(self, dtype: type[np.floating]) -> NDArray[np.floating]:

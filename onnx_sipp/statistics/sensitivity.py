@@ -44,12 +44,12 @@ class SensitivityAccumulator:
     """
 
     def __init__(self, weight: NDArray[np.floating], reduction: Reduction) -> None:
-        self.weight = weight.astype(np.float32, copy=False)
+        self.weight = np.ascontiguousarray(weight, np.float32)
         self.reduction = reduction
         halves = [np.maximum(self.weight, 0), np.maximum(-self.weight, 0)]
         self._halves: Float32 = np.concatenate(halves, axis=1)
         # g / |W|, reduced over samples and input signs: [group, 2 * out, fan_in]
-        self._ratio: Float32 = np.zeros_like(self._halves)
+        self._ratio: Float32 = np.zeros(self._halves.shape, np.float32)  # rows contiguous
         # Sums over the pieces of an unfinished sample, per input sign (``mean`` only).
         self._partial: list[Float32 | None] = [None, None]
         self._partial_patches = 0
