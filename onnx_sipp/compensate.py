@@ -128,10 +128,7 @@ def _in_rounds(
             for found, impact in zip(evidence, impacts, strict=True)
         ]
     for round_ in range(1, options.rounds + 1):
-        what = f"refitting ({plan} budget)" if plan else "refitting"
-        progress.stage(
-            f"{what}, round {round_} of {options.rounds}" if options.rounds > 1 else what
-        )
+        progress.stage(_stage_name(plan, round_, options.rounds))
         share = (goal.keep / total) ** (round_ / options.rounds)
         keep = goal.keep if round_ == options.rounds else round(total * share)
         chooser = _Chooser(evidence, statistics, replace(goal, keep=keep), options, round_, impacts)
@@ -144,6 +141,11 @@ def _in_rounds(
         Decision(c.kept, c.weight, np.zeros((2, *c.kept.shape[:2]), np.bool_)) for c in choices
     ]
     return Outcome(model, decisions, choices)
+
+
+def _stage_name(plan: str, round_: int, rounds: int) -> str:
+    budget = f", {plan} budget" if plan else ""
+    return f"refitting{budget}, round {round_} of {rounds}" if rounds > 1 else f"refitting{budget}"
 
 
 class _Chooser:
