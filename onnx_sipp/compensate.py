@@ -39,6 +39,7 @@ class Outcome:
         choices: per weight, how the refit went; empty if there was none.
         plan: which budget won, "" if there was one only.
         plans: relative error of the outputs on held-out samples with each budget.
+        biases: by layer name, the stored constant that took up a change of the bias.
     """
 
     model: Model
@@ -46,6 +47,7 @@ class Outcome:
     choices: list[Choice]
     plan: str = ""
     plans: Mapping[str, float] = field(default_factory=dict)
+    biases: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def changed(self) -> list[NDArray[np.float64]]:
@@ -140,7 +142,8 @@ def _in_rounds(
     decisions = [
         Decision(c.kept, c.weight, np.zeros((2, *c.kept.shape[:2]), np.bool_)) for c in choices
     ]
-    return Outcome(model, decisions, choices)
+    biases = {} if options.compensate == "none" else refitter.biases
+    return Outcome(model, decisions, choices, biases=biases)
 
 
 def _stage_name(plan: str, round_: int, rounds: int) -> str:

@@ -83,6 +83,9 @@ class Refitter:
             for index, weight in enumerate(weights)
             for layer in weight.layers
         ]
+        self._sharing = {
+            layer.name for weight in weights if len(weight.layers) > 1 for layer in weight.layers
+        }
         self._tails = {place.layer.name: place.tail for place in places}
         self._stages = _stages(places, self._flow)
         self._batching, self._inputs = self._plan(batch_size)
@@ -102,6 +105,15 @@ class Refitter:
         runner = Runner(self._dense, taps, threads=self._threads, providers=self._providers)
         first = [feed for feed, _ in zip(self._samples.calibration, range(2), strict=False)]
         return plan_batching(runner, first, batch_size), runner.inputs
+
+    @property
+    def biases(self) -> dict[str, str]:
+        """By layer name, the stored constant that takes up a change of the bias."""
+        return {
+            name: tail.bias.name
+            for name, tail in self._tails.items()
+            if tail is not None and tail.bias is not None and name not in self._sharing
+        }
 
     def evidence(self, progress: Progress) -> list[Evidence]:
         """Evidence for every weight from the dense model alone, summed over its layers."""

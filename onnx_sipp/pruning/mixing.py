@@ -41,7 +41,10 @@ LARGE_PRODUCT = 2e9
 _NEURONS = 128
 DAMPING = 0.03
 _TRIED_DAMPINGS = (0.3, 1.0, 3.0)
+# Conjugate gradient steps: to compare candidates, for a layer whose products are costly, and else.
 _SCREENING_STEPS = 8
+_LARGE_STEPS = 10
+_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -282,26 +285,30 @@ def choose(
     if len(names) == 1:
         kept = CANDIDATES[names[0]](evidence, keep, seed, threads)
         return settle(evidence, kept, names[0], threads=threads, refits=refits)
-    best: tuple[float, str, Mask] | None = None
+    # A large layer is tried out on some of its neurons; the winner then chooses for all.
     jury = evidence.some_neurons()
+    share = round(keep * jury.weight.size / evidence.weight.size)
+    best: tuple[float, str, Mask] | None = None
     for name in names:
-        kept = CANDIDATES[name](evidence, keep, seed, threads)
+        kept = CANDIDATES[name](jury, share, seed, threads)
         error = _screen(jury, kept, threads=threads, refits=refits)
         if best is None or error < best[0]:
             best = (error, name, kept)
     assert best is not None
-    return settle(evidence, best[2], best[1], threads=threads, refits=refits)
+    _, name, kept = best
+    if jury is not evidence:
+        kept = CANDIDATES[name](evidence, keep, seed, threads)
+    return settle(evidence, kept, name, threads=threads, refits=refits)
 
 
 def _screen(jury: Evidence, kept: Mask, *, threads: int, refits: bool) -> float:
     """Held-out error of a mask after a short refit, judged by some of the neurons."""
-    mask = kept if jury.neurons is None else kept[:, jury.neurons]
     if not refits:
-        return jury.error(np.where(mask, jury.weight, 0))
+        return jury.error(np.where(kept, jury.weight, 0))
     trial = refit(
         jury.fit,
         jury.weight,
-        mask,
+        kept,
         damping=damping_for(jury),
         steps=_SCREENING_STEPS,
         threads=threads,
@@ -334,7 +341,11 @@ def settle(
         bias = np.zeros(kept.shape[:2])
         return Choice(kept, plain, bias, candidate, 0.0, before, before)
     damping = _best_damping(evidence.some_neurons(), kept, threads)
-    solution = refit(evidence.fit, evidence.weight, kept, damping=damping, threads=threads)
+    large = product_work(evidence.weight.shape) > LARGE_PRODUCT
+    steps = _LARGE_STEPS if large else _STEPS
+    solution = refit(
+        evidence.fit, evidence.weight, kept, damping=damping, steps=steps, threads=threads
+    )
     error = evidence.error(solution.weight)
     if not error < before:
         return Choice(kept, plain, evidence.fit.best_bias(plain), candidate, 0.0, before, before)
@@ -349,6 +360,8 @@ def _best_damping(jury: Evidence, kept: Mask, threads: int) -> float:
     tried = [factor * damping_for(jury) for factor in _TRIED_DAMPINGS]
     errors = []
     for damping in tried:
-        solution = refit(jury.fit, jury.weight, mask, damping=damping, threads=threads)
+        solution = refit(
+            jury.fit, jury.weight, mask, damping=damping, steps=_LARGE_STEPS, threads=threads
+        )
         errors.append(jury.error(solution.weight))
     return tried[int(np.argmin(errors))]

@@ -82,7 +82,11 @@ def assemble(
                 delta=options.delta,
             )
             row = _row(layer, weight, certificate, choice, zeros, errors[layer.name])
-            rows[layer.name] = replace(row, sampled_halves=int(sampled.sum()))
+            rows[layer.name] = replace(
+                row,
+                sampled_halves=int(sampled.sum()),
+                bias=outcome.biases.get(layer.name, ""),
+            )
     layers = [rows[layer.name] for layer in findings.layers]
     total = sum(weight.matrix.size for weight in weights)
     zeros = sum(row.zeros for row in layers if not row.shares_weight_with)
@@ -108,6 +112,8 @@ def assemble(
         bytes_before=dense.bytes_on_disk(),
         bytes_after=None,
         seconds=seconds,
+        budget=outcome.plan,
+        budgets=dict(outcome.plans),
         warnings=[
             *samples.warnings,
             *_warnings(total, zeros, before, options, given, needed),

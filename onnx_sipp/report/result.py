@@ -38,6 +38,7 @@ class LayerReport:
         halves: neuron halves that have weights.
         measured_error: relative error of the layer's output on held-out samples, from the dense
             model's input.
+        bias: name of the stored constant that took up a change of the bias, "" if none did.
         candidate: which way of choosing weights won, "" if there was one way only.
         damping: λ of the refit, 0 if it was not used, None if none was asked for.
         refit_error_before: relative error on held-out samples against the layer's target without
@@ -59,6 +60,7 @@ class LayerReport:
     sampled_halves: int
     halves: int
     measured_error: float
+    bias: str = ""
     candidate: str = ""
     damping: float | None = None
     refit_error_before: float | None = None
@@ -131,6 +133,8 @@ class Report:
         bytes_before: size of the input file(s), None if the model came from memory.
         bytes_after: size of the written file(s), None until it is written.
         seconds: wall time.
+        budget: which budget by measured error won, "" if there was no choice.
+        budgets: relative error of the outputs on held-out samples with each of those budgets.
         warnings: what the user must know.
         schema_version: of this structure; grows when a field changes its meaning or goes.
     """
@@ -148,6 +152,8 @@ class Report:
     bytes_before: int | None
     bytes_after: int | None
     seconds: float
+    budget: str = ""
+    budgets: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 

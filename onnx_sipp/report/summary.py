@@ -65,7 +65,9 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
 
 def _layer_table(layers: list[LayerReport]) -> Table:
     table = Table(*_folded("layer", "op"), title="Layers", title_justify="left")
-    for title in ("shape", "sparsity", "ε median", "ε worst", "sampled", "measured error"):
+    refitted = any(layer.candidate for layer in layers)
+    chosen = "chosen by" if refitted else "sampled"
+    for title in ("shape", "sparsity", "ε median", "ε worst", chosen, "measured error"):
         table.add_column(title, justify="right")
     for layer in layers:
         name = escape(layer.name)
@@ -78,7 +80,7 @@ def _layer_table(layers: list[LayerReport]) -> Table:
             f"{layer.sparsity:.1%}",
             f"{layer.epsilon_median:.2g}",
             f"{layer.epsilon_worst:.2g}",
-            f"{layer.sampled_halves}/{layer.halves}",
+            layer.candidate if refitted else f"{layer.sampled_halves}/{layer.halves}",
             f"{layer.measured_error:.3g}",
         )
     return table
@@ -113,7 +115,12 @@ def _totals(report: Report) -> Table:
     budget = f"budget {options['allocation']}"
     if options["epsilon"] is not None:
         budget = f"as far as every ε stays at most {options['epsilon']:g}"
+    if report.budgets:
+        errors = ", ".join(f"{name} {error:.4f}" for name, error in report.budgets.items())
+        budget = f"budget {report.budget} (held-out error: {errors})"
     table.add_row("method", f"{options['method']}, {budget}")
+    if options["compensate"] != "none":
+        table.add_row("kept weights", f"refitted, {options['compensate']}")
     table.add_row("time", f"{report.seconds:.1f} s")
     return table
 
