@@ -21,7 +21,7 @@ __all__ = ["DEFAULT_LIMIT", "LiveTensors", "TensorStore"]
 
 Tensor = NDArray[Any]
 
-DEFAULT_LIMIT = 128 << 20
+DEFAULT_LIMIT = 4 << 20
 
 
 @dataclass(frozen=True)

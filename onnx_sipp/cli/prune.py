@@ -98,7 +98,7 @@ onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
     type=byte_size,
     metavar="SIZE",
     help="Activations to hold in memory while refitting, e.g. 2GB; the rest goes to files. "
-    "[default: 128MB]",
+    "[default: 4MB]",
 )
 @click.option(
     "--workdir",
