@@ -47,6 +47,8 @@ class Options:
         batch_size: most samples at a time; None to choose. Changes nothing but speed and memory.
         threads: threads to use; None for all cores.
         providers: onnxruntime execution providers; None for the CPU.
+        mask_input: an input that is 0 where the data is padding, which then stays out of every
+            statistic; None takes one called ``attention_mask``, ``""`` none at all.
         memory_limit: bytes of activations to hold in memory between the stages of a refit; beyond
             it they go to files.
         workdir: folder for those files; None for the system's temporary folder.
@@ -68,6 +70,7 @@ class Options:
     batch_size: int | None = None
     threads: int | None = None
     providers: Sequence[str] | None = None
+    mask_input: str | None = None
     memory_limit: int = DEFAULT_LIMIT
     workdir: Path | None = None
     seed: int = 0

@@ -18,7 +18,7 @@ from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.samples import Chosen, Samples, open_samples
 from onnx_sipp.calibration.store import TensorStore
 from onnx_sipp.compensate import Outcome, mask_and_refit, mask_only
-from onnx_sipp.errors import SippError
+from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.layers import Findings, find_layers
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.verdict import ensure_same_verdict
@@ -32,6 +32,8 @@ from onnx_sipp.sequential import Refitter
 from onnx_sipp.weights import Weight, group_weights, measure_errors, measure_statistics
 
 __all__ = ["ModelSource", "PruneResult", "prune"]
+
+DEFAULT_MASK = "attention_mask"
 
 ModelSource = ModelProto | bytes | str | Path
 
@@ -95,15 +97,16 @@ def prune(
     findings = _find(dense, chosen)
     samples = _open(dense, calibration, chosen)
     weights = group_weights(dense, findings.layers)
-    runner = _tapped(dense, findings, chosen)
+    mask = _mask_input(dense, chosen)
+    runner = _tapped(dense, findings, mask, chosen)
 
     listener.stage("calibrating")
-    observation = _observation(runner, samples.calibration, chosen, listener)
+    observation = _observation(runner, samples.calibration, mask, chosen, listener)
     statistics = measure_statistics(weights, chosen.method, observation)
-    outcome = _prune(dense, weights, statistics, samples, chosen, listener)
+    outcome = _prune(dense, weights, statistics, samples, mask, chosen, listener)
 
     listener.stage("measuring layers")
-    observation = _observation(runner, samples.held_out, chosen, listener)
+    observation = _observation(runner, samples.held_out, mask, chosen, listener)
     errors = measure_errors(weights, outcome.changed, outcome.shifts, observation)
     listener.stage("comparing outputs")
     fidelity = _verify(dense, outcome.model, samples.held_out, chosen, listener)
@@ -137,15 +140,34 @@ def _open(model: Model, calibration: Any, options: Options) -> Samples:
     )
 
 
-def _tapped(model: Model, findings: Findings, options: Options) -> Runner:
+def _tapped(model: Model, findings: Findings, mask: str | None, options: Options) -> Runner:
     taps = [layer.activation for layer in findings.layers]
+    if mask is not None:
+        taps.append(mask)
     return Runner(model, taps, threads=options.thread_count, providers=options.providers)
 
 
 def _observation(
-    runner: Runner, feeds: Chosen, options: Options, progress: Progress
+    runner: Runner, feeds: Chosen, mask: str | None, options: Options, progress: Progress
 ) -> Observation:
-    return Observation(runner, feeds, options.batch_size, options.thread_count, progress)
+    return Observation(runner, feeds, options.batch_size, options.thread_count, progress, mask)
+
+
+def _mask_input(model: Model, options: Options) -> str | None:
+    """The input that tells padding from data, if any.
+
+    Raises:
+        UsageError: the model has no input of the given name.
+    """
+    names = [value.name for value in model.proto.graph.input if value.name not in model.stored]
+    if options.mask_input is None:
+        return DEFAULT_MASK if DEFAULT_MASK in names else None
+    if options.mask_input and options.mask_input not in names:
+        raise UsageError(
+            f"the model has no input {options.mask_input!r} to take as the mask; its inputs are "
+            + ", ".join(names)
+        )
+    return options.mask_input or None
 
 
 def _goal(weights: Sequence[Weight], options: Options) -> Goal:
@@ -160,6 +182,7 @@ def _prune(
     weights: Sequence[Weight],
     statistics: Sequence[LayerStatistics],
     samples: Samples,
+    mask: str | None,
     options: Options,
     progress: Progress,
 ) -> Outcome:
@@ -175,6 +198,7 @@ def _prune(
         batch_size=options.batch_size,
         threads=options.thread_count,
         providers=options.providers,
+        mask=mask,
     )
     return mask_and_refit(refitter, statistics, goal, options, progress)
 

@@ -28,7 +28,7 @@ from onnx_sipp.progress import Progress
 from onnx_sipp.pruning.mixing import Choice, Evidence
 from onnx_sipp.statistics.gram import Cross, Gram, Regression
 from onnx_sipp.threads import side_by_side
-from onnx_sipp.unfolding import Float32, pieces
+from onnx_sipp.unfolding import Float32, MatMulUnfolding, pieces, without_padding
 from onnx_sipp.weights import Weight, stored_values
 
 __all__ = ["Refitter"]
@@ -58,6 +58,7 @@ class Refitter:
         batch_size: most samples at a time, None to choose.
         threads: of the runtime.
         providers: of the runtime.
+        mask: name of an input that tells padding from data, None if there is none.
     """
 
     def __init__(
@@ -71,12 +72,13 @@ class Refitter:
         batch_size: int | None,
         threads: int,
         providers: Sequence[str] | None,
+        mask: str | None = None,
     ) -> None:
         self._dense, self._weights, self._sensitivities = dense, weights, sensitivities
         self._flow = Flow(dense)
         self._threads, self._providers = threads, providers
         self._samples = samples
-        self._store = store
+        self._store, self._mask = store, mask
         self._outputs: list[tuple[Feed, dict[str, Tensor]]] | None = None
         places = [
             _Place(index, weight, layer, find_tail(dense, self._flow, layer))
@@ -231,10 +233,9 @@ class Refitter:
             threads=self._threads, providers=self._providers,
         )  # fmt: skip
 
-    @staticmethod
-    def _asked(stage: Sequence[_Place], *, dense: bool) -> set[str]:
+    def _asked(self, stage: Sequence[_Place], *, dense: bool) -> set[str]:
         """Tensors that a stage needs of the dense, or of the pruned model."""
-        names: set[str] = set()
+        names = {self._mask} if self._mask is not None and dense else set()
         for place in stage:
             if place.tail is None or not dense:
                 names.add(place.layer.activation)
@@ -293,6 +294,10 @@ class Refitter:
             judge = self._judges[batch]
             targets = [_target(place, dense[batch], pruned[batch]) for place in places]
             activation = pruned[batch][layer.activation]
+            if self._mask is not None and isinstance(layer.unfolding, MatMulUnfolding):
+                mask = dense[batch][self._mask] != 0
+                activation = without_padding(activation, mask)
+                targets = [without_padding(target, mask) for target in targets]
             for columns, outputs in layer.unfolding.pairs(activation, targets):
                 grams[judge].update(columns)
                 for place, own, output in zip(places, sums, outputs, strict=True):

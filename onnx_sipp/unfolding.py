@@ -16,7 +16,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ConvUnfolding", "Float32", "MatMulUnfolding", "Patches", "Unfolding", "pieces"]
+__all__ = [
+    "ConvUnfolding",
+    "Float32",
+    "MatMulUnfolding",
+    "Patches",
+    "Unfolding",
+    "pieces",
+    "without_padding",
+]
 
 Float32 = NDArray[np.float32]
 
@@ -96,6 +104,21 @@ def pieces(
             yield Patches(columns, 1, complete=False)
             columns = following
         yield Patches(columns, 1)
+
+
+def without_padding(value: NDArray[Any], mask: NDArray[np.bool_]) -> NDArray[Any]:
+    """Leave out the rows of a tensor that a mask says are padding.
+
+    Args:
+        value: ``[*shape of the mask, ...]``, or with those axes joined into one; any other tensor
+            is returned as it is.
+        mask: True where the data is real.
+    """
+    if value.ndim > mask.ndim and value.shape[: mask.ndim] == mask.shape:
+        return value[mask]
+    if value.ndim > 1 and value.shape[0] == mask.size:
+        return value[mask.ravel()]
+    return value
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from onnxsim.pruning import (
+from onnxsim.pruning import (  # type: ignore[import-untyped]
     apply_magnitude_pruning,
     apply_sparsegpt_pruning,
     apply_wanda_pruning,
@@ -42,8 +42,9 @@ BATCH = 64
 TEXT = """\
 # Accuracy beside onnxsim
 
-onnx-sipp with default settings beside the pruning of onnxsim {onnxsim} (magnitude, Wanda, SparseGPT),
-in one run, on the same calibration samples. Nothing is retrained, and no labels are used.
+onnx-sipp with default settings beside the pruning of onnxsim {onnxsim} (magnitude, Wanda,
+SparseGPT), in one run, on the same calibration samples. Nothing is retrained, and no labels are
+used.
 
 - *accuracy*: share of the test samples that the pruned model gets right, in per cent;
 - *error*: ‖pruned − dense‖ / ‖dense‖ of the model's output, on the test samples, which took no part
@@ -51,8 +52,8 @@ in one run, on the same calibration samples. Nothing is retrained, and no labels
 - *zeros*: share of zeros among the weights that onnx-sipp prunes, whichever tool made them;
 - *seconds*: wall time of one run, all of it, on {cores} shared cores ({machine}).
 
-onnx-sipp meets the sparsity over all weights together and shares it out by itself. onnxsim gives every
-layer the same share, row by row (magnitude, Wanda) or block by block (SparseGPT), rounded.
+onnx-sipp meets the sparsity over all weights together and shares it out by itself. onnxsim gives
+every layer the same share, row by row (magnitude, Wanda) or block by block (SparseGPT), rounded.
 The best of each sparsity is bold.
 
 {tables}Made by `{command}` with onnx-sipp {version}, onnxruntime {ort}, numpy {numpy}.
@@ -134,13 +135,15 @@ def feeds(calib: Arrays) -> list[Arrays]:
 def wanda(model: onnx.ModelProto, calib: Arrays, sparsity: float) -> onnx.ModelProto:
     """Prunes by onnxsim's Wanda, on all samples."""
     data = feeds(calib)
-    return apply_wanda_pruning(model, data, num_samples=len(data), sparsity=sparsity)
+    pruned: onnx.ModelProto = apply_wanda_pruning(model, data, len(data), sparsity=sparsity)
+    return pruned
 
 
 def sparsegpt(model: onnx.ModelProto, calib: Arrays, sparsity: float) -> onnx.ModelProto:
     """Prunes by onnxsim's SparseGPT, on all samples."""
     data = feeds(calib)
-    return apply_sparsegpt_pruning(model, data, num_samples=len(data), sparsity=sparsity)
+    pruned: onnx.ModelProto = apply_sparsegpt_pruning(model, data, len(data), sparsity=sparsity)
+    return pruned
 
 
 TOOLS: dict[str, Prune] = {
@@ -153,15 +156,23 @@ TOOLS: dict[str, Prune] = {
 
 def outputs(model: onnx.ModelProto, test: Arrays) -> NDArray[np.float64]:
     """Returns the model's first output on all test samples."""
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # onnxsim leaves the old weights in the model
+    providers = ["CPUExecutionProvider"]
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=providers)
     parts = [np.asarray(session.run(None, feed)[0], np.float64) for feed in feeds(test)]
     return np.concatenate(parts)
 
 
-def zero_share(model: onnx.ModelProto, names: set[str]) -> float:
-    """Returns the share of zeros among the named weights."""
-    found = {layer.weight: layer for layer in onnx_sipp.inspect(model).layers}
-    chosen = [found[name] for name in names]
+def weight_owners(model: onnx.ModelProto) -> list[str]:
+    """Returns one node per prunable weight; onnxsim keeps the names of nodes, not of weights."""
+    return list({layer.weight: layer.name for layer in onnx_sipp.inspect(model).layers}.values())
+
+
+def zero_share(model: onnx.ModelProto, owners: Sequence[str]) -> float:
+    """Returns the share of zeros among the weights of the nodes."""
+    found = {layer.name: layer for layer in onnx_sipp.inspect(model).layers}
+    chosen = [found[name] for name in owners]
     return sum(layer.zeros for layer in chosen) / sum(layer.parameters for layer in chosen)
 
 
@@ -196,7 +207,7 @@ def measure(case: Case, sparsities: Sequence[float]) -> str:
         The section about it.
     """
     dense = outputs(case.model, case.test)
-    names = {layer.weight for layer in onnx_sipp.inspect(case.model).layers}
+    owners = weight_owners(case.model)
     lines = []
     for sparsity in sparsities:
         results: dict[str, Result] = {}
@@ -204,7 +215,7 @@ def measure(case: Case, sparsities: Sequence[float]) -> str:
             start = time.perf_counter()
             pruned = prune(case.model, case.calib, sparsity)
             took = time.perf_counter() - start
-            results[name] = Result(*judge(case, pruned, dense), zero_share(pruned, names), took)
+            results[name] = Result(*judge(case, pruned, dense), zero_share(pruned, owners), took)
             print(f"{case.title}: {sparsity:.0%}: {name}: {results[name]}", flush=True)
         lines += table_lines(sparsity, results, with_accuracy=case.labels is not None)
     before = f"Dense: {100 * accuracy(case, dense):.1f} %.\n\n" if case.labels is not None else ""
@@ -232,7 +243,7 @@ def table_lines(
     return lines
 
 
-def bold(text: str, best: bool) -> str:  # noqa: FBT001 - reads well where it is used
+def bold(text: str, best: bool) -> str:
     """Returns the text, bold if it is the best."""
     return f"**{text}**" if best else text
 

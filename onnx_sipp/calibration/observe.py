@@ -17,7 +17,13 @@ from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.progress import Progress
 from onnx_sipp.threads import blas_threads
-from onnx_sipp.unfolding import Patches, Unfolding, pieces
+from onnx_sipp.unfolding import (
+    MatMulUnfolding,
+    Patches,
+    Unfolding,
+    pieces,
+    without_padding,
+)
 
 __all__ = ["Accumulator", "Observation", "observe"]
 
@@ -33,8 +39,8 @@ class Accumulator(Protocol):
 class _Fork:
     """One unfolding of one tensor, and all who want its patches."""
 
-    def __init__(self, tensor: str, unfolding: Unfolding, layer: str) -> None:
-        self.tensor, self.unfolding, self.layer = tensor, unfolding, layer
+    def __init__(self, tensor: str, unfolding: Unfolding, layer: str, mask: str | None) -> None:
+        self.tensor, self.unfolding, self.layer, self.mask = tensor, unfolding, layer, mask
         self.accumulators: list[Accumulator] = []
 
     def feed(self, batch: Batch, pool: ThreadPoolExecutor | None = None) -> None:
@@ -52,6 +58,9 @@ class _Fork:
                 f"the input {self.tensor!r} of layer {self.layer!r} is not finite: the model "
                 "overflows on the calibration data; check its scaling"
             )
+        if self.mask is not None and isinstance(self.unfolding, MatMulUnfolding):
+            mask = batch.tensors[self.mask][0] != 0
+            activation = without_padding(activation[0], mask)[None]
         for patches in pieces(self.unfolding, activation):
             # list() so that exceptions of the workers arrive here
             spread = map if pool is None else pool.map
@@ -70,6 +79,8 @@ class Observation:
         runner: whose taps include the activations of the layers.
         feeds: the samples.
         batch_size: most samples at a time, None to choose.
+        mask: name of an input that tells padding from data, None if there is none; samples then go
+            one at a time.
         threads: layers worked on at the same time.
         progress: told how far it is.
     """
@@ -79,6 +90,7 @@ class Observation:
     batch_size: int | None
     threads: int
     progress: Progress
+    mask: str | None = None
 
 
 def observe(
@@ -99,9 +111,10 @@ def observe(
     forks: dict[tuple[str, Unfolding], _Fork] = {}
     for layer in layers:
         key = (layer.activation, layer.unfolding)
-        fork = forks.setdefault(key, _Fork(layer.activation, layer.unfolding, layer.name))
+        fork = forks.setdefault(key, _Fork(layer.activation, layer.unfolding, layer.name, how.mask))
         fork.accumulators.extend(accumulators[layer.name])
-    batching = plan_batching(how.runner, list(islice(how.feeds, 2)), how.batch_size)
+    largest = how.batch_size if how.mask is None else 1
+    batching = plan_batching(how.runner, list(islice(how.feeds, 2)), largest)
     with blas_threads(1), ThreadPoolExecutor(max_workers=how.threads) as pool:
         for batch in batches(how.runner, how.feeds, batching):
             if len(forks) >= how.threads:

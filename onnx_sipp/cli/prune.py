@@ -94,6 +94,12 @@ onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
 @click.option("--batch-size", type=int, metavar="N", help="Most samples at a time.")
 @click.option("--threads", type=int, metavar="N", help="Threads. [default: all cores]")
 @click.option(
+    "--mask-input",
+    metavar="NAME",
+    help="Input that is 0 where the data is padding, which is kept out of the statistics. "
+    "[default: attention_mask if there is one; '' for none]",
+)
+@click.option(
     "--memory-limit",
     type=byte_size,
     metavar="SIZE",

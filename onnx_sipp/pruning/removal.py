@@ -24,7 +24,7 @@ __all__ = ["gradual_costs", "gradual_mask", "greedy_work", "product_work"]
 Float = NDArray[np.floating]
 Float32 = NDArray[np.float32]
 
-# Kept fractions that a curve passes through.
+# Kept fractions of the non-zero weights that a curve passes through.
 _CURVE = (0.85, 0.7, 0.56, 0.44, 0.34, 0.26, 0.2, 0.15, 0.11, 0.08, 0.055, 0.035, 0.0)
 
 
@@ -69,9 +69,10 @@ def gradual_mask(
     scale = _input_scale(problem)
     current: Float = weight
     kept = weight != 0
-    fraction = keep / max(1, int(kept.sum()))
+    alive_at_first = int(kept.sum())
+    fraction = keep / max(1, alive_at_first)
     for stage in range(1, stages + 1):
-        count = keep if stage == stages else round(kept.size * fraction ** (stage / stages))
+        count = keep if stage == stages else round(alive_at_first * fraction ** (stage / stages))
         score, alive = np.abs(current) * scale, np.where(kept, np.abs(weight), 0)
         if by_neuron:
             places = np.count_nonzero(alive, axis=-1)
@@ -106,12 +107,13 @@ def gradual_costs(
     """
     scale = _input_scale(problem)
     kept = weight != 0
+    alive_at_first = int(kept.sum())
     costs = np.zeros(weight.shape, np.float32)
     now = refit(problem, weight, kept, damping=damping, steps=steps, threads=threads)
     error, floor = float(now.errors.sum()), 0.0
     for fraction in _CURVE:
         score = np.where(kept, np.abs(now.weight) * scale, 0)
-        stays = top(score, np.where(kept, np.abs(weight), 0), round(fraction * weight.size))
+        stays = top(score, np.where(kept, np.abs(weight), 0), round(fraction * alive_at_first))
         gone, kept = kept & ~stays, stays
         now = refit(
             problem, weight, kept, damping=damping, steps=steps, start=now.weight, threads=threads

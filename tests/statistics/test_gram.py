@@ -1,0 +1,143 @@
+"""Gram matrices and least squares against numpy in float64."""
+
+import numpy as np
+import pytest
+
+from onnx_sipp.statistics.gram import WIDE, Cross, Gram, Regression
+
+SHAPE = (2, 3, 5)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def some_data(rng, count=200, shape=SHAPE):
+    """Inputs and targets that are related, and have means."""
+    groups, outs, fan_in = shape
+    columns = 0.5 + rng.standard_normal((groups, fan_in, count), np.float32)
+    weight = rng.standard_normal((groups, outs, fan_in), np.float32)
+    targets = weight @ columns + 0.3 * rng.standard_normal((groups, outs, count), np.float32) + 2
+    return columns, targets
+
+
+def sums(pieces):
+    columns, targets = pieces[0]
+    gram = Gram(columns.shape[0], columns.shape[1])
+    cross = Cross(columns.shape[0], targets.shape[1], columns.shape[1])
+    for columns, targets in pieces:
+        gram.update(columns)
+        cross.update(columns, targets)
+    return gram, cross
+
+
+def of(columns, targets, *, centred):
+    return Regression.of(*sums([(columns, targets)]), centred=centred)
+
+
+def test_sums_are_those_of_all_patches(rng):
+    pieces = [some_data(rng), some_data(rng, 7)]
+    gram, cross = sums(pieces)
+    a, t = (np.concatenate(side, axis=2).astype(np.float64) for side in zip(*pieces, strict=True))
+    np.testing.assert_allclose(gram.products, a @ a.transpose(0, 2, 1), rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(gram.sums, a.sum(axis=2), rtol=1e-6)
+    np.testing.assert_allclose(cross.products, t @ a.transpose(0, 2, 1), rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(cross.sums, t.sum(axis=2), rtol=1e-6)
+    np.testing.assert_allclose(cross.squares, (t**2).sum(axis=2), rtol=1e-6)
+    assert gram.count == 207
+
+
+def test_accumulators_merge(rng):
+    pieces = [some_data(rng) for _ in range(3)]
+    gram, cross = sums(pieces)
+    first, second = sums(pieces[:1]), sums(pieces[1:])
+    for own, other in zip(first, second, strict=True):
+        own.merge(other)
+    for merged, whole in ((first[0], gram), (first[1], cross)):
+        np.testing.assert_allclose(merged.products, whole.products, rtol=1e-12)
+        np.testing.assert_allclose(merged.sums, whole.sums, rtol=1e-12)
+    np.testing.assert_allclose(first[1].squares, cross.squares, rtol=1e-12)
+    assert first[0].count == gram.count
+
+
+def test_nothing_seen():
+    problem = Regression.of(Gram(1, 3), Cross(1, 2, 3), centred=True)
+    assert problem.count == 0
+    np.testing.assert_array_equal(problem.errors(np.ones((1, 2, 3))), np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_the_normal_equations_are_those_of_direct_least_squares(rng, centred):
+    columns, targets = some_data(rng)
+    problem = of(columns, targets, centred=centred)
+    for group in range(2):
+        a, t = columns[group].T.astype(np.float64), targets[group].T.astype(np.float64)
+        design = np.column_stack([a, np.ones(len(a))]) if centred else a
+        best, residues, _, _ = np.linalg.lstsq(design, t)
+        found = np.linalg.solve(problem.gram[group], problem.cross[group].T)
+        np.testing.assert_allclose(found, best[:5], rtol=1e-3, atol=1e-4)
+        weight = np.zeros(SHAPE)
+        weight[group] = found.T
+        np.testing.assert_allclose(problem.errors(weight)[group], residues / len(a), rtol=1e-3)
+        intercept = best[5] if centred else np.zeros(3)
+        np.testing.assert_allclose(problem.best_bias(weight)[group], intercept, atol=1e-3)
+
+
+def brute_force(columns, targets, weight, bias):
+    left = targets.astype(np.float64) - weight @ columns.astype(np.float64) - bias[..., None]
+    return (left**2).mean(axis=2)
+
+
+@pytest.mark.parametrize("fan_in", [5, WIDE])
+@pytest.mark.parametrize("centred", [False, True])
+def test_errors(rng, centred, fan_in):
+    columns, targets = some_data(rng, shape=(2, 3, fan_in))
+    weight, bias = rng.standard_normal((2, 3, fan_in)), rng.standard_normal((2, 3))
+    problem = of(columns, targets, centred=centred)
+    best = problem.best_bias(weight)
+    expected = brute_force(columns, targets, weight, best)
+    np.testing.assert_allclose(problem.errors(weight), expected, rtol=1e-4)
+    np.testing.assert_allclose(problem.errors_with(weight, best), expected, rtol=1e-4)
+    expected = brute_force(columns, targets, weight, bias)
+    np.testing.assert_allclose(problem.errors_with(weight, bias), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_spread_is_the_variance(rng, centred):
+    columns, targets = some_data(rng)
+    spread = of(columns, targets, centred=centred).spread()
+    np.testing.assert_allclose(spread, targets.astype(np.float64).var(axis=2), rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", [3, 1000, 20_000])
+@pytest.mark.parametrize("value", [0.3, -17.7, 1e4, 0.1])
+def test_inputs_that_do_not_vary_are_left_to_the_bias(rng, value, count):
+    columns, targets = some_data(rng, count)
+    columns[:, 1], columns[:, 3] = value, 0
+    problem = of(columns, targets, centred=True)
+    for still in (1, 3):
+        assert np.all(problem.gram[:, still] == 0)
+        assert np.all(problem.gram[:, :, still] == 0)
+        assert np.all(problem.cross[:, :, still] == 0)
+    assert np.all(np.einsum("gff->gf", problem.gram)[:, [0, 2, 4]] > 0.1)
+
+
+def test_scaled_targets(rng):
+    columns, targets = some_data(rng)
+    gain = rng.standard_normal((2, 3))
+    weight = rng.standard_normal(SHAPE)
+    problem = of(columns, targets, centred=True)
+    direct = of(columns, targets * gain[..., None].astype(np.float32), centred=True)
+    scaled = problem.scaled(gain)
+    np.testing.assert_allclose(scaled.errors(weight), direct.errors(weight), rtol=1e-4)
+    np.testing.assert_allclose(scaled.best_bias(weight), direct.best_bias(weight), atol=1e-4)
+    assert problem.scaled(np.ones((2, 3))) is problem
+
+
+def test_some_neurons(rng):
+    problem = of(*some_data(rng), centred=True)
+    weight, rows = rng.standard_normal(SHAPE), np.array([0, 2])
+    some = problem.of_neurons(rows)
+    np.testing.assert_allclose(some.errors(weight[:, rows]), problem.errors(weight)[:, rows])
+    np.testing.assert_allclose(some.best_bias(weight[:, rows]), problem.best_bias(weight)[:, rows])
