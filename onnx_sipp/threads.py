@@ -44,7 +44,7 @@ def side_by_side(work: Callable[[T], R], items: Iterable[T], threads: int) -> li
     """
     items = list(items)
     with blas_threads(1):
-        if threads == 1 or len(items) == 1:
+        if threads == 1 or len(items) <= 1:
             return [work(item) for item in items]
         with ThreadPoolExecutor(min(threads, len(items))) as pool:
             return list(pool.map(work, items))

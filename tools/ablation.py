@@ -1,19 +1,17 @@
 """Prunes one model with one part of the default method changed at a time, and writes the table.
 
     python tools/ablation.py
-    python tools/ablation.py --sparsities 0.8 --append \
-        --model "ResNet20 (CIFAR-10)" resnet20.onnx calib.npz test.npz
+    python tools/ablation.py --also "ResNet20 (CIFAR-10)" resnet20.onnx calib.npz test.npz
 
 The test file has the model's inputs and ``labels``. Writes ``docs/results-ablation.md``, anew after
-every run; with ``--append`` the models that are there already stay.
+every row, so that a run that is stopped leaves what it has measured.
 """
 
 import argparse
 import os
 import platform
-import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +19,18 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from bench_accuracy import Case, accuracy, command, judge, load_case, outputs
+from numpy.typing import NDArray
 from table_methods import MODELS, ROOT, markdown
 
 import onnx_sipp
 from onnx_sipp.pruning.mixing import CANDIDATES
 
-SPARSITIES = (0.7, 0.9)
+Cells = dict[str, list[str]]
+
 SAMPLES = 512
-BASE = {"allocation": "error", "num_samples": SAMPLES}
+BASE: dict[str, Any] = {"allocation": "error", "num_samples": SAMPLES}
 CALIB, TEST = (MODELS / f"digits-{part}.npz" for part in ("calib", "test"))
 DEFAULT = ("ResNet with BatchNormalization (digits)", MODELS / "resnet_bn.onnx", CALIB, TEST)
-TITLE = "# Ablation\n"
 TEXT = """\
 # Ablation
 
@@ -47,6 +46,7 @@ tries three such budgets, which is why it takes about three times as long; it ha
 One run per row, so small differences are noise. The parts are explained in
 [accuracy.md](accuracy.md).
 
+{tables}Made by `{command}` with onnx-sipp {version}, onnxruntime {ort}, numpy {numpy}.
 """
 
 
@@ -58,13 +58,17 @@ class Row:
     name: str
     change: dict[str, Any]
 
+    @property
+    def title(self) -> str:
+        """What tells rows apart."""
+        return f"{self.part} {self.name}"
+
 
 def variants() -> list[Row]:
-    """Returns all rows; the first is the base, which other parts refer to."""
-    rows = [Row("base", "sequential, 1 round, `error`, all candidates", {})]
+    """Returns all rows; the first is the base, which is part of every comparison."""
+    rows = [Row("base", "", {})]
     rows += [
-        Row("compensation", name, {"compensate": option})
-        for name, option in (("none", "none"), ("layerwise", "layerwise"))
+        Row("compensation", f"`{name}`", {"compensate": name}) for name in ("none", "layerwise")
     ]
     rows += [Row("rounds", str(rounds), {"rounds": rounds}) for rounds in (2, 4)]
     budgets = ("auto", "impact", "sipp", "lamp", "layer", "neuron")
@@ -74,7 +78,9 @@ def variants() -> list[Row]:
     return rows
 
 
-def run(case: Case, dense: np.ndarray, sparsity: float, change: dict[str, Any]) -> list[str]:
+def run(
+    case: Case, dense: NDArray[np.float64], sparsity: float, change: dict[str, Any]
+) -> list[str]:
     """Prunes once.
 
     Args:
@@ -93,38 +99,75 @@ def run(case: Case, dense: np.ndarray, sparsity: float, change: dict[str, Any]) 
     return [f"{100 * score:.1f}", f"{error:.3f}", f"{took:.1f}"]
 
 
-def section(
-    case: Case, before: float, sparsities: Sequence[float], cells: dict[Row, list[str]]
-) -> str:
+def section(case: Case, before: float, sparsities: Sequence[float], cells: Cells) -> str:
     """Returns the section of a model; what has not been measured is said below the table.
 
     Args:
         case: The model and its data.
         before: Accuracy of the dense model.
         sparsities: One group of columns each.
-        cells: What has been measured, by the name of the row.
+        cells: What has been measured, by the title of the row.
     """
     header = ["part", "changed to"]
     for sparsity in sparsities:
         header += [f"{sparsity:.0%} accuracy", "error", "seconds"]
-    wanted = 3 * len(sparsities)
-    lines, missing = [], []
-    for row in variants():
-        found = cells.get(key(row), [])
-        lines.append([row.part, row.name, *found, *["–"] * (wanted - len(found))])
-        if len(found) < wanted:
-            missing.append(f"{row.part} {row.name}")
-    text = f"## {case.title}\n\nDense: {100 * before:.1f} %.\n\n{markdown(header, lines)}\n"
+    rows = [row for row in variants() if row.title in cells]
+    table = markdown(header, [[row.part, row.name, *cells[row.title]] for row in rows])
+    missing = [row.title for row in variants() if row.title not in cells]
+    text = f"## {case.title}\n\nDense: {100 * before:.1f} %.\n\n{table}\n"
     return text + (f"Not measured: {', '.join(missing)}.\n\n" if missing else "")
 
 
-def key(row: Row) -> tuple[str, str]:
-    """Returns what tells rows apart."""
-    return row.part, row.name
+def measure(case: Case, sparsities: Sequence[float]) -> Iterator[str]:
+    """Yields the section of a model, anew after every row."""
+    dense = outputs(case.model, case.test)
+    cells: Cells = {}
+    for row in variants():
+        results = [run(case, dense, sparsity, row.change) for sparsity in sparsities]
+        cells[row.title] = [cell for result in results for cell in result]
+        print(f"{case.title}: {row.title}: {' '.join(cells[row.title])}", flush=True)
+        yield section(case, accuracy(case, dense), sparsities, cells)
+
+
+def write(out: Path, sections: Sequence[str]) -> None:
+    """Writes the page with what has been measured so far."""
+    text = TEXT.format(
+        samples=SAMPLES,
+        cores=os.cpu_count(),
+        machine=platform.machine(),
+        tables="".join(sections),
+        command=command("ablation.py"),
+        version=onnx_sipp.__version__,
+        ort=ort.__version__,
+        numpy=np.__version__,
+    )
+    out.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
     """Measures and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--also",
+        nargs=4,
+        action="append",
+        default=[],
+        metavar=("TITLE", "MODEL", "CALIB", "TEST"),
+        help="another model with its data",
+    )
+    parser.add_argument("--sparsities", type=float, nargs="+", default=(0.7, 0.9))
+    parser.add_argument(
+        "--also-sparsities", type=float, nargs="+", default=(0.8,), help="of the models of --also"
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results-ablation.md")
+    arguments = parser.parse_args()
+    jobs = [(load_case(*DEFAULT), arguments.sparsities)]
+    jobs += [(load_case(*files), arguments.also_sparsities) for files in arguments.also]
+    sections: list[str] = []
+    for case, sparsities in jobs:
+        sections.append("")
+        for sections[-1] in measure(case, sparsities):
+            write(arguments.out, sections)
 
 
 if __name__ == "__main__":

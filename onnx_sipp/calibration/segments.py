@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto
+from onnx import GraphProto, ModelProto, TypeProto
 
 from onnx_sipp.calibration.runner import open_session
 from onnx_sipp.calibration.specs import Feed
@@ -112,11 +112,21 @@ def _submodel(model: Model, flow: Flow, segment: Segment, live: LiveTensors) -> 
         if name in model.stored:
             graph.initializer.append(model.with_payload(name))
         elif name in live:
-            kind = onnx.helper.np_dtype_to_tensor_dtype(live[name].dtype)
-            value = graph.input.add(name=name)
-            value.type.tensor_type.elem_type = kind
+            graph.input.add(name=name).type.CopyFrom(_type_of(live[name]))
+    sparse = [t for t in source.graph.sparse_initializer if t.values.name in names - made]
+    graph.sparse_initializer.extend(sparse)
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in segment.outputs)
     result = ModelProto(ir_version=source.ir_version, graph=graph)
     result.opset_import.extend(source.opset_import)
     result.functions.extend(source.functions)
+    return result
+
+
+def _type_of(value: Any) -> TypeProto:
+    """The type of a live value: a tensor's, or that of a sequence of tensors."""
+    result = TypeProto()
+    sequence = isinstance(value, list)
+    tensor = result.sequence_type.elem_type.tensor_type if sequence else result.tensor_type
+    dtype = (value[0] if sequence else value).dtype
+    tensor.elem_type = onnx.helper.np_dtype_to_tensor_dtype(dtype)
     return result

@@ -52,8 +52,9 @@ class TensorStore:
         Raises:
             SippError: it does not fit into memory, and the file cannot be written.
         """
-        if self._used + value.nbytes <= self._limit or not isinstance(value, np.ndarray):
-            self._used += value.nbytes
+        size = _size(value)
+        if size is None or self._used + size <= self._limit:
+            self._used += size or 0
             return value
         try:
             if self._own is None:
@@ -80,7 +81,12 @@ class TensorStore:
         if isinstance(kept, _OnDisk):
             kept.path.unlink(missing_ok=True)
         else:
-            self._used -= kept.nbytes
+            self._used -= _size(kept) or 0
+
+
+def _size(value: Any) -> int | None:
+    """Bytes of a tensor; None for what no file can hold: sequences, strings, empty optionals."""
+    return value.nbytes if isinstance(value, np.ndarray) and not value.dtype.hasobject else None
 
 
 class LiveTensors(Mapping[str, Tensor]):

@@ -120,6 +120,8 @@ def _per_neuron(model: Model, name: str, layer: Layer, neurons: int) -> Float64 
     axis = layer.neuron_axis
     assert axis is not None
     alone = -values.ndim <= axis and values.shape[axis] == neurons
+    if layer.op_type == "Conv" and values.ndim > 1 - axis:
+        return None  # the sum has more axes than the output
     return values.astype(np.float64).ravel() if alone else None
 
 
@@ -141,7 +143,8 @@ def _normalization(
         return None
     found = attributes(node)
     names = list(node.input[1:5])
-    channels = layer.op_type in ("Conv", "Gemm")
+    # Channels lie along axis 1; a Gemm's constant on the left has its neurons along axis 0.
+    channels = layer.op_type == "Conv" or (layer.op_type == "Gemm" and layer.neuron_axis == -1)
     if (
         node.input[0] != output
         or found.get("training_mode", 0)

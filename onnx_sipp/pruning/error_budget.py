@@ -22,6 +22,7 @@ Float64 = NDArray[np.float64]
 
 # No layer is emptied, whatever its curve says.
 FLOOR = 0.01
+_GUARDED = 1e300
 
 
 def relative_error(costs: NDArray[np.floating], power: float, keep: int) -> float:
@@ -46,17 +47,19 @@ def error_budget(
         capacities: per layer, the number of non-zero weights.
         keep: how many weights stay in all.
         importance: v_ℓ, all 1 if None.
-        floor: share of its weights that every layer keeps at least.
+        floor: share of its weights that every layer keeps at least; less where the total is.
 
     Returns:
         Counts per layer that sum to ``min(keep, sum of capacities)``.
     """
+    floor = min(floor, keep / max(1, sum(layer.size for layer in costs)))
     marginals = []
     for index, layer in enumerate(costs):
         rate = _marginals(layer, powers[index])
         rate *= 1.0 if importance is None else importance[index]
         guarded = min(max(1, int(floor * layer.size)), capacities[index])
-        rate[len(rate) - guarded :] = np.inf
+        rate[len(rate) - guarded :] = _GUARDED
+        rate[-1:] = np.inf  # one weight of every layer comes before all else
         marginals.append(rate[len(rate) - capacities[index] :])
     return _largest(marginals, keep)
 

@@ -18,6 +18,8 @@ __all__ = ["WIDE", "Cross", "Gram", "Regression"]
 
 # From this fan-in on, products with H are float32: rounding is far below the statistics' noise.
 WIDE = 256
+# Of float32 sums over a piece of patches, relative; a variance below this share of E[a²] is none.
+_ROUNDING = 1e-5
 
 Float64 = NDArray[np.float64]
 
@@ -111,7 +113,7 @@ class Regression:
         mean_input, mean_target = gram.sums / count, cross.sums / count
         h, b, power = gram.products / count, cross.products / count, cross.squares / count
         if centred:
-            noise = 1e-7 * np.einsum("gff->gf", h)
+            noise = _ROUNDING * np.einsum("gff->gf", h)
             h -= mean_input[:, :, None] * mean_input[:, None, :]
             b -= mean_target[:, :, None] * mean_input[:, None, :]
             power -= mean_target**2

@@ -1,0 +1,206 @@
+"""Sums for the refit of layers: inputs of the pruned model against targets of the dense one.
+
+A target is the dense model's effective output (see `graph.tail`). Where that is added to a skip
+path, it also repays the error that the skip path already carries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnx_sipp.calibration.segments import Tensor
+from onnx_sipp.calibration.store import LiveTensors
+from onnx_sipp.graph.flow import Flow
+from onnx_sipp.graph.layers import Layer
+from onnx_sipp.graph.tail import Tail
+from onnx_sipp.statistics.gram import Cross, Gram
+from onnx_sipp.threads import side_by_side
+from onnx_sipp.unfolding import Float32, MatMulUnfolding, pieces, without_padding
+from onnx_sipp.weights import Weight
+
+__all__ = ["Gatherer", "Place", "Sums", "stages_of"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One layer of one weight, with what follows it."""
+
+    index: int
+    weight: Weight
+    layer: Layer
+    tail: Tail | None
+
+
+class Gatherer:
+    """Gathers the sums of the layers of a stage.
+
+    Args:
+        judges: per batch, whether its samples are held out.
+        mask: name of an input that tells padding from data, None if there is none.
+        threads: batches worked on at the same time.
+    """
+
+    def __init__(self, judges: Sequence[bool], mask: str | None, threads: int) -> None:
+        self._judges, self._mask, self._threads = judges, mask, threads
+
+    def observe(
+        self,
+        places: Sequence[Place],
+        dense: Sequence[LiveTensors],
+        pruned: Sequence[LiveTensors],
+    ) -> Iterator[tuple[Place, Sums]]:
+        """Gather least squares of the layers of a stage; inputs pruned, targets dense."""
+        for unfolding in dict.fromkeys(place.layer.unfolding for place in places):
+            plain = [p for p in places if p.layer.unfolding == unfolding and p.tail is not None]
+            if plain:
+                yield from zip(plain, self._sums(plain, dense, pruned), strict=True)
+        for place in places:
+            if place.tail is None:
+                yield place, self._sums_by_weight(place, dense, pruned)
+
+    def _sums(
+        self,
+        places: Sequence[Place],
+        dense: Sequence[LiveTensors],
+        pruned: Sequence[LiveTensors],
+    ) -> list[Sums]:
+        # Every worker takes the same batches in every run, and they are added up in order.
+        workers = min(self._threads, len(self._judges))
+        parts = [range(worker, len(self._judges), workers) for worker in range(workers)]
+        gathered = side_by_side(
+            lambda part: self._sums_of_batches(places, part, dense, pruned), parts, workers
+        )
+        for other in gathered[1:]:
+            for own, theirs in zip(gathered[0], other, strict=True):
+                own.merge(theirs)
+        for sums in gathered[0][1:]:  # they have the same input: one Gram matrix serves all
+            sums.gram, sums.judge_gram = gathered[0][0].gram, gathered[0][0].judge_gram
+        return gathered[0]
+
+    def _sums_of_batches(
+        self,
+        places: Sequence[Place],
+        batches: Iterable[int],
+        dense: Sequence[LiveTensors],
+        pruned: Sequence[LiveTensors],
+    ) -> list[Sums]:
+        layer = places[0].layer
+        groups, _, fan_in = layer.view.matrix
+        sums = [Sums.empty(place.layer.view.matrix) for place in places]
+        grams = {judge: Gram(groups, fan_in) for judge in (False, True)}
+        for batch in batches:
+            judge = self._judges[batch]
+            targets = [_target(place, dense[batch], pruned[batch]) for place in places]
+            activation = pruned[batch][layer.activation]
+            if self._mask is not None and isinstance(layer.unfolding, MatMulUnfolding):
+                mask = dense[batch][self._mask] != 0
+                activation = without_padding(activation, mask)
+                targets = [without_padding(target, mask) for target in targets]
+            for columns, outputs in layer.unfolding.pairs(activation, targets):
+                grams[judge].update(columns)
+                for place, own, output in zip(places, sums, outputs, strict=True):
+                    own.cross_of(judge=judge).update(columns, _product(place, output))
+        sums[0].gram, sums[0].judge_gram = grams[False], grams[True]
+        return sums
+
+    def _sums_by_weight(
+        self,
+        place: Place,
+        dense: Sequence[LiveTensors],
+        pruned: Sequence[LiveTensors],
+    ) -> Sums:
+        """For layers whose output is no plain product: the target is the dense weight's own."""
+        layer = place.layer
+        groups, _, fan_in = layer.view.matrix
+        weight = place.weight.as_seen_by(layer, place.weight.matrix).astype(np.float32)
+        sums = Sums.empty(layer.view.matrix)
+        sums.gram, sums.judge_gram = Gram(groups, fan_in), Gram(groups, fan_in)
+        for before, after, judge in zip(dense, pruned, self._judges, strict=True):
+            gram, cross = sums.gram_of(judge=judge), sums.cross_of(judge=judge)
+            inputs = [side[layer.activation][None] for side in (before, after)]
+            for a, b in zip(*(pieces(layer.unfolding, x) for x in inputs), strict=True):
+                gram.update(b.columns)
+                cross.update(b.columns, weight @ a.columns)
+        return sums
+
+
+@dataclass
+class Sums:
+    """Sums of one layer, over calibration and over held-out samples."""
+
+    gram: Gram
+    cross: Cross
+    judge_gram: Gram
+    judge_cross: Cross
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int, int]) -> Sums:
+        """Nothing seen yet; the Gram matrices, which may be shared, have no room yet either."""
+        return cls(Gram(0, 0), Cross(*shape), Gram(0, 0), Cross(*shape))
+
+    def gram_of(self, *, judge: bool) -> Gram:
+        """The Gram matrix of one kind of sample."""
+        return self.judge_gram if judge else self.gram
+
+    def cross_of(self, *, judge: bool) -> Cross:
+        """The products with the targets, of one kind of sample."""
+        return self.judge_cross if judge else self.cross
+
+    def merge(self, other: Sums) -> None:
+        """Add another layer's sums."""
+        self.gram.merge(other.gram)
+        self.cross.merge(other.cross)
+        self.judge_gram.merge(other.judge_gram)
+        self.judge_cross.merge(other.judge_cross)
+
+
+def stages_of(places: Sequence[Place], flow: Flow) -> list[list[Place]]:
+    """Layers by the tensor they read, in the order in which that can be had.
+
+    A skip path can be repaid only if it is complete when its layer's turn comes: no layer of this
+    stage or a later one may lie on it.
+    """
+    by_input: dict[str, list[Place]] = {}
+    for place in sorted(places, key=lambda p: flow.place[p.layer.index]):
+        by_input.setdefault(place.layer.activation, []).append(place)
+    pending = {place.layer.index for place in places}
+    stages = []
+    for stage in by_input.values():
+        stages.append([_without_pending_skip(place, pending, flow) for place in stage])
+        pending -= {place.layer.index for place in stage}
+    return stages
+
+
+def _without_pending_skip(place: Place, pending: set[int], flow: Flow) -> Place:
+    tail = place.tail
+    if tail is None or tail.skip is None or not flow.upstream(tail.skip) & pending:
+        return place
+    return replace(place, tail=replace(tail, skip=None))
+
+
+def _target(place: Place, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Tensor:
+    """The dense output, with what the skip path lacks by now; in the place of the output."""
+    tail = place.tail
+    assert tail is not None
+    output = before[tail.output]
+    if tail.skip is None:
+        return output
+    skip = before[tail.skip]
+    if skip.shape != output.shape:
+        return output
+    return output.astype(np.float32) + (skip.astype(np.float32) - after[tail.skip])
+
+
+def _product(place: Place, output: Float32) -> Float32:
+    """W a from the effective output, ``[group, out, patches]``."""
+    tail = place.tail
+    assert tail is not None
+    shape = (*output.shape[:2], 1)
+    gain = tail.gain.reshape(shape)
+    inverse = np.divide(1.0, gain, out=np.zeros_like(gain), where=gain != 0)
+    shift = tail.offset.reshape(shape)
+    result: Float32 = (output - shift.astype(np.float32)) * inverse.astype(np.float32)
+    return result

@@ -1,0 +1,146 @@
+"""The budget by measured error: exact, and the best there is for convex curves."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnx_sipp.pruning.error_budget import FLOOR, error_budget, relative_error
+
+
+def some_costs(seed, sizes, zeros=0.0):
+    """Costs with ties, and stored zeros that cost nothing."""
+    rng = np.random.default_rng(seed)
+    layers = []
+    for size in sizes:
+        costs = np.round(rng.random((1, 1, size)) ** 2, 2) + 0.01
+        layers.append(np.where(rng.random(costs.shape) < zeros, 0, costs).astype(np.float32))
+    return layers
+
+
+@given(
+    st.integers(0, 999),
+    st.lists(st.integers(1, 300), min_size=1, max_size=5),
+    st.floats(0, 1.1),
+    st.floats(0, 1),
+)
+@settings(deadline=None)
+def test_sums_are_exact_within_capacities(seed, sizes, share, zeros):
+    costs = some_costs(seed, sizes, zeros)
+    powers = [float(layer.sum()) for layer in costs]
+    capacities = [np.count_nonzero(layer) for layer in costs]
+    keep = round(share * sum(sizes))
+    counts = error_budget(costs, powers, capacities, keep)
+    assert sum(counts) == min(keep, sum(capacities))
+    assert all(0 <= count <= most for count, most in zip(counts, capacities, strict=True))
+    some = [count for count, most in zip(counts, capacities, strict=True) if most]
+    assert not some or min(some) >= 1 or keep < len(some), "a layer was emptied"
+
+
+def test_every_layer_keeps_its_floor():
+    costs = [np.full(1000, 1e-9), np.arange(1.0, 1001)]
+    powers = [1.0, float(costs[1].sum()) * 2]
+    assert error_budget(costs, powers, [1000, 1000], 500) == [round(FLOOR * 1000), 490]
+    assert error_budget(costs, powers, [1000, 1000], 500, floor=0.1) == [100, 400]
+    assert error_budget(costs, powers, [4, 1000], 500, floor=0.1) == [4, 496]
+    assert error_budget(costs, powers, [1000, 1000], 500, floor=0) == [1, 499]
+
+
+@pytest.mark.parametrize("keep", [3, 4, 30, 60])
+def test_floors_that_do_not_fit_are_shared(keep):
+    """Beyond 99 % sparsity the first layers must not take all."""
+    costs = [np.ones((1, 100, size)) for size in (100, 50, 10)]
+    counts = error_budget(costs, [1e4] * 3, [layer.size for layer in costs], keep)
+    assert sum(counts) == keep
+    assert min(counts) >= 1
+    assert counts == pytest.approx([keep * layer.size / 16_000 for layer in costs], abs=3)
+
+
+def rates(costs, power):
+    """Marginals as the module states them: c / (y (1 − e)), removal by removal."""
+    error, result = 0.0, []
+    for cost in sorted(costs):
+        error += cost / power
+        result.append(cost / power / (1 - error))
+    return result
+
+
+def objective(costs, powers, counts, importance):
+    total = 0.0
+    for layer, power, count, value in zip(costs, powers, counts, importance, strict=True):
+        total -= value * np.log1p(-relative_error(layer, power, count))
+    return total
+
+
+@given(st.integers(0, 999), st.integers(3, 20))
+@settings(deadline=None, max_examples=30)
+def test_no_other_shares_are_better(seed, keep):
+    rng = np.random.default_rng(seed)
+    costs = [rng.random(size) for size in (6, 7, 8)]
+    powers = [
+        float(layer.sum() * factor) for layer, factor in zip(costs, (1.5, 4, 30), strict=True)
+    ]
+    importance = list(rng.uniform(0.2, 3, 3))
+    counts = error_budget(costs, powers, [6, 7, 8], keep, importance)
+    marginals = [
+        np.multiply(value, rates(layer, power))
+        for value, layer, power in zip(importance, costs, powers, strict=True)
+    ]
+    others = [
+        other
+        for other in itertools.product(range(1, 7), range(1, 8), range(1, 9))
+        if sum(other) == keep
+    ]
+
+    def loss(shares):
+        return sum(
+            rate[: len(rate) - count].sum() for rate, count in zip(marginals, shares, strict=True)
+        )
+
+    assert loss(counts) <= min(loss(other) for other in others) + 1e-9
+
+
+def test_close_to_the_optimum_of_the_objective():
+    """The sum of marginals stands for the logarithm; with many small costs they agree."""
+    rng = np.random.default_rng(0)
+    costs = [rng.random(60) ** 3 for _ in range(3)]
+    powers = [float(layer.sum() * factor) for layer, factor in zip(costs, (1.1, 2, 8), strict=True)]
+    importance = [1.0, 2.0, 0.5]
+    for keep in (40, 90, 140):
+        counts = error_budget(costs, powers, [60] * 3, keep, importance)
+        best = min(
+            objective(costs, powers, (a, b, keep - a - b), importance)
+            for a, b in itertools.product(range(1, 61), repeat=2)
+            if 1 <= keep - a - b <= 60
+        )
+        assert objective(costs, powers, counts, importance) <= 1.01 * best
+
+
+def test_importance_draws_weights():
+    costs = [np.arange(1.0, 101)] * 2
+    powers = [1e4, 1e4]
+    even = error_budget(costs, powers, [100, 100], 80)
+    assert even == [40, 40]
+    assert error_budget(costs, powers, [100, 100], 80, [1.0, 1.0]) == even
+    first, second = error_budget(costs, powers, [100, 100], 80, [3.0, 1.0])
+    assert first > 45 > second
+    # What matters is the ratio; scaling the costs and the power changes nothing.
+    assert error_budget(costs, powers, [100, 100], 80, [30.0, 10.0]) == [first, second]
+    doubled = [costs[0] * 2, costs[1]]
+    assert error_budget(doubled, [2e4, 1e4], [100, 100], 80) == even
+
+
+def test_a_layer_without_power_gets_no_more_than_others_need():
+    costs = [np.zeros(10), np.arange(1.0, 11)]
+    assert error_budget(costs, [0.0, 100.0], [10, 10], 8) == [1, 7]
+
+
+def test_relative_error():
+    costs = np.array([[4.0, 1.0], [2.0, 3.0]])
+    assert relative_error(costs, 20.0, 4) == 0
+    assert relative_error(costs, 20.0, 2) == pytest.approx(3 / 20)
+    assert relative_error(costs, 20.0, 0) == pytest.approx(10 / 20)
+    assert relative_error(costs, 5.0, 0) == 1
+    assert relative_error(costs, 0.0, 1) == 1

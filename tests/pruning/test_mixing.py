@@ -1,0 +1,246 @@
+"""Candidates: exact in their counts, compared on held-out samples."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from problems import mixed_inputs, regression
+
+from onnx_sipp.pruning import mixing
+from onnx_sipp.pruning.mixing import (
+    CANDIDATES,
+    Evidence,
+    choose,
+    damping_for,
+    probe,
+    removal_costs,
+    settle,
+)
+from onnx_sipp.pruning.selection import apportion
+from onnx_sipp.statistics.gram import WIDE
+
+
+def evidence(seed=0, shape=(2, 4, 8), count=200, zeros=0.0, targets=None, correlation=0.5):
+    """A layer with its own dense outputs as targets, or those of other weights."""
+    rng = np.random.default_rng(seed)
+    groups, outs, fan_in = shape
+    weight = rng.standard_normal(shape).astype(np.float32)
+    weight[rng.random(shape) < zeros] = 0
+    fit, check = (mixed_inputs(rng, groups, fan_in, count, correlation) for _ in range(2))
+    for_fit, for_check = (weight, weight) if targets is None else targets
+    return Evidence(
+        weight=weight,
+        sensitivity=rng.random(shape).astype(np.float32) * (weight != 0),
+        fit=regression(fit, for_fit @ fit + 1, centred=True),
+        check=regression(check, for_check @ check + 1),
+        gain=np.ones((groups, outs)),
+        samples=16,
+    )
+
+
+def settled(layer, keep, name):
+    return choose(layer, keep, 0, names=[name], threads=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "greedy"), [*((name, True) for name in CANDIDATES), ("removal-cost", False)]
+)
+@given(
+    st.integers(0, 999),
+    st.floats(0, 1.1),
+    st.sampled_from([0.0, 0.4]),
+    st.booleans(),
+    st.sampled_from(["no gain", "one gain", "signs"]),
+)
+@settings(deadline=None, max_examples=15)
+def test_counts_are_exact(name, greedy, seed, share, zeros, by_neuron, gains):
+    layer = evidence(seed, zeros=zeros, count=30)
+    layer.weight[0, 1] = 0
+    layer.sensitivity[..., 2] = 0
+    layer.fit.gram[:, 3] = layer.fit.gram[:, :, 3] = layer.fit.cross[:, :, 3] = 0
+    gain = np.random.default_rng(seed).standard_normal((2, 4))
+    gain[1, 2] = 0
+    gain = {"no gain": np.zeros((2, 4)), "one gain": np.eye(2, 4), "signs": gain}[gains]
+    layer = replace(layer, by_neuron=by_neuron, gain=gain)
+    keep = round(share * layer.weight.size)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mixing, "GREEDY_LIMIT", mixing.GREEDY_LIMIT if greedy else 0)
+        kept = CANDIDATES[name](layer, keep, seed, 1)
+    assert kept.shape == layer.weight.shape
+    assert kept.sum() == min(keep, np.count_nonzero(layer.weight))
+    assert np.all(layer.weight[kept] != 0), "a stored zero was kept"
+    if by_neuron:
+        alive = np.count_nonzero(layer.weight, axis=-1).ravel()
+        expected = apportion(np.full(8, 8), alive, keep)
+        np.testing.assert_array_equal(kept.sum(axis=-1).ravel(), expected)
+    choice = settle(layer, kept, name, threads=1)
+    np.testing.assert_array_equal(choice.weight != 0, kept)
+    assert np.isfinite(choice.error)
+
+
+@pytest.mark.parametrize("gain", [0.0, 1.0])
+def test_counts_of_wide_layers_are_exact(gain, monkeypatch):
+    monkeypatch.setattr(mixing, "GREEDY_LIMIT", 0)
+    layer = evidence(1, (1, 5, WIDE), zeros=0.3)
+    layer = replace(layer, gain=np.full((1, 5), gain))
+    for keep in (1, 77, 500):
+        assert CANDIDATES["removal-cost"](layer, keep, 0, 1).sum() == keep
+
+
+def test_neurons_without_gain_come_last():
+    layer = evidence(2)
+    gain = np.ones((2, 4))
+    gain[:, 3] = 0
+    layer = replace(layer, gain=gain)
+    live = 6 * 8
+    for name in ("removal-cost", "magnitude", "activation", "surgeon"):
+        kept = CANDIDATES[name](layer, live - 5, 0, 1)
+        assert not kept[:, 3].any()
+        assert CANDIDATES[name](layer, live + 5, 0, 1)[:, :3].all()
+    choice = settled(layer, 20, "magnitude")
+    other = replace(layer, weight=layer.weight.copy())
+    other.weight[:, 3] *= 50
+    # What they do is no error either.
+    assert settled(other, 20, "magnitude").error == pytest.approx(choice.error)
+
+
+def fixed(places):
+    """A candidate that keeps the same inputs of every neuron."""
+
+    def candidate(layer, keep, seed, threads):
+        kept = np.zeros(layer.weight.shape, bool)
+        kept[..., places] = True
+        return kept
+
+    return candidate
+
+
+def test_the_candidate_with_the_lowest_held_out_error_wins(monkeypatch):
+    """Calibration samples speak for the first half of the inputs, held-out ones for the second."""
+    rng = np.random.default_rng(3)
+    first, second = rng.standard_normal((2, 1, 4, 8))
+    first[..., 4:], second[..., :4] = 0, 0
+    monkeypatch.setitem(CANDIDATES, "first", fixed(slice(0, 4)))
+    monkeypatch.setitem(CANDIDATES, "second", fixed(slice(4, 8)))
+    for truth, winner in ((second, "second"), (first, "first")):
+        layer = evidence(3, (1, 4, 8), targets=(first, truth))
+        layer = replace(layer, weight=(first + second).astype(np.float32))
+        for refits in (False, True):
+            choice = choose(layer, 16, 0, names=["first", "second"], threads=1, refits=refits)
+            assert choice.candidate == winner
+    # Without held-out samples, calibration has to do.
+    choice = choose(
+        replace(layer, check=None), 16, 0, names=["second", "first"], threads=1, refits=True
+    )
+    assert choice.candidate == "first"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_winner_is_about_as_good_as_the_best_alone(seed):
+    layer = evidence(seed, (1, 8, 16), correlation=2)
+    alone = {name: settled(layer, 40, name).error for name in CANDIDATES}
+    choice = choose(layer, 40, 0, names=list(CANDIDATES), threads=1)
+    assert choice.error == alone[choice.candidate]
+    assert choice.error <= 1.2 * min(alone.values())
+    assert max(alone.values()) > 1.5 * choice.error
+
+
+def test_a_refit_that_does_not_help_is_not_used():
+    """Calibration targets that have nothing to do with the layer."""
+    rng = np.random.default_rng(40)
+    elsewhere = rng.standard_normal((2, 4, 8))
+    dense = evidence(4).weight
+    layer = evidence(4, targets=(elsewhere, dense))
+    kept = np.abs(layer.weight) > 0.2
+    choice = settle(layer, kept, "magnitude", threads=1)
+    np.testing.assert_array_equal(choice.weight, np.where(kept, layer.weight, 0))
+    np.testing.assert_array_equal(choice.bias, layer.fit.best_bias(choice.weight))
+    assert choice.damping == 0
+    assert choice.error == choice.error_before == layer.error(choice.weight)
+
+
+def test_a_refit_that_helps_is_used():
+    layer = evidence(5, correlation=2)
+    kept = np.abs(layer.weight) > 0.8
+    choice = settle(layer, kept, "magnitude", threads=1)
+    assert choice.error < 0.5 * choice.error_before
+    assert choice.error == layer.error(choice.weight)
+    assert choice.error_before == layer.error(np.where(kept, layer.weight, 0))
+    assert choice.damping in {factor * damping_for(layer) for factor in (0.3, 1, 3)}
+    np.testing.assert_array_equal(choice.bias, layer.fit.best_bias(choice.weight))
+    plain = settle(layer, kept, "magnitude", threads=1, refits=False)
+    np.testing.assert_array_equal(plain.weight, np.where(kept, layer.weight, 0))
+    assert not plain.bias.any()
+    tried = probe(layer, 20, threads=1)
+    assert tried.kept.sum() == 20
+    assert tried.error == layer.error(tried.weight)
+
+
+def test_errors_are_those_of_the_outputs():
+    """On samples, with gain and with the bias from calibration."""
+    layer = evidence(6)
+    rng = np.random.default_rng(7)
+    held_out = mixed_inputs(rng, 2, 8, 90)
+    targets = layer.weight @ held_out + 1
+    gain = rng.standard_normal((2, 4))
+    layer = replace(layer, gain=gain, check=regression(held_out, targets))
+    weight = layer.weight * (rng.random(layer.weight.shape) < 0.5)
+    bias = layer.fit.best_bias(weight)
+    left = (targets - weight @ held_out - bias[..., None]) * gain[..., None]
+    spread = (targets * gain[..., None]).var(axis=2).sum()
+    assert layer.error(weight) == pytest.approx((left**2).mean(axis=2).sum() / spread)
+    assert layer.power == pytest.approx(float(np.sum(gain**2 * layer.fit.power)))
+    # By neuron, every output counts relative to its own power.
+    even = replace(layer, by_neuron=True)
+    assert even.power == pytest.approx(gain.size)
+    loud = replace(even, gain=gain * 10)
+    assert loud.error(weight) == pytest.approx(even.error(weight))
+
+
+def test_more_damping_where_samples_are_few():
+    layer = evidence(8, count=5000)
+    assert damping_for(replace(layer, samples=1)) > damping_for(replace(layer, samples=64))
+    assert damping_for(layer) > mixing.DAMPING
+
+
+def test_some_neurons_stand_for_all(monkeypatch):
+    layer = evidence(9, (2, 12, 8), zeros=0.2)
+    assert layer.some_neurons() is layer
+    monkeypatch.setattr(mixing, "_NEURONS", 4)
+    some = layer.some_neurons()
+    np.testing.assert_array_equal(some.neurons, [0, 4, 7, 11])
+    np.testing.assert_array_equal(some.weight, layer.weight[:, some.neurons])
+    weight = layer.weight * 0.9
+    np.testing.assert_allclose(
+        some.fit.errors(weight[:, some.neurons]), layer.fit.errors(weight)[:, some.neurons]
+    )
+    assert some.gain.shape == (2, 4)
+    assert some.check.power.shape == (2, 4)
+    for greedy in (True, False):
+        monkeypatch.setattr(mixing, "GREEDY_LIMIT", 1e12 if greedy else 0)
+        costs = removal_costs(layer, 1)
+        assert costs.shape == layer.weight.shape
+        assert np.all(costs >= 0)
+        choice = choose(layer, 50, 0, names=list(CANDIDATES), threads=1)
+        assert np.count_nonzero(choice.weight) == choice.kept.sum() == 50
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_removal_costs_are_of_the_output(greedy, monkeypatch):
+    monkeypatch.setattr(mixing, "GREEDY_LIMIT", 1e12 if greedy else 0)
+    layer = evidence(10, zeros=0.3)
+    costs = removal_costs(layer, 1)
+    assert np.all(costs[layer.weight == 0] == 0)
+    gain = np.arange(8.0).reshape(2, 4)
+    np.testing.assert_allclose(
+        removal_costs(replace(layer, gain=gain), 1), costs * gain[..., None] ** 2, rtol=1e-5
+    )
+
+
+def test_threads_change_nothing():
+    layer = evidence(11)
+    one, two = (choose(layer, 25, 3, names=list(CANDIDATES), threads=n) for n in (1, 2))
+    assert one.candidate == two.candidate
+    np.testing.assert_array_equal(one.weight, two.weight)

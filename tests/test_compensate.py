@@ -1,0 +1,119 @@
+"""Budgets, candidates and rounds around the refit."""
+
+import numpy as np
+import onnx
+import pytest
+from small_models import mlp, weights
+
+from onnx_sipp import prune
+from onnx_sipp.graph.model import Model
+from onnx_sipp.pruning.methods import METHODS, allocations_of
+from onnx_sipp.pruning.mixing import CANDIDATES
+
+DATA = weights(60, 4, seed=3)
+EXAMPLES = ("lenet300", "lenet5", "resnet_bn", "transformer")
+FAST = {"allocation": "error", "candidates": ("activation",), "threads": 1}
+
+
+def zeros_in(result):
+    model = Model.load(result.model)
+    return sum(
+        int(np.count_nonzero(model.read(name) == 0))
+        for name in {row.weight for row in result.report.layers}
+    )
+
+
+def digits(models, name, **options):
+    path = models / f"{name}.onnx"
+    return prune(path, models / "digits-calib.npz", **{"num_samples": 16, "threads": 2, **options})
+
+
+def check_untouched(before, result):
+    """All but pruned tensors and the biases that took up a change is the same, byte for byte."""
+    touched = {row.weight for row in result.report.layers} - {""}
+    touched |= {row.bias for row in result.report.layers} - {""}
+    copies = []
+    for proto in (before, result.model):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        model = Model(copy)
+        for name in touched:
+            model.replace(name, np.zeros_like(model.read(name)))
+        copies.append(copy.SerializeToString(deterministic=True))
+    assert copies[0] == copies[1]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("sparsity", [0.5, 0.7, 0.9])
+def test_exact_sparsity_and_nothing_else_changes(models, name, sparsity):
+    result = digits(models, name, sparsity=sparsity, **FAST)
+    assert result.report.zeros == zeros_in(result) == round(sparsity * result.report.prunable)
+    check_untouched(onnx.load(models / f"{name}.onnx"), result)
+
+
+def test_the_default_compares_budgets(models):
+    result = digits(models, "lenet5", sparsity=0.9)
+    report = result.report
+    assert report.zeros == zeros_in(result) == round(0.9 * report.prunable)
+    assert report.budget in report.budgets
+    assert report.budgets[report.budget] == min(report.budgets.values())
+    check_untouched(onnx.load(models / "lenet5.onnx"), result)
+
+
+@pytest.mark.parametrize("allocation", allocations_of("mixed"))
+@pytest.mark.parametrize("compensate", ["sequential", "layerwise", "none"])
+def test_every_allocation(allocation, compensate):
+    result = prune(
+        mlp(), DATA, sparsity=0.6, allocation=allocation, compensate=compensate, threads=1
+    )
+    assert result.report.zeros == zeros_in(result) == round(0.6 * result.report.prunable)
+    check_untouched(mlp(), result)
+
+
+@pytest.mark.parametrize("candidate", CANDIDATES)
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.7, 0.98])
+def test_every_candidate_alone(candidate, sparsity):
+    result = prune(mlp(), DATA, sparsity=sparsity, candidates=(candidate,), threads=1)
+    assert result.report.zeros == zeros_in(result) == round(sparsity * result.report.prunable)
+    assert {row.candidate for row in result.report.layers} <= {candidate, ""}
+
+
+@pytest.mark.parametrize("compensate", ["sequential", "layerwise"])
+@pytest.mark.parametrize("rounds", [2, 3])
+def test_rounds(models, rounds, compensate):
+    result = digits(models, "lenet5", sparsity=0.8, rounds=rounds, compensate=compensate, **FAST)
+    assert result.report.zeros == zeros_in(result) == round(0.8 * result.report.prunable)
+    once = digits(models, "lenet5", sparsity=0.8, compensate=compensate, **FAST)
+    assert result.report.outputs[0].relative_error < 2 * once.report.outputs[0].relative_error
+
+
+def test_rounds_with_all_budgets():
+    result = prune(mlp(), DATA, sparsity=0.6, rounds=2, threads=1)
+    assert result.report.zeros == zeros_in(result) == round(0.6 * result.report.prunable)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name.startswith("sipp")])
+def test_methods_of_the_paper_do_not_refit(method):
+    result = prune(mlp(), DATA, sparsity=0.5, method=method)
+    before, after = Model.load(mlp()), Model.load(result.model)
+    for name in ("b1", "b2"):
+        np.testing.assert_array_equal(after.read(name), before.read(name))
+    if method == "sipp-det":
+        for name in ("w1", "w2"):
+            new = after.read(name)
+            np.testing.assert_array_equal(new, np.where(new == 0, 0, before.read(name)))
+    for row in result.report.layers:
+        assert (row.damping, row.refit_error, row.bias, row.candidate) == (None, None, "", "")
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "mixed"])
+@pytest.mark.parametrize("compensate", ["sequential", "layerwise"])
+def test_other_methods_can_refit(method, compensate):
+    result = prune(mlp(), DATA, sparsity=0.5, method=method, compensate=compensate, threads=1)
+    assert result.report.zeros == zeros_in(result) == round(0.5 * result.report.prunable)
+    assert all(row.refit_error <= row.refit_error_before for row in result.report.layers)
+
+
+def test_a_refit_is_never_worse_on_its_held_out_samples(models):
+    for row in digits(models, "resnet_bn", sparsity=0.7, **FAST).report.layers:
+        assert row.refit_error <= row.refit_error_before

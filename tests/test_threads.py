@@ -1,0 +1,56 @@
+"""One level of threads."""
+
+import threading
+
+import pytest
+from threadpoolctl import threadpool_info
+
+from onnx_sipp.threads import blas_threads, side_by_side
+
+
+def blas_counts():
+    return {entry["num_threads"] for entry in threadpool_info() if entry["user_api"] == "blas"}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 9])
+def test_results_come_in_order(threads):
+    assert side_by_side(lambda n: n * n, range(7), threads) == [n * n for n in range(7)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_nothing_to_do(threads):
+    assert side_by_side(str, [], threads) == []
+
+
+def test_items_may_be_an_iterator():
+    assert side_by_side(str, iter("ab"), 2) == ["a", "b"]
+
+
+def test_two_at_a_time():
+    barrier = threading.Barrier(2, timeout=10)
+    assert len(side_by_side(lambda _: barrier.wait(), range(2), 2)) == 2
+
+
+def test_one_thread_stays_on_this_one():
+    assert set(side_by_side(lambda _: threading.get_ident(), range(3), 1)) == {
+        threading.get_ident()
+    }
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_products_inside_have_one_thread(threads):
+    before = blas_counts()
+    assert side_by_side(lambda _: blas_counts(), range(2), threads) == [{1}, {1}]
+    assert blas_counts() == before
+
+
+def test_errors_come_through_and_the_limit_goes():
+    before = blas_counts()
+    with pytest.raises(ZeroDivisionError):
+        side_by_side(lambda n: 1 // n, [1, 0], 2)
+    assert blas_counts() == before
+
+
+def test_blas_threads():
+    with blas_threads(1):
+        assert blas_counts() == {1}
