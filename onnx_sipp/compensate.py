@@ -11,18 +11,12 @@ from numpy.typing import NDArray
 from onnx_sipp.graph.model import Model
 from onnx_sipp.options import Options
 from onnx_sipp.progress import Progress
+from onnx_sipp.pruning.candidates import CANDIDATES, removal_costs
 from onnx_sipp.pruning.error_budget import error_budget, relative_error
+from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.importance import LayerStatistics
 from onnx_sipp.pruning.methods import Decision, Goal, decide, layer_counts
-from onnx_sipp.pruning.mixing import (
-    CANDIDATES,
-    Choice,
-    Evidence,
-    choose,
-    probe,
-    removal_costs,
-    settle,
-)
+from onnx_sipp.pruning.mixing import Choice, choose, probe, settle
 from onnx_sipp.sequential import Refitter
 from onnx_sipp.weights import Weight, stored_values
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from onnx_sipp.calibration.store import DEFAULT_LIMIT
 from onnx_sipp.errors import UsageError
+from onnx_sipp.pruning.candidates import CANDIDATES
 from onnx_sipp.pruning.certificate import DELTA
 from onnx_sipp.pruning.methods import METHODS, allocations_of
-from onnx_sipp.pruning.mixing import CANDIDATES
 
 __all__ = ["COMPENSATIONS", "DEFAULT_METHOD", "DEFAULT_SPARSITY", "Options", "available_threads"]
 

@@ -25,7 +25,8 @@ from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.tail import Tail, find_tail
 from onnx_sipp.layer_sums import Gatherer, Place, Sums, stages_of
 from onnx_sipp.progress import Progress
-from onnx_sipp.pruning.mixing import Choice, Evidence
+from onnx_sipp.pruning.evidence import Evidence
+from onnx_sipp.pruning.mixing import Choice
 from onnx_sipp.statistics.gram import Gram, Regression
 from onnx_sipp.weights import Weight, stored_values
 
@@ -114,7 +115,8 @@ class Refitter:
         for stage in self._stages:
             tensors = run.advance()
             for place, found in self._gatherer.observe(stage, tensors, tensors):
-                sums.setdefault(place.index, []).append(found)
+                if place.layer.view == place.weight.view:  # the others have other inputs
+                    sums.setdefault(place.index, []).append(found)
             progress.advance(1, len(self._stages))
         run.close()
         return [
@@ -241,9 +243,8 @@ class Refitter:
             total = Sums.empty(target.view.matrix)
             groups, _, fan_in = target.view.matrix
             total.gram, total.judge_gram = Gram(groups, fan_in), Gram(groups, fan_in)
-            for layer, part in zip(target.layers, sums, strict=True):
-                if layer.view == target.view:
-                    total.merge(part)
+            for part in sums:
+                total.merge(part)
         tail = self._tails[target.layers[0].name]
         shape = target.matrix.shape[:2]
         shared = len(target.layers) > 1

@@ -7,8 +7,8 @@ from small_models import mlp, weights
 
 from onnx_sipp import prune
 from onnx_sipp.graph.model import Model
+from onnx_sipp.pruning.candidates import CANDIDATES
 from onnx_sipp.pruning.methods import METHODS, allocations_of
-from onnx_sipp.pruning.mixing import CANDIDATES
 
 DATA = weights(60, 4, seed=3)
 EXAMPLES = ("lenet300", "lenet5", "resnet_bn", "transformer")

@@ -118,6 +118,7 @@ def assemble(
             *samples.warnings,
             *_warnings(total, zeros, before, options, given, needed),
             *_refit_warnings(layers),
+            *(_role_warnings(weights) if outcome.choices else []),
         ],
     )
 
@@ -179,6 +180,16 @@ def _warnings(
             f"hold with a larger failure probability than δ = {options.delta:g}"
         )
     return warnings
+
+
+def _role_warnings(weights: Sequence[Weight]) -> list[str]:
+    """Which shared weights were refitted for some of their layers only."""
+    return [
+        f"the weight {weight.name!r} is multiplied in different ways; it was chosen and refitted "
+        f"for {weight.layers[0].name!r} and layers that use it alike"
+        for weight in weights
+        if any(layer.view != weight.view for layer in weight.layers)
+    ]
 
 
 def _refit_warnings(layers: Sequence[LayerReport]) -> list[str]:

@@ -1,5 +1,7 @@
 """Producers, readers, order, and parting a graph into segments."""
 
+from itertools import pairwise
+
 import pytest
 from onnx import TensorProto, helper
 from small_models import constant, make_model, mlp, weights
@@ -21,9 +23,7 @@ def names(proto, segment):
 def chain(length=4):
     """Relus one after the other: x → t1 → t2 …"""
     tensors = ["x", *(f"t{i}" for i in range(1, length)), "y"]
-    return make_model(
-        [("Relu", a, b) for a, b in zip(tensors, tensors[1:], strict=False)], {}, outputs=("y",)
-    )
+    return make_model([("Relu", a, b) for a, b in pairwise(tensors)], {}, outputs=("y",))
 
 
 # --- order -------------------------------------------------------------------------------------

@@ -58,6 +58,13 @@ def test_floors_that_do_not_fit_are_shared(keep):
     assert counts == pytest.approx([keep * layer.size / 16_000 for layer in costs], abs=3)
 
 
+def test_layers_of_one_weight_do_not_starve_the_last():
+    """Their floors, rounded up, are together more than what stays."""
+    costs = [np.ones(10_000), *(np.ones(10) for _ in range(6))]
+    counts = error_budget(costs, [1e5] * 7, [layer.size for layer in costs], 8)
+    assert counts == [2, 1, 1, 1, 1, 1, 1]
+
+
 def rates(costs, power):
     """Marginals as the module states them: c / (y (1 − e)), removal by removal."""
     error, result = 0.0, []

@@ -8,16 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import mixed_inputs, regression
 
-from onnx_sipp.pruning import mixing
-from onnx_sipp.pruning.mixing import (
-    CANDIDATES,
-    Evidence,
-    choose,
-    damping_for,
-    probe,
-    removal_costs,
-    settle,
-)
+from onnx_sipp.pruning import candidates
+from onnx_sipp.pruning import evidence as evidence_module
+from onnx_sipp.pruning.candidates import CANDIDATES, removal_costs
+from onnx_sipp.pruning.evidence import Evidence, damping_for
+from onnx_sipp.pruning.mixing import choose, probe, settle
 from onnx_sipp.pruning.selection import apportion
 from onnx_sipp.statistics.gram import WIDE
 
@@ -66,7 +61,7 @@ def test_counts_are_exact(name, greedy, seed, share, zeros, by_neuron, gains):
     layer = replace(layer, by_neuron=by_neuron, gain=gain)
     keep = round(share * layer.weight.size)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mixing, "GREEDY_LIMIT", mixing.GREEDY_LIMIT if greedy else 0)
+        patch.setattr(candidates, "GREEDY_LIMIT", candidates.GREEDY_LIMIT if greedy else 0)
         kept = CANDIDATES[name](layer, keep, seed, 1)
     assert kept.shape == layer.weight.shape
     assert kept.sum() == min(keep, np.count_nonzero(layer.weight))
@@ -82,7 +77,7 @@ def test_counts_are_exact(name, greedy, seed, share, zeros, by_neuron, gains):
 
 @pytest.mark.parametrize("gain", [0.0, 1.0])
 def test_counts_of_wide_layers_are_exact(gain, monkeypatch):
-    monkeypatch.setattr(mixing, "GREEDY_LIMIT", 0)
+    monkeypatch.setattr(candidates, "GREEDY_LIMIT", 0)
     layer = evidence(1, (1, 5, WIDE), zeros=0.3)
     layer = replace(layer, gain=np.full((1, 5), gain))
     for keep in (1, 77, 500):
@@ -202,13 +197,13 @@ def test_errors_are_those_of_the_outputs():
 def test_more_damping_where_samples_are_few():
     layer = evidence(8, count=5000)
     assert damping_for(replace(layer, samples=1)) > damping_for(replace(layer, samples=64))
-    assert damping_for(layer) > mixing.DAMPING
+    assert damping_for(layer) > 0.03
 
 
 def test_some_neurons_stand_for_all(monkeypatch):
     layer = evidence(9, (2, 12, 8), zeros=0.2)
     assert layer.some_neurons() is layer
-    monkeypatch.setattr(mixing, "_NEURONS", 4)
+    monkeypatch.setattr(evidence_module, "_NEURONS", 4)
     some = layer.some_neurons()
     np.testing.assert_array_equal(some.neurons, [0, 4, 7, 11])
     np.testing.assert_array_equal(some.weight, layer.weight[:, some.neurons])
@@ -219,7 +214,7 @@ def test_some_neurons_stand_for_all(monkeypatch):
     assert some.gain.shape == (2, 4)
     assert some.check.power.shape == (2, 4)
     for greedy in (True, False):
-        monkeypatch.setattr(mixing, "GREEDY_LIMIT", 1e12 if greedy else 0)
+        monkeypatch.setattr(candidates, "GREEDY_LIMIT", 1e12 if greedy else 0)
         costs = removal_costs(layer, 1)
         assert costs.shape == layer.weight.shape
         assert np.all(costs >= 0)
@@ -229,7 +224,7 @@ def test_some_neurons_stand_for_all(monkeypatch):
 
 @pytest.mark.parametrize("greedy", [True, False])
 def test_removal_costs_are_of_the_output(greedy, monkeypatch):
-    monkeypatch.setattr(mixing, "GREEDY_LIMIT", 1e12 if greedy else 0)
+    monkeypatch.setattr(candidates, "GREEDY_LIMIT", 1e12 if greedy else 0)
     layer = evidence(10, zeros=0.3)
     costs = removal_costs(layer, 1)
     assert np.all(costs[layer.weight == 0] == 0)

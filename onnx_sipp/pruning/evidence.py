@@ -1,0 +1,106 @@
+"""What a layer is refitted on, and how a refit of it is judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_sipp.pruning.selection import Mask, apportion, top, top_rows
+from onnx_sipp.statistics.gram import Regression
+
+__all__ = ["Evidence", "damping_for"]
+
+Float = NDArray[np.floating]
+Float64 = NDArray[np.float64]
+
+# Neurons that stand for all when a large layer is only to be judged.
+_NEURONS = 128
+_DAMPING = 0.03
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a layer is refitted on.
+
+    Attributes:
+        weight: ``[group, out, fan_in]``, before this refit.
+        sensitivity: SiPP's ``max`` sensitivities of the dense layer, same shape.
+        fit: least squares over the calibration samples.
+        check: the same over the held-out samples, not centred; None if there are none.
+        gain: ``[group, out]``, factor from W a to what the next nodes see.
+        samples: calibration samples.
+        neurons: which neurons these are of, None for all.
+        by_neuron: every neuron keeps the same share of its weights, and its error counts relative
+            to the power of its own output; measured at the model's outputs, see `compensate`.
+    """
+
+    weight: Float
+    sensitivity: Float
+    fit: Regression
+    check: Regression | None
+    gain: Float64
+    samples: int
+    neurons: NDArray[np.intp] | None = None
+    by_neuron: bool = False
+
+    @property
+    def rate(self) -> Float64:
+        """``[group, out]``, what the squared error of a neuron counts."""
+        if not self.by_neuron:
+            return self.gain**2
+        spread = self.fit.spread()
+        floor = 1e-6 * float(spread.max(initial=0.0)) or 1.0
+        result: Float64 = np.where(self.gain != 0, 1.0, 0.0) / np.maximum(spread, floor)
+        return result
+
+    @property
+    def power(self) -> float:
+        """What the output's power counts by `rate`."""
+        return float(np.sum(self.rate * self.fit.spread()))
+
+    def pick(self, score: Float, keep: int) -> Mask:
+        """The weights with the highest scores; the same share of every neuron if `by_neuron`."""
+        magnitude = np.abs(self.weight)
+        if not self.by_neuron:
+            return top(score, magnitude, keep)
+        fan_in = self.weight.shape[-1]
+        alive = np.count_nonzero(magnitude, axis=-1).ravel()
+        counts = apportion(np.full(alive.size, fan_in), alive, keep)
+        return top_rows(score, magnitude, counts.reshape(magnitude.shape[:2]))
+
+    def some_neurons(self) -> Evidence:
+        """The same for some neurons of each group, evenly spread; all if there are few."""
+        outs = self.weight.shape[1]
+        if outs <= 2 * _NEURONS:
+            return self
+        rows = np.linspace(0, outs - 1, _NEURONS).round().astype(np.intp)
+        return replace(
+            self,
+            weight=self.weight[:, rows],
+            sensitivity=self.sensitivity[:, rows],
+            fit=self.fit.of_neurons(rows),
+            check=None if self.check is None else self.check.of_neurons(rows),
+            gain=self.gain[:, rows],
+            neurons=rows,
+        )
+
+    def error(self, weight: Float) -> float:
+        """Relative squared output error on the held-out samples, with the bias from calibration."""
+        judge = self.check or self.fit
+        errors = judge.errors_with(weight, self.fit.best_bias(weight))
+        power = float(np.sum(self.rate * judge.spread()))
+        total = float(np.sum(self.rate * errors))
+        return total / (power if power > 0 else 1.0)
+
+
+def damping_for(evidence: Evidence) -> float:
+    """λ to begin with: more where few samples face a wide fan-in.
+
+    Patches of one sample are alike; beyond some dozens they add little.
+    """
+    problem = evidence.fit
+    fan_in = problem.gram.shape[-1]
+    independent = min(problem.count, 64 * evidence.samples)
+    return _DAMPING + 0.5 * float(fan_in) / max(1, independent)
