@@ -41,8 +41,8 @@ tries three such budgets, which is why it takes about three times as long; it ha
 
 - *accuracy*: share of the test samples that the pruned model gets right, in per cent;
 - *error*: ‖pruned − dense‖ / ‖dense‖ of the model's output on the test samples;
-- *seconds*: wall time of one run, all of it, on {cores} cores ({machine}) of a shared machine, where
-  other work slows some runs down.
+- *seconds*: wall time of one run, all of it, on {cores} cores ({machine}) of a shared machine,
+  where other work slows some runs down.
 
 One run per row, so small differences are noise. The parts are explained in
 [accuracy.md](accuracy.md).

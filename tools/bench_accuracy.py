@@ -50,8 +50,8 @@ used.
 - *error*: ‖pruned − dense‖ / ‖dense‖ of the model's output, on the test samples, which took no part
   in pruning;
 - *zeros*: share of zeros among the weights that onnx-sipp prunes, whichever tool made them;
-- *seconds*: wall time of one run, all of it, on {cores} cores ({machine}) of a shared machine, where
-  other work slows some runs down.
+- *seconds*: wall time of one run, all of it, on {cores} cores ({machine}) of a shared machine,
+  where other work slows some runs down.
 
 onnx-sipp meets the sparsity over all weights together and shares it out by itself. onnxsim gives
 every layer the same share, row by row (magnitude, Wanda) or block by block (SparseGPT), rounded.
