@@ -12,7 +12,7 @@ from onnx_sipp.pruning.methods import METHODS, allocations_of
 
 DATA = weights(60, 4, seed=3)
 EXAMPLES = ("lenet300", "lenet5", "resnet_bn", "transformer")
-FAST = {"allocation": "error", "candidates": ("activation",), "threads": 1}
+FAST = {"allocation": "neuron", "candidates": ("activation",), "threads": 1}
 
 
 def zeros_in(result):
@@ -25,7 +25,7 @@ def zeros_in(result):
 
 def digits(models, name, **options):
     path = models / f"{name}.onnx"
-    return prune(path, models / "digits-calib.npz", **{"num_samples": 16, "threads": 2, **options})
+    return prune(path, models / "digits-calib.npz", **{"num_samples": 10, "threads": 2, **options})
 
 
 def check_untouched(before, result):
@@ -52,7 +52,7 @@ def test_exact_sparsity_and_nothing_else_changes(models, name, sparsity):
 
 
 def test_the_default_compares_budgets(models):
-    result = digits(models, "lenet5", sparsity=0.9)
+    result = digits(models, "lenet5", sparsity=0.9, candidates=("activation",))
     report = result.report
     assert report.zeros == zeros_in(result) == round(0.9 * report.prunable)
     assert report.budget in report.budgets
@@ -79,9 +79,8 @@ def test_every_candidate_alone(candidate, sparsity):
 
 
 @pytest.mark.parametrize("compensate", ["sequential", "layerwise"])
-@pytest.mark.parametrize("rounds", [2, 3])
-def test_rounds(models, rounds, compensate):
-    result = digits(models, "lenet5", sparsity=0.8, rounds=rounds, compensate=compensate, **FAST)
+def test_rounds(models, compensate):
+    result = digits(models, "lenet5", sparsity=0.8, rounds=2, compensate=compensate, **FAST)
     assert result.report.zeros == zeros_in(result) == round(0.8 * result.report.prunable)
     once = digits(models, "lenet5", sparsity=0.8, compensate=compensate, **FAST)
     assert result.report.outputs[0].relative_error < 2 * once.report.outputs[0].relative_error

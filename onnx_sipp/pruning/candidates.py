@@ -118,7 +118,7 @@ def _sampled(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
     alive = np.count_nonzero(weight, axis=-1)
     counts = apportion(np.full(len(weight), weight.shape[-1]), alive, keep)
     # Weights that no sample needed can still fill a row, last.
-    floor = 1e-12 * np.abs(weight)
+    floor = 1e-12 * np.abs(weight.astype(np.float64))
     probability = np.maximum(evidence.sensitivity.reshape(weight.shape), floor)
     drawn = sample_halves(weight, np.where(weight != 0, probability, 0), counts, seed)
     kept: Mask = (drawn != 0).reshape(evidence.weight.shape)
