@@ -316,7 +316,13 @@ def test_interrupted_for_real(command, folder):
     )
     arguments = [command, "in.onnx", "out.onnx", "--data-loader-script", "loader.py"]
     process = subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        # A runner in the background hands down that interrupts are ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     until = time.monotonic() + 60
     while not (folder / "started").exists() and time.monotonic() < until:
