@@ -322,7 +322,7 @@ def test_interrupted_for_real(command, folder):
         text=True,
         cwd=folder,
         # A runner in the background hands down that interrupts are ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     until = time.monotonic() + 60
     while not (folder / "started").exists() and time.monotonic() < until:
