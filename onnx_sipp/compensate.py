@@ -32,7 +32,8 @@ class Outcome:
         decisions: per weight, the mask and the new values.
         choices: per weight, how the refit went; empty if there was none.
         plan: which budget won, "" if there was one only.
-        plans: relative error of the outputs on held-out samples with each budget.
+        plans: relative error of the outputs with each budget, on up to 16 batches, the held-out
+            ones first.
         biases: by layer name, the stored constant that took up a change of the bias.
     """
 

@@ -85,9 +85,9 @@ class Refitter:
 
     def _batches(self, *, held_out_first: bool = False) -> Iterator[tuple[bool, Feed]]:
         """All feeds, joined as planned, each with whether it is held out."""
-        parts = [(self._samples.calibration, False)]
-        if self._samples.held_out is not self._samples.calibration:
-            parts.insert(0 if held_out_first else 1, (self._samples.held_out, True))
+        parts = [(self._samples.calibration, False), (self._samples.held_out, True)]
+        if held_out_first:
+            parts.reverse()
         for part, held_out in parts:
             for _, feed in joined(part, self._batching, self._inputs):
                 yield held_out, feed
@@ -144,7 +144,7 @@ class Refitter:
         """
         runner = Runner(model, threads=self._threads, providers=self._providers)
         if self._outputs is None:
-            feeds = list(islice((b for b in self._batches(held_out_first=True)), batches))
+            feeds = list(islice(self._batches(held_out_first=True), batches))
             plain = Runner(self._dense, threads=self._threads, providers=self._providers)
             self._outputs = [(feed, plain.run(feed)) for _, feed in feeds]
         errors: dict[str, float] = {}

@@ -134,7 +134,8 @@ class Report:
         bytes_after: size of the written file(s), None until it is written.
         seconds: wall time.
         budget: which budget by measured error won, "" if there was no choice.
-        budgets: relative error of the outputs on held-out samples with each of those budgets.
+        budgets: relative error of the outputs with each of those budgets, on up to 16 batches, the
+            held-out ones first.
         warnings: what the user must know.
         schema_version: of this structure; grows when a field changes its meaning or goes.
     """

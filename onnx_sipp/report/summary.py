@@ -117,7 +117,7 @@ def _totals(report: Report) -> Table:
         budget = f"as far as every ε stays at most {options['epsilon']:g}"
     if report.budgets:
         errors = ", ".join(f"{name} {error:.4f}" for name, error in report.budgets.items())
-        budget = f"budget {report.budget} (held-out error: {errors})"
+        budget = f"budget {report.budget} (measured error: {errors})"
     table.add_row("method", f"{options['method']}, {budget}")
     if options["compensate"] != "none":
         table.add_row("kept weights", f"refitted, {options['compensate']}")
