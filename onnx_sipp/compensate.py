@@ -11,16 +11,24 @@ from numpy.typing import NDArray
 from onnx_sipp.graph.model import Model
 from onnx_sipp.options import Options
 from onnx_sipp.progress import Progress
-from onnx_sipp.pruning.candidates import CANDIDATES, removal_costs
+from onnx_sipp.pruning.candidates import CANDIDATES, Proposal, removal_costs
 from onnx_sipp.pruning.error_budget import error_budget, relative_error
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.importance import LayerStatistics
-from onnx_sipp.pruning.methods import Decision, Goal, decide, layer_counts
+from onnx_sipp.pruning.methods import (
+    REFIT_ALLOCATIONS,
+    Decision,
+    Goal,
+    decide,
+    layer_counts,
+)
 from onnx_sipp.pruning.mixing import Choice, choose, probe, settle
 from onnx_sipp.sequential import Refitter
 from onnx_sipp.weights import Weight, stored_values
 
 __all__ = ["Outcome", "mask_and_refit", "mask_only"]
+
+Costs = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Outcome:
     biases: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def changed(self) -> list[NDArray[np.float64]]:
+    def changed(self) -> list[NDArray[np.floating]]:
         """Per weight, its new values."""
         return [decision.weight for decision in self.decisions]
 
@@ -90,21 +98,34 @@ def mask_and_refit(
         options: of the run.
         progress: told how far it is.
     """
-    progress.stage("measuring layers")
-    evidence = refitter.evidence(progress)
-    if options.method != "mixed" or options.allocation != "auto" or len(evidence) == 1:
+    planned = options.method == "mixed" and options.allocation == "auto"
+    evidence = _first_evidence(refitter, options, progress)
+    if not planned or len(evidence) == 1:
         impacts = []
-        if options.allocation == "impact":
+        if options.allocation == "impact" and len(evidence) > 1:
             impacts = _impacts(refitter, evidence, goal, options, progress)
         return _in_rounds(refitter, evidence, statistics, goal, options, impacts, progress)
     impacts = _impacts(refitter, evidence, goal, options, progress)
+    costs = [removal_costs(found, options.thread_count) for found in evidence]
     plans = {"error": [], "impact": impacts, "mild-impact": [impact.mild() for impact in impacts]}
     tried: list[tuple[float, str, Outcome]] = []
     for name, plan in plans.items():
-        outcome = _in_rounds(refitter, evidence, statistics, goal, options, plan, progress, name)
+        outcome = _in_rounds(
+            refitter, evidence, statistics, goal, options, plan, progress, name, costs
+        )
         tried.append((refitter.output_error(outcome.model), name, outcome))
     best = min(tried, key=lambda item: item[0])
     return replace(best[2], plan=best[1], plans={name: error**0.5 for error, name, _ in tried})
+
+
+def _first_evidence(refitter: Refitter, options: Options, progress: Progress) -> list[Evidence]:
+    """Evidence from the dense model, if anything is decided before the pass in graph order."""
+    weights = refitter.count
+    budgeted = options.method == "mixed" and options.allocation in REFIT_ALLOCATIONS and weights > 1
+    if options.compensate == "sequential" and not budgeted and not refitter.shares:
+        return refitter.unmeasured()
+    progress.stage("measuring layers")
+    return refitter.evidence(progress)
 
 
 def _in_rounds(
@@ -116,6 +137,7 @@ def _in_rounds(
     impacts: Sequence[Impact],
     progress: Progress,
     plan: str = "",
+    costs: Sequence[Costs] | None = None,
 ) -> Outcome:
     assert goal.keep is not None
     total = sum(found.weight.size for found in evidence)
@@ -128,7 +150,10 @@ def _in_rounds(
         progress.stage(_stage_name(plan, round_, options.rounds))
         share = (goal.keep / total) ** (round_ / options.rounds)
         keep = goal.keep if round_ == options.rounds else round(total * share)
-        chooser = _Chooser(evidence, statistics, replace(goal, keep=keep), options, round_, impacts)
+        known = costs if round_ == 1 else None
+        chooser = _Chooser(
+            evidence, statistics, replace(goal, keep=keep), options, round_, impacts, known
+        )
         if options.compensate != "sequential":
             model, choices = refitter.apply(evidence, chooser, progress)
             evidence = [replace(e, weight=c.weight) for e, c in zip(evidence, choices, strict=True)]
@@ -157,6 +182,7 @@ class _Chooser:
         options: Options,
         round_: int,
         impacts: Sequence[Impact] = (),
+        costs: Sequence[Costs] | None = None,
     ) -> None:
         self._options, self._round = options, round_
         self._masks: list[NDArray[np.bool_]] | None = None
@@ -167,8 +193,9 @@ class _Chooser:
             self._masks = [decision.kept for decision in made]
         elif len(evidence) == 1:
             self._counts = [goal.keep or 0]
-        elif options.allocation in ("auto", "error", "impact"):
-            self._counts = _error_counts(evidence, goal, options, impacts)
+        elif options.allocation in REFIT_ALLOCATIONS:
+            known = costs or [removal_costs(found, options.thread_count) for found in evidence]
+            self._counts = _error_counts(evidence, known, goal, options, impacts)
         else:
             self._counts = layer_counts(now, goal, options.allocation)
 
@@ -177,7 +204,11 @@ class _Chooser:
         threads = self._options.thread_count
         if self._masks is not None:
             return settle(
-                evidence, self._masks[index], self._options.method, threads=threads, refits=refits
+                evidence,
+                Proposal(self._masks[index]),
+                self._options.method,
+                threads=threads,
+                refits=refits,
             )
         return choose(
             evidence,
@@ -238,11 +269,15 @@ def _impacts(
 
 
 def _error_counts(
-    evidence: Sequence[Evidence], goal: Goal, options: Options, impacts: Sequence[Impact]
+    evidence: Sequence[Evidence],
+    own_costs: Sequence[Costs],
+    goal: Goal,
+    options: Options,
+    impacts: Sequence[Impact],
 ) -> list[int]:
     """The budget by measured error; a layer counts as its error shows at the model's outputs."""
     assert goal.keep is not None
-    costs = [removal_costs(found, options.thread_count) for found in evidence]
+    costs = [found.at_output(own) for found, own in zip(evidence, own_costs, strict=True)]
     powers = [found.power for found in evidence]
     importance = [
         (
@@ -253,7 +288,7 @@ def _error_counts(
         for impact, cost, power in zip(impacts, costs, powers, strict=bool(impacts))
     ] or None
     capacities = [int(np.count_nonzero(found.weight)) for found in evidence]
-    return error_budget(costs, powers, capacities, goal.keep, importance)
+    return error_budget(costs, powers, capacities, goal.keep, importance, options.floor)
 
 
 def _log_loss(error: float) -> float:

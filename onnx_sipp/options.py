@@ -13,6 +13,7 @@ from onnx_sipp.calibration.store import DEFAULT_LIMIT
 from onnx_sipp.errors import UsageError
 from onnx_sipp.pruning.candidates import CANDIDATES
 from onnx_sipp.pruning.certificate import DELTA
+from onnx_sipp.pruning.error_budget import FLOOR
 from onnx_sipp.pruning.methods import METHODS, allocations_of
 
 __all__ = ["COMPENSATIONS", "DEFAULT_METHOD", "DEFAULT_SPARSITY", "Options", "available_threads"]
@@ -38,6 +39,8 @@ class Options:
             (``"layerwise"``) or not (``"none"``); None for sequential with the default method, and
             for none with the others, which stay what they are in the literature.
         rounds: prune and refit in so many steps.
+        floor: share of its weights that every layer keeps at least, as far as the total allows;
+            for budgets by measured error.
         candidates: which ways of choosing weights are compared in each layer; None for all.
         num_samples: most calibration samples (feeds) to use, a fifth of them held out; None for 512
             of given data and 32 synthetic ones.
@@ -62,6 +65,7 @@ class Options:
     allocation: str = ""
     compensate: str = ""
     rounds: int = 1
+    floor: float = FLOOR
     candidates: Sequence[str] = ()
     num_samples: int | None = None
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -121,6 +125,7 @@ class Options:
                 self.workdir is None or Path(self.workdir).is_dir(),
                 f"the work folder {str(self.workdir)!r} does not exist; create it",
             ),
+            (0 <= self.floor <= 1, f"floor must be a share between 0 and 1, not {self.floor}"),
             (self.memory_limit >= 0, f"memory_limit is negative: {self.memory_limit}"),
             (self.seed >= 0, f"seed must be 0 or more, not {self.seed}"),
             (0 < self.delta < 1, f"delta must lie between 0 and 1, not {self.delta}"),

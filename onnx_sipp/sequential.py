@@ -124,6 +124,30 @@ class Refitter:
             for index, weight in enumerate(self._weights)
         ]
 
+    def unmeasured(self) -> list[Evidence]:
+        """Evidence that holds the weights only, where a pass in graph order measures the rest.
+
+        Raises:
+            ValueError: several layers share a weight; it is decided on what was measured before.
+        """
+        if self._sharing:
+            raise ValueError("a shared weight needs evidence")
+        nothing = [Sums.empty((0, 0, 0)) for _ in self._weights]
+        return [
+            self._evidence(index, weight.matrix, [nothing[index]])
+            for index, weight in enumerate(self._weights)
+        ]
+
+    @property
+    def count(self) -> int:
+        """Number of weights."""
+        return len(self._weights)
+
+    @property
+    def shares(self) -> bool:
+        """Whether several layers share a weight."""
+        return bool(self._sharing)
+
     def impact(self, index: int, choice: Choice) -> float:
         """Relative squared error of the model's outputs when one weight alone is changed.
 

@@ -21,7 +21,7 @@ Tensor = NDArray[Any]
 
 # Tapped tensors of one batch take at most about this much memory.
 BATCH_BYTES = 48 << 20
-MAX_BATCH = 64
+MAX_BATCH = 256
 
 
 def open_session(

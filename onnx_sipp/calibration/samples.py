@@ -33,6 +33,15 @@ class Chosen:
     def __len__(self) -> int:
         return int(self.mask.sum())
 
+    def at_most(self, count: int) -> Chosen:
+        """The same feeds, or so many of them, evenly spread."""
+        places = np.flatnonzero(self.mask)
+        if len(places) <= count:
+            return self
+        mask = np.zeros_like(self.mask)
+        mask[places[np.linspace(0, len(places) - 1, count).round().astype(np.intp)]] = True
+        return Chosen(self.source, mask)
+
 
 @dataclass(frozen=True)
 class Samples:

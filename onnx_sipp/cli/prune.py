@@ -17,6 +17,7 @@ from onnx_sipp.cli.shared import (
     write_text,
 )
 from onnx_sipp.options import COMPENSATIONS, DEFAULT_METHOD, DEFAULT_SPARSITY
+from onnx_sipp.pruning.error_budget import FLOOR
 from onnx_sipp.pruning.methods import METHODS, REFIT_ALLOCATIONS
 from onnx_sipp.pruning.selection import ALLOCATIONS
 
@@ -80,6 +81,12 @@ onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
     "[default: sequential with the default method, none with the others]",
 )
 @click.option("--rounds", type=int, metavar="R", help="Prune and refit in R steps. [default: 1]")
+@click.option(
+    "--floor",
+    type=float,
+    metavar="SHARE",
+    help=f"Share of its weights that every layer keeps at least. [default: {FLOOR}]",
+)
 @click.option("--num-samples", type=int, metavar="N", help="Samples to use. [default: up to 512]")
 @click.option(
     "--input-shapes",

@@ -6,21 +6,34 @@ A new candidate is one function and one line in `CANDIDATES`; `mixing` compares 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.pruning.evidence import Evidence, damping_for
-from onnx_sipp.pruning.removal import gradual_costs, gradual_mask, greedy_work, product_work
+from onnx_sipp.pruning.removal import (
+    gradual_costs,
+    gradual_mask,
+    greedy_work,
+    input_scale,
+    product_work,
+)
 from onnx_sipp.pruning.sampling import sample_halves
 from onnx_sipp.pruning.selection import Mask, apportion
 
-__all__ = ["CANDIDATES", "is_large", "removal_costs"]
+__all__ = ["CANDIDATES", "Proposal", "is_large", "removal_costs"]
+
+Float = NDArray[np.floating]
 
 # Multiplications that the exact greedy order of one layer may take.
 GREEDY_LIMIT = 1.5e10
 # Multiplications of a product with H from which on every product is thought over.
 LARGE_PRODUCT = 2e9
+# Stages of the gradual order and conjugate gradient steps in each, by what a product costs. Without
+# the ramp the first stage drops more than it should, which the second mends for the most part.
+_SCHEDULE, _STEPS = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1, 1), 8
+_LARGE_SCHEDULE, _LARGE_STEPS = (1, 1), 3
 
 
 def is_large(evidence: Evidence) -> bool:
@@ -29,71 +42,75 @@ def is_large(evidence: Evidence) -> bool:
 
 
 def removal_costs(evidence: Evidence, threads: int) -> NDArray[np.float32]:
-    """What removing each weight costs at the layer's output, after refitting the others.
+    """What removing each weight costs at the neuron's own sum, after refitting the others.
 
     Returns:
-        Shape of the weight. Where the layer is too large to follow every neuron, the costs of some
-        neurons stand for all: right as a curve, not weight by weight.
+        Shape of the weight; of some neurons only where the layer is too large to follow every one.
     """
     if greedy_work(evidence.weight.shape) <= GREEDY_LIMIT:
         return _greedy(evidence, threads)
     some = evidence.some_neurons()
-    costs = gradual_costs(some.fit, some.weight, damping=damping_for(evidence), threads=threads)
-    return np.resize(_at_output(some, costs), evidence.weight.shape)
+    return gradual_costs(some.fit, some.weight, damping=damping_for(evidence), threads=threads)
 
 
 def _greedy(evidence: Evidence, threads: int) -> NDArray[np.float32]:
     from onnx_sipp.pruning.greedy import greedy_costs  # noqa: PLC0415 - loads the compiler
 
     damping = damping_for(evidence)
-    costs = greedy_costs(evidence.fit, evidence.weight, damping=damping, threads=threads)
-    return _at_output(evidence, costs)
+    return greedy_costs(evidence.fit, evidence.weight, damping=damping, threads=threads)
 
 
-def _at_output(evidence: Evidence, costs: NDArray[np.float32]) -> NDArray[np.float32]:
-    scaled: NDArray[np.float32] = costs * evidence.rate[..., None].astype(np.float32)
-    return scaled
+@dataclass(frozen=True)
+class Proposal:
+    """What a candidate would keep.
+
+    Attributes:
+        kept: mask, ``[group, out, fan_in]``.
+        start: weights that a refit may start from, None for those before.
+    """
+
+    kept: Mask
+    start: Float | None = None
 
 
-Candidate = Callable[[Evidence, int, int, int], Mask]
+Candidate = Callable[[Evidence, int, int, int], Proposal]
 
 
-def _ordered(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
+def _ordered(evidence: Evidence, keep: int, seed: int, threads: int) -> Proposal:
     """By the cost of removal: exact greedy where that is affordable, else gradual."""
     del seed
     if greedy_work(evidence.weight.shape) <= GREEDY_LIMIT:
-        return evidence.pick(_greedy(evidence, threads), keep)
+        costs = evidence.at_output(_greedy(evidence, threads))
+        return Proposal(evidence.pick(costs, keep))
     large = is_large(evidence)
-    # A neuron that nothing comes of is still a place for weights, the last one.
-    gain = np.maximum(np.abs(evidence.gain), 1e-9 * np.abs(evidence.gain).max(initial=1e-9))
-    kept, _ = gradual_mask(
-        evidence.fit.scaled(gain),
-        evidence.weight * gain[..., None],
+    gain = np.abs(evidence.gain)[..., None].astype(np.float32)
+    kept, start = gradual_mask(
+        evidence.fit,
+        evidence.weight,
         keep,
+        lambda score, count: evidence.pick(score * gain, count),
         damping=damping_for(evidence),
-        stages=3 if large else 8,
-        steps=3 if large else 8,
-        by_neuron=evidence.by_neuron,
+        schedule=_LARGE_SCHEDULE if large else _SCHEDULE,
+        steps=_LARGE_STEPS if large else _STEPS,
         threads=threads,
     )
-    return kept
+    return Proposal(kept, start)
 
 
-def _magnitude(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
+def _magnitude(evidence: Evidence, keep: int, seed: int, threads: int) -> Proposal:
     """By |w| · gain."""
     del seed, threads
-    return evidence.pick(np.abs(evidence.weight * evidence.gain[..., None]), keep)
+    return Proposal(evidence.pick(np.abs(evidence.weight * evidence.gain[..., None]), keep))
 
 
-def _activation(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
+def _activation(evidence: Evidence, keep: int, seed: int, threads: int) -> Proposal:
     """By |w| · rms(a) · gain."""
     del seed, threads
-    scale = np.sqrt(np.maximum(np.einsum("gff->gf", evidence.fit.gram), 0))[:, None, :]
-    score = np.abs(evidence.weight * evidence.gain[..., None]) * scale
-    return evidence.pick(score, keep)
+    score = np.abs(evidence.weight * evidence.gain[..., None]) * input_scale(evidence.fit)
+    return Proposal(evidence.pick(score, keep))
 
 
-def _surgeon(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
+def _surgeon(evidence: Evidence, keep: int, seed: int, threads: int) -> Proposal:
     """By w² / [H⁻¹]_jj, the diagonal of Optimal Brain Surgeon."""
     del seed, threads
     gram = evidence.fit.gram
@@ -102,16 +119,16 @@ def _surgeon(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
     inverse = np.linalg.inv(gram + np.where(shift > 0, shift, 1.0)[:, None, None] * eye)
     spread = np.einsum("gff->gf", inverse)[:, None, :]
     score = (evidence.weight * evidence.gain[..., None]) ** 2 / np.maximum(spread, 1e-30)
-    return evidence.pick(score, keep)
+    return Proposal(evidence.pick(score, keep))
 
 
-def _sensitive(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
+def _sensitive(evidence: Evidence, keep: int, seed: int, threads: int) -> Proposal:
     """By SiPP's sensitivities."""
     del seed, threads
-    return evidence.pick(evidence.sensitivity, keep)
+    return Proposal(evidence.pick(evidence.sensitivity, keep))
 
 
-def _sampled(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
+def _sampled(evidence: Evidence, keep: int, seed: int, threads: int) -> Proposal:
     """Drawn with SiPP's probabilities, the same share of every neuron."""
     del threads
     weight = evidence.weight.reshape(-1, evidence.weight.shape[-1])
@@ -121,8 +138,7 @@ def _sampled(evidence: Evidence, keep: int, seed: int, threads: int) -> Mask:
     floor = 1e-12 * np.abs(weight.astype(np.float64))
     probability = np.maximum(evidence.sensitivity.reshape(weight.shape), floor)
     drawn = sample_halves(weight, np.where(weight != 0, probability, 0), counts, seed)
-    kept: Mask = (drawn != 0).reshape(evidence.weight.shape)
-    return kept
+    return Proposal((drawn != 0).reshape(evidence.weight.shape))
 
 
 CANDIDATES: Mapping[str, Candidate] = {

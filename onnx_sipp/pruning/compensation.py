@@ -22,7 +22,7 @@ __all__ = ["Solution", "refit"]
 Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
 
-_BLOCK_ELEMENTS = 1 << 18
+_BLOCK_ELEMENTS = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,16 @@ class Solution:
     """Refitted weights.
 
     Attributes:
-        weight: float64 ``[group, out, fan_in]``, zero where not kept.
+        weight: ``[group, out, fan_in]``, zero where not kept; float32 where the fan-in is
+            wide, else float64.
         errors: E(t − ŵᵀa − best bias)² of each neuron, ``[group, out]``.
+        wishes: what each dropped weight would become if it came back alone, zero where kept; None
+            if not asked for.
     """
 
-    weight: Float64
+    weight: Float
     errors: Float64
+    wishes: Float | None = None
 
 
 def refit(
@@ -48,6 +52,7 @@ def refit(
     start: Float | None = None,
     tolerance: float = 1e-4,
     threads: int = 1,
+    with_wishes: bool = False,
 ) -> Solution:
     """Solve the masked least squares for all neurons of a layer.
 
@@ -60,10 +65,12 @@ def refit(
         start: first guess; ``weight`` if None.
         tolerance: stop when every residual of a block has shrunk by this factor.
         threads: blocks worked on at the same time.
+        with_wishes: also follow the gradient of the dropped weights, which costs no product.
     """
     groups, outs, fan_in = weight.shape
     dtype = np.float32 if fan_in >= WIDE else np.float64
-    result, errors = np.zeros(weight.shape), problem.power.copy()
+    result, errors = np.zeros(weight.shape, dtype), problem.power.copy()
+    wishes = np.zeros(weight.shape, dtype) if with_wishes else None
     size = max(1, min(outs, _BLOCK_ELEMENTS // fan_in))
     jobs = []
     for group in range(groups):
@@ -76,7 +83,7 @@ def refit(
     def solve(job: tuple[int, slice, Float, Float64, float]) -> None:
         group, rows, gram, diagonal, shift = job
         guess = (weight if start is None else start)[group, rows]
-        found, change = _solve(
+        found, change, gradient = _solve(
             gram,
             problem.cross[group, rows].astype(dtype),
             weight[group, rows].astype(dtype),
@@ -86,12 +93,15 @@ def refit(
             dtype(shift),
             steps,
             tolerance,
+            with_gradient=with_wishes,
         )
         result[group, rows] = found
         errors[group, rows] += change
+        if wishes is not None:
+            wishes[group, rows] = np.where(kept[group, rows], 0, gradient / (diagonal + shift))
 
     side_by_side(solve, jobs, threads)
-    return Solution(result, np.maximum(errors, 0))
+    return Solution(result, np.maximum(errors, 0), wishes)
 
 
 def _solve(
@@ -104,11 +114,19 @@ def _solve(
     shift: np.floating,
     steps: int,
     tolerance: float,
-) -> tuple[Float, Float64]:
-    """Conjugate gradients on ``[out, fan_in]``; also ŵᵀHŵ − 2 ŵᵀb, from the last residual."""
+    *,
+    with_gradient: bool,
+) -> tuple[Float, Float64, Float]:
+    """Conjugate gradients on ``[out, fan_in]``.
+
+    Returns:
+        ŵ; ŵᵀHŵ − 2 ŵᵀb, from the last residual; and b + λh(w − ŵ) − Hŵ, also outside the mask if
+        that is asked for.
+    """
     x = mask * x
     target = mask * (cross + shift * weight)
-    residual = target - mask * (x @ gram + shift * x)
+    gradient = cross + shift * (weight - x) - x @ gram
+    residual = mask * gradient
     z = residual / diagonal
     direction = z.copy()
     rho = _dot(residual, z)
@@ -118,10 +136,13 @@ def _solve(
             break
         product = direction @ gram
         product += shift * direction
-        product *= mask
+        # The direction is zero outside the mask, so what the product has there does no harm here.
         step = _ratio(rho, _dot(direction, product))
         x += step * direction
         product *= step
+        if with_gradient:
+            gradient -= product
+        product *= mask
         residual -= product
         np.divide(residual, diagonal, out=z)
         before, rho = rho, _dot(residual, z)
@@ -129,7 +150,7 @@ def _solve(
         direction += z
     # On the mask, Hŵ = b + λh(w − ŵ) − residual.
     change = np.einsum("of,of->o", x, shift * (weight - x) - residual - cross, dtype=np.float64)
-    return x, change
+    return x, change, gradient
 
 
 def _dot(a: Float, b: Float) -> Float:

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["error_budget", "relative_error"]
+__all__ = ["FLOOR", "error_budget", "relative_error"]
 
 Float64 = NDArray[np.float64]
 
-# No layer is emptied, whatever its curve says.
+# By default no layer is emptied, whatever its curve says.
 FLOOR = 0.01
 _GUARDED = 1e300
 

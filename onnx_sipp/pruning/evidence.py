@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,19 @@ class Evidence:
         """What the output's power counts by `rate`."""
         return float(np.sum(self.rate * self.fit.spread()))
 
+    def at_output(self, costs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Costs of removal at the neurons' own sums, as they count by `rate`.
+
+        Args:
+            costs: shape of the weight, or of that of `some_neurons`, which then stand for all:
+                right as a curve, not weight by weight.
+        """
+        whole = costs.shape == self.weight.shape
+        rate = (self if whole else self.some_neurons()).rate[..., None]
+        scaled = costs * rate.astype(np.float32)
+        result: NDArray[np.float32] = scaled if whole else np.resize(scaled, self.weight.shape)
+        return result
+
     def pick(self, score: Float, keep: int) -> Mask:
         """The weights with the highest scores; the same share of every neuron if `by_neuron`."""
         magnitude = np.abs(self.weight)
@@ -85,6 +99,10 @@ class Evidence:
             gain=self.gain[:, rows],
             neurons=rows,
         )
+
+    def of(self, values: NDArray[Any]) -> NDArray[Any]:
+        """What an array ``[group, out, fan_in]`` of the whole layer holds of these neurons."""
+        return values if self.neurons is None else values[:, self.neurons]
 
     def error(self, weight: Float) -> float:
         """Relative squared output error on the held-out samples, with the bias from calibration."""

@@ -86,12 +86,12 @@ class Decision:
 
     Attributes:
         kept: ``[group, out, fan_in]``, weights that are not zero afterwards.
-        weight: float64, same shape: the old weights where kept, reweighted where sampled.
+        weight: same shape: the old weights where kept, reweighted where sampled, or refitted.
         sampled: ``[2, group, out]``, which neuron halves were sampled.
     """
 
     kept: Mask
-    weight: NDArray[np.float64]
+    weight: NDArray[np.floating]
     sampled: Mask
 
 

@@ -13,20 +13,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_sipp.pruning.candidates import CANDIDATES, is_large
+from onnx_sipp.pruning.candidates import CANDIDATES, Proposal, is_large
 from onnx_sipp.pruning.compensation import refit
 from onnx_sipp.pruning.evidence import Evidence, damping_for
 from onnx_sipp.pruning.selection import Mask
 
 __all__ = ["Choice", "choose", "probe", "settle"]
 
+Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
 
 _TRIED_DAMPINGS = (0.3, 1.0, 3.0)
-# Conjugate gradient steps: to compare candidates, for a layer whose products are costly, and else.
+# Conjugate gradient steps: to compare candidates and dampings, and of the refit in the end.
 _SCREENING_STEPS = 8
-_LARGE_STEPS = 10
 _STEPS = 20
+# Where products are costly, fewer: to stop early regularises as damping does.
+_LARGE_STEPS = 6
+# Asks for an inverse of H, which costs as much as the refit of a large layer.
+_NOT_IN_LARGE_LAYERS = "surgeon"
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Choice:
 
     Attributes:
         kept: mask, ``[group, out, fan_in]``.
-        weight: float64, same shape.
+        weight: same shape.
         bias: ``[group, out]``, what W a is shifted by.
         candidate: which way of choosing won.
         damping: λ that the refit ended with; 0 if the refit was not used.
@@ -44,7 +48,7 @@ class Choice:
     """
 
     kept: Mask
-    weight: Float64
+    weight: Float
     bias: Float64
     candidate: str
     damping: float
@@ -72,34 +76,37 @@ def choose(
         refits: whether to refit at all; if not, candidates are compared as they are.
     """
     if len(names) == 1:
-        kept = CANDIDATES[names[0]](evidence, keep, seed, threads)
-        return settle(evidence, kept, names[0], threads=threads, refits=refits)
-    # A large layer is tried out on some of its neurons; the winner then chooses for all.
+        proposal = CANDIDATES[names[0]](evidence, keep, seed, threads)
+        return settle(evidence, proposal, names[0], threads=threads, refits=refits)
+    if is_large(evidence):
+        names = [name for name in names if name != _NOT_IN_LARGE_LAYERS]
+    # A wide layer is tried out on some of its neurons; the winner then chooses for all.
     jury = evidence.some_neurons()
     share = round(keep * jury.weight.size / evidence.weight.size)
-    best: tuple[float, str, Mask] | None = None
+    best: tuple[float, str, Proposal] | None = None
     for name in names:
-        kept = CANDIDATES[name](jury, share, seed, threads)
-        error = _screen(jury, kept, threads=threads, refits=refits)
+        proposal = CANDIDATES[name](jury, share, seed, threads)
+        error = _screen(jury, proposal, threads=threads, refits=refits)
         if best is None or error < best[0]:
-            best = (error, name, kept)
+            best = (error, name, proposal)
     assert best is not None
-    _, name, kept = best
+    _, name, proposal = best
     if jury is not evidence:
-        kept = CANDIDATES[name](evidence, keep, seed, threads)
-    return settle(evidence, kept, name, threads=threads, refits=refits)
+        proposal = CANDIDATES[name](evidence, keep, seed, threads)
+    return settle(evidence, proposal, name, threads=threads, refits=refits)
 
 
-def _screen(jury: Evidence, kept: Mask, *, threads: int, refits: bool) -> float:
+def _screen(jury: Evidence, proposal: Proposal, *, threads: int, refits: bool) -> float:
     """Held-out error of a mask after a short refit, judged by some of the neurons."""
     if not refits:
-        return jury.error(np.where(kept, jury.weight, 0))
+        return jury.error(np.where(proposal.kept, jury.weight, 0))
     trial = refit(
         jury.fit,
         jury.weight,
-        kept,
+        proposal.kept,
         damping=damping_for(jury),
         steps=_SCREENING_STEPS,
+        start=proposal.start,
         threads=threads,
     )
     return jury.error(trial.weight)
@@ -107,7 +114,7 @@ def _screen(jury: Evidence, kept: Mask, *, threads: int, refits: bool) -> float:
 
 def probe(evidence: Evidence, keep: int, *, threads: int) -> Choice:
     """A cheap choice, to see what pruning this layer does to the model."""
-    kept = CANDIDATES["activation"](evidence, keep, 0, threads)
+    kept = CANDIDATES["activation"](evidence, keep, 0, threads).kept
     found = refit(
         evidence.fit, evidence.weight, kept,
         damping=damping_for(evidence), steps=_SCREENING_STEPS, threads=threads,
@@ -118,23 +125,27 @@ def probe(evidence: Evidence, keep: int, *, threads: int) -> Choice:
 
 
 def settle(
-    evidence: Evidence, kept: Mask, candidate: str, *, threads: int, refits: bool = True
+    evidence: Evidence, proposal: Proposal, candidate: str, *, threads: int, refits: bool = True
 ) -> Choice:
-    """Refit the kept weights with the damping that errs least on held-out samples.
+    """Refit the kept weights as errs least on held-out samples.
 
     A refit that is no better than leaving the kept weights alone is not used.
     """
-    plain = np.where(kept, evidence.weight, 0).astype(np.float64)
-    before = evidence.error(plain)
+    kept = proposal.kept
+    plain = np.where(kept, evidence.weight, 0)
+    # What the neurons of a jury say of a large layer has to do.
+    judges = evidence.some_neurons() if is_large(evidence) else evidence
+    before = judges.error(judges.of(plain))
     if not refits:
         bias = np.zeros(kept.shape[:2])
         return Choice(kept, plain, bias, candidate, 0.0, before, before)
-    damping = _best_damping(evidence.some_neurons(), kept, threads)
-    steps = _LARGE_STEPS if is_large(evidence) else _STEPS
+    damping = _best_damping(evidence.some_neurons(), proposal, threads)
     solution = refit(
-        evidence.fit, evidence.weight, kept, damping=damping, steps=steps, threads=threads
-    )
-    error = evidence.error(solution.weight)
+        evidence.fit, evidence.weight, kept,
+        damping=damping, steps=_LARGE_STEPS if is_large(evidence) else _STEPS,
+        start=proposal.start, threads=threads,
+    )  # fmt: skip
+    error = judges.error(judges.of(solution.weight))
     if not error < before:
         return Choice(kept, plain, evidence.fit.best_bias(plain), candidate, 0.0, before, before)
     # A kept weight that comes out as zero would be one zero too many.
@@ -143,13 +154,15 @@ def settle(
     return Choice(kept, weight, bias, candidate, damping, before, error)
 
 
-def _best_damping(jury: Evidence, kept: Mask, threads: int) -> float:
-    mask = kept if jury.neurons is None else kept[:, jury.neurons]
-    tried = [factor * damping_for(jury) for factor in _TRIED_DAMPINGS]
-    errors = []
-    for damping in tried:
+def _best_damping(jury: Evidence, proposal: Proposal, threads: int) -> float:
+    """The damping that errs least on the held-out samples."""
+    kept = jury.of(proposal.kept)
+    start = None if proposal.start is None else jury.of(proposal.start)
+    tried = []
+    for damping in (factor * damping_for(jury) for factor in _TRIED_DAMPINGS):
         solution = refit(
-            jury.fit, jury.weight, mask, damping=damping, steps=_LARGE_STEPS, threads=threads
-        )
-        errors.append(jury.error(solution.weight))
-    return tried[int(np.argmin(errors))]
+            jury.fit, jury.weight, kept,
+            damping=damping, steps=_SCREENING_STEPS, start=start, threads=threads,
+        )  # fmt: skip
+        tried.append((jury.error(solution.weight), damping))
+    return min(tried)[1]

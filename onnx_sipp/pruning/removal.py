@@ -7,22 +7,25 @@ neurons, and summed over a layer they make its curve of error against kept weigh
 - `greedy.greedy_costs`: per neuron, remove the weight whose removal costs least, refit, repeat.
   Cubic in the fan-in for every neuron.
 - Gradual: remove the lowest |w|·rms(a) of the whole layer in a few steps, with a refit of all
-  neurons at once after each. A handful of matrix products per step.
+  neurons at once after each. A handful of matrix products per step. What has gone may come back.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.pruning.compensation import refit
-from onnx_sipp.pruning.selection import Mask, apportion, top, top_rows
+from onnx_sipp.pruning.selection import Mask, top
 from onnx_sipp.statistics.gram import Regression
 
-__all__ = ["gradual_costs", "gradual_mask", "greedy_work", "product_work"]
+__all__ = ["Pick", "gradual_costs", "gradual_mask", "greedy_work", "input_scale", "product_work"]
 
 Float = NDArray[np.floating]
 Float32 = NDArray[np.float32]
+Pick = Callable[[Float, int], Mask]
 
 # Kept fractions of the non-zero weights that a curve passes through.
 _CURVE = (0.85, 0.7, 0.56, 0.44, 0.34, 0.26, 0.2, 0.15, 0.11, 0.08, 0.055, 0.035, 0.0)
@@ -44,49 +47,48 @@ def gradual_mask(
     problem: Regression,
     weight: Float,
     keep: int,
+    pick: Pick,
     *,
     damping: float,
-    stages: int,
+    schedule: Sequence[float],
     steps: int,
     threads: int,
-    by_neuron: bool = False,
 ) -> tuple[Mask, Float]:
-    """Choose weights by removing the others in a few stages, equal in logarithm.
+    """Choose weights in stages of pruning and refitting, in which dropped ones may come back.
+
+    A dropped weight returns where what it would become outweighs a kept one: one step of iterative
+    hard thresholding (Blumensath & Davies, arXiv 0805.0510) between the refits.
 
     Args:
         problem: H and B of the layer.
         weight: ``[group, out, fan_in]``; zeros in it stay zero.
         keep: how many weights stay.
+        pick: the mask of the so many largest scores.
         damping: relative to the mean diagonal of H.
-        stages: refits on the way; each ranks the weights anew.
-        steps: conjugate gradient steps of each.
+        schedule: per stage, how far it goes: the share of the logarithm of the fraction to keep.
+        steps: conjugate gradient steps of each stage.
         threads: of the refits.
-        by_neuron: every neuron keeps the same share.
 
     Returns:
-        The mask, and refitted weights to go on from.
+        The mask, and weights to start the refit from.
     """
-    scale = _input_scale(problem)
-    current: Float = weight
+    scale = input_scale(problem).astype(np.float32)
+    wanted: Float = weight
+    start: Float = weight
+    alive = int(np.count_nonzero(weight))
+    fraction = keep / max(1, alive)
     kept = weight != 0
-    alive_at_first = int(kept.sum())
-    fraction = keep / max(1, alive_at_first)
-    for stage in range(1, stages + 1):
-        count = keep if stage == stages else round(alive_at_first * fraction ** (stage / stages))
-        score, alive = np.abs(current) * scale, np.where(kept, np.abs(weight), 0)
-        if by_neuron:
-            places = np.count_nonzero(alive, axis=-1)
-            sizes = np.full(places.size, weight.shape[-1])
-            counts = apportion(sizes, places.ravel(), max(count, keep)).reshape(places.shape)
-            kept = top_rows(score, alive, counts)
-        else:
-            kept = top(score, alive, max(count, keep))
-        if stage < stages:
+    for stage, done in enumerate(schedule):
+        kept = pick(np.abs(wanted) * scale, keep if done == 1 else round(alive * fraction**done))
+        if stage < len(schedule) - 1:
             solution = refit(
-                problem, weight, kept, damping=damping, steps=steps, start=current, threads=threads
-            )
-            current = solution.weight
-    return kept, current
+                problem, weight, kept,
+                damping=damping, steps=steps, start=start, threads=threads, with_wishes=True,
+            )  # fmt: skip
+            assert solution.wishes is not None
+            start = solution.weight
+            wanted = start + solution.wishes
+    return kept, start
 
 
 def gradual_costs(
@@ -105,7 +107,7 @@ def gradual_costs(
         float32, same shape: the rise of the error over a step, shared out by score among the
         weights that went in it; 0 for stored zeros.
     """
-    scale = _input_scale(problem)
+    scale = input_scale(problem)
     kept = weight != 0
     alive_at_first = int(kept.sum())
     costs = np.zeros(weight.shape, np.float32)
@@ -128,8 +130,8 @@ def gradual_costs(
     return costs
 
 
-def _input_scale(problem: Regression) -> Float:
-    """rms(a) per input, ``[group, 1, fan_in]``."""
+def input_scale(problem: Regression) -> Float:
+    """Return rms(a) per input, ``[group, 1, fan_in]``."""
     diagonal = np.einsum("gff->gf", problem.gram)
     scale: Float = np.sqrt(np.maximum(diagonal, 0))[:, None, :]
     return scale

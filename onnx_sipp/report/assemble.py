@@ -42,6 +42,7 @@ def assemble(
     errors: Mapping[str, float],
     fidelity: Sequence[OutputFidelity],
     samples: Samples,
+    certified: int,
     options: Options,
     seconds: float,
 ) -> Report:
@@ -56,6 +57,7 @@ def assemble(
         errors: measured output error by layer name.
         fidelity: per output of the graph.
         samples: the data.
+        certified: how many of the calibration samples the sensitivities were measured on.
         options: of the run.
         seconds: wall time.
     """
@@ -64,7 +66,6 @@ def assemble(
         for weight, stats in zip(weights, statistics, strict=True)
     ]
     needed = samples_needed(outputs, options.delta)
-    given = len(samples.calibration)
     rows: dict[str, LayerReport] = {}
     for index, (weight, decision) in enumerate(zip(weights, outcome.decisions, strict=True)):
         zeros = int(np.count_nonzero(outcome.model.read(weight.name) == 0))
@@ -77,7 +78,7 @@ def assemble(
                 weight.as_seen_by(layer, decision.weight),
                 sampled,
                 patches=statistics[index].patches,
-                samples=given,
+                samples=certified,
                 needed=needed,
                 delta=options.delta,
             )
@@ -104,7 +105,8 @@ def assemble(
         calibration=CalibrationReport(
             source=samples.description,
             synthetic=samples.synthetic,
-            samples=given,
+            samples=len(samples.calibration),
+            samples_certified=certified,
             samples_needed=needed,
             held_out=len(samples.held_out),
             delta=options.delta,
@@ -116,7 +118,7 @@ def assemble(
         budgets=dict(outcome.plans),
         warnings=[
             *samples.warnings,
-            *_warnings(total, zeros, before, options, given, needed),
+            *_warnings(total, zeros, before, options, certified, needed),
             *_refit_warnings(layers),
             *(_role_warnings(weights) if outcome.choices else []),
         ],

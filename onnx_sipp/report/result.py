@@ -102,6 +102,7 @@ class CalibrationReport:
         source: description of the data.
         synthetic: True if the inputs were made up.
         samples: used for the statistics.
+        samples_certified: those of them that the sensitivities, and so the certificate, come from.
         samples_needed: that the theory asks for at this δ.
         held_out: kept back to measure fidelity.
         delta: failure probability of the certificate.
@@ -110,6 +111,7 @@ class CalibrationReport:
     source: str
     synthetic: bool
     samples: int
+    samples_certified: int
     samples_needed: int
     held_out: int
     delta: float

@@ -146,9 +146,9 @@ def _certificate_sentence(report: Report) -> str:
     return (
         "What is guaranteed: ε bounds the relative error of the positive and the negative part of "
         f"each neuron's sum on a fresh input (δ = {data.delta:g}, if at least "
-        f"{data.samples_needed} samples are given; {data.samples} were). An ε of 1 or more "
-        "promises nothing, and carried through a deep network such bounds are vacuous: trust the "
-        "measured errors beside them."
+        f"{data.samples_needed} samples are used; {data.samples_certified} were). An ε of 1 or "
+        "more promises nothing, and carried through a deep network such bounds are vacuous: trust "
+        "the measured errors beside them."
     )
 
 

@@ -133,17 +133,6 @@ class Regression:
     def _narrow(self) -> NDArray[np.float32]:
         return self.gram.astype(np.float32)
 
-    def scaled(self, gain: Float64) -> Regression:
-        """The same problem with each neuron's target multiplied by a gain."""
-        if np.all(gain == 1):
-            return self
-        return replace(
-            self,
-            cross=self.cross * gain[..., None],
-            power=self.power * gain**2,
-            mean_target=self.mean_target * gain,
-        )
-
     def of_neurons(self, rows: NDArray[np.intp]) -> Regression:
         """The same problem for some neurons of every group only."""
         return replace(

@@ -147,3 +147,25 @@ def test_blocks_and_threads_change_nothing(fan_in, monkeypatch):
     np.testing.assert_array_equal(one.weight, two.weight)
     np.testing.assert_array_equal(one.errors, two.errors)
     np.testing.assert_allclose(one.weight, whole.weight, rtol=1e-3, atol=1e-5)
+
+
+def test_wishes_are_what_a_weight_would_become_alone():
+    """One exact step along a dropped weight, the others held still."""
+    problem, weight = layer(3, (2, 4, 9))
+    kept = np.random.default_rng(0).random(weight.shape) < 0.5
+    solution = refit(problem, weight, kept, damping=0.1, steps=40, with_wishes=True)
+    assert np.all(solution.wishes[kept] == 0)
+    shift = 0.1 * np.einsum("gff->g", problem.gram) / 9
+
+    def objective(candidate):
+        pull = shift[:, None] * np.sum((candidate - weight) ** 2, axis=-1)
+        return problem.errors(candidate) + pull
+
+    for group, out, place in zip(*np.nonzero(~kept), strict=True):
+        trials = []
+        for factor in (0.9, 1.0, 1.1):
+            moved = solution.weight.copy()
+            moved[group, out, place] = factor * solution.wishes[group, out, place]
+            trials.append(objective(moved)[group, out])
+        assert trials[1] <= min(trials[0], trials[2])
+    assert refit(problem, weight, kept, damping=0.1).wishes is None

@@ -10,7 +10,7 @@ from problems import mixed_inputs, regression
 
 from onnx_sipp.pruning import candidates
 from onnx_sipp.pruning import evidence as evidence_module
-from onnx_sipp.pruning.candidates import CANDIDATES, removal_costs
+from onnx_sipp.pruning.candidates import CANDIDATES, Proposal, removal_costs
 from onnx_sipp.pruning.evidence import Evidence, damping_for
 from onnx_sipp.pruning.mixing import choose, probe, settle
 from onnx_sipp.pruning.selection import apportion
@@ -62,7 +62,8 @@ def test_counts_are_exact(name, greedy, seed, share, zeros, by_neuron, gains):
     keep = round(share * layer.weight.size)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(candidates, "GREEDY_LIMIT", candidates.GREEDY_LIMIT if greedy else 0)
-        kept = CANDIDATES[name](layer, keep, seed, 1)
+        proposal = CANDIDATES[name](layer, keep, seed, 1)
+    kept = proposal.kept
     assert kept.shape == layer.weight.shape
     assert kept.sum() == min(keep, np.count_nonzero(layer.weight))
     assert np.all(layer.weight[kept] != 0), "a stored zero was kept"
@@ -70,7 +71,7 @@ def test_counts_are_exact(name, greedy, seed, share, zeros, by_neuron, gains):
         alive = np.count_nonzero(layer.weight, axis=-1).ravel()
         expected = apportion(np.full(8, 8), alive, keep)
         np.testing.assert_array_equal(kept.sum(axis=-1).ravel(), expected)
-    choice = settle(layer, kept, name, threads=1)
+    choice = settle(layer, proposal, name, threads=1)
     np.testing.assert_array_equal(choice.weight != 0, kept)
     assert np.isfinite(choice.error)
 
@@ -81,7 +82,7 @@ def test_counts_of_wide_layers_are_exact(gain, monkeypatch):
     layer = evidence(1, (1, 5, WIDE), zeros=0.3)
     layer = replace(layer, gain=np.full((1, 5), gain))
     for keep in (1, 77, 500):
-        assert CANDIDATES["removal-cost"](layer, keep, 0, 1).sum() == keep
+        assert CANDIDATES["removal-cost"](layer, keep, 0, 1).kept.sum() == keep
 
 
 def test_neurons_without_gain_come_last():
@@ -91,9 +92,9 @@ def test_neurons_without_gain_come_last():
     layer = replace(layer, gain=gain)
     live = 6 * 8
     for name in ("removal-cost", "magnitude", "activation", "surgeon"):
-        kept = CANDIDATES[name](layer, live - 5, 0, 1)
+        kept = CANDIDATES[name](layer, live - 5, 0, 1).kept
         assert not kept[:, 3].any()
-        assert CANDIDATES[name](layer, live + 5, 0, 1)[:, :3].all()
+        assert CANDIDATES[name](layer, live + 5, 0, 1).kept[:, :3].all()
     choice = settled(layer, 20, "magnitude")
     other = replace(layer, weight=layer.weight.copy())
     other.weight[:, 3] *= 50
@@ -107,7 +108,7 @@ def fixed(places):
     def candidate(layer, keep, seed, threads):
         kept = np.zeros(layer.weight.shape, bool)
         kept[..., places] = True
-        return kept
+        return Proposal(kept)
 
     return candidate
 
@@ -149,7 +150,7 @@ def test_a_refit_that_does_not_help_is_not_used():
     dense = evidence(4).weight
     layer = evidence(4, targets=(elsewhere, dense))
     kept = np.abs(layer.weight) > 0.2
-    choice = settle(layer, kept, "magnitude", threads=1)
+    choice = settle(layer, Proposal(kept), "magnitude", threads=1)
     np.testing.assert_array_equal(choice.weight, np.where(kept, layer.weight, 0))
     np.testing.assert_array_equal(choice.bias, layer.fit.best_bias(choice.weight))
     assert choice.damping == 0
@@ -159,13 +160,13 @@ def test_a_refit_that_does_not_help_is_not_used():
 def test_a_refit_that_helps_is_used():
     layer = evidence(5, correlation=2)
     kept = np.abs(layer.weight) > 0.8
-    choice = settle(layer, kept, "magnitude", threads=1)
+    choice = settle(layer, Proposal(kept), "magnitude", threads=1)
     assert choice.error < 0.5 * choice.error_before
     assert choice.error == layer.error(choice.weight)
     assert choice.error_before == layer.error(np.where(kept, layer.weight, 0))
     assert choice.damping in {factor * damping_for(layer) for factor in (0.3, 1, 3)}
     np.testing.assert_array_equal(choice.bias, layer.fit.best_bias(choice.weight))
-    plain = settle(layer, kept, "magnitude", threads=1, refits=False)
+    plain = settle(layer, Proposal(kept), "magnitude", threads=1, refits=False)
     np.testing.assert_array_equal(plain.weight, np.where(kept, layer.weight, 0))
     assert not plain.bias.any()
     tried = probe(layer, 20, threads=1)
@@ -215,7 +216,9 @@ def test_some_neurons_stand_for_all(monkeypatch):
     assert some.check.power.shape == (2, 4)
     for greedy in (True, False):
         monkeypatch.setattr(candidates, "GREEDY_LIMIT", 1e12 if greedy else 0)
-        costs = removal_costs(layer, 1)
+        own = removal_costs(layer, 1)
+        assert own.shape == (layer if greedy else some).weight.shape
+        costs = layer.at_output(own)
         assert costs.shape == layer.weight.shape
         assert np.all(costs >= 0)
         choice = choose(layer, 50, 0, names=list(CANDIDATES), threads=1)
@@ -223,15 +226,27 @@ def test_some_neurons_stand_for_all(monkeypatch):
 
 
 @pytest.mark.parametrize("greedy", [True, False])
-def test_removal_costs_are_of_the_output(greedy, monkeypatch):
+def test_removal_costs_count_as_they_show_at_the_output(greedy, monkeypatch):
     monkeypatch.setattr(candidates, "GREEDY_LIMIT", 1e12 if greedy else 0)
     layer = evidence(10, zeros=0.3)
     costs = removal_costs(layer, 1)
     assert np.all(costs[layer.weight == 0] == 0)
     gain = np.arange(8.0).reshape(2, 4)
+    loud = replace(layer, gain=gain)
     np.testing.assert_allclose(
-        removal_costs(replace(layer, gain=gain), 1), costs * gain[..., None] ** 2, rtol=1e-5
+        loud.at_output(removal_costs(loud, 1)), costs * gain[..., None] ** 2, rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_gradual_choice_comes_near_the_exact_greedy_one(large, monkeypatch):
+    layer = evidence(12, (1, 12, 40), 4000, correlation=0.7)
+    exact = settled(layer, 100, "removal-cost")
+    magnitude = settled(layer, 100, "activation")
+    monkeypatch.setattr(candidates, "GREEDY_LIMIT", 0)
+    monkeypatch.setattr(candidates, "LARGE_PRODUCT", 0 if large else 1e12)
+    gradual = settled(layer, 100, "removal-cost")
+    assert gradual.error < exact.error + 0.6 * (magnitude.error - exact.error)
 
 
 def test_threads_change_nothing():

@@ -123,18 +123,6 @@ def test_inputs_that_do_not_vary_are_left_to_the_bias(rng, value, count):
     assert np.all(np.einsum("gff->gf", problem.gram)[:, [0, 2, 4]] > 0)
 
 
-def test_scaled_targets(rng):
-    columns, targets = some_data(rng)
-    gain = rng.standard_normal((2, 3))
-    weight = rng.standard_normal(SHAPE)
-    problem = of(columns, targets, centred=True)
-    direct = of(columns, targets * gain[..., None].astype(np.float32), centred=True)
-    scaled = problem.scaled(gain)
-    np.testing.assert_allclose(scaled.errors(weight), direct.errors(weight), rtol=1e-4)
-    np.testing.assert_allclose(scaled.best_bias(weight), direct.best_bias(weight), atol=1e-4)
-    assert problem.scaled(np.ones((2, 3))) is problem
-
-
 def test_some_neurons(rng):
     problem = of(*some_data(rng), centred=True)
     weight, rows = rng.standard_normal(SHAPE), np.array([0, 2])
