@@ -17,28 +17,20 @@ from onnx_sipp.pruning.removal import (
     gradual_mask,
     greedy_work,
     input_scale,
-    product_work,
 )
 from onnx_sipp.pruning.sampling import sample_halves
 from onnx_sipp.pruning.selection import Mask, apportion
 
-__all__ = ["CANDIDATES", "Proposal", "is_large", "removal_costs"]
+__all__ = ["CANDIDATES", "Proposal", "removal_costs"]
 
 Float = NDArray[np.floating]
 
 # Multiplications that the exact greedy order of one layer may take.
 GREEDY_LIMIT = 1.5e10
-# Multiplications of a product with H from which on every product is thought over.
-LARGE_PRODUCT = 2e9
 # Stages of the gradual order and conjugate gradient steps in each, by what a product costs. Without
 # the ramp the first stage drops more than it should, which the second mends for the most part.
 _SCHEDULE, _STEPS = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1, 1), 8
-_LARGE_SCHEDULE, _LARGE_STEPS = (1, 1), 3
-
-
-def is_large(evidence: Evidence) -> bool:
-    """Whether a product of the weights with H is so costly that steps must be few."""
-    return product_work(evidence.weight.shape) > LARGE_PRODUCT
+_LARGE_SCHEDULE, _LARGE_STEPS = (1, 1), 2
 
 
 def removal_costs(evidence: Evidence, threads: int) -> NDArray[np.float32]:
@@ -82,7 +74,7 @@ def _ordered(evidence: Evidence, keep: int, seed: int, threads: int) -> Proposal
     if greedy_work(evidence.weight.shape) <= GREEDY_LIMIT:
         costs = evidence.at_output(_greedy(evidence, threads))
         return Proposal(evidence.pick(costs, keep))
-    large = is_large(evidence)
+    large = evidence.is_large
     gain = np.abs(evidence.gain)[..., None].astype(np.float32)
     kept, start = gradual_mask(
         evidence.fit,

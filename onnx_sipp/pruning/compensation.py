@@ -22,7 +22,7 @@ __all__ = ["Solution", "refit"]
 Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
 
-_BLOCK_ELEMENTS = 1 << 17
+_BLOCK_ELEMENTS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def refit(
     dtype = np.float32 if fan_in >= WIDE else np.float64
     result, errors = np.zeros(weight.shape, dtype), problem.power.copy()
     wishes = np.zeros(weight.shape, dtype) if with_wishes else None
-    size = max(1, min(outs, _BLOCK_ELEMENTS // fan_in))
+    # At least two blocks, for two threads; the same ones however many threads there are.
+    size = max(1, min(-(-outs // 2), _BLOCK_ELEMENTS // fan_in))
     jobs = []
     for group in range(groups):
         diagonal = problem.gram[group].diagonal()

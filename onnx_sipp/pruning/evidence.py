@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx_sipp.pruning.selection import Mask, apportion, top, top_rows
 from onnx_sipp.statistics.gram import Regression
 
-__all__ = ["Evidence", "damping_for"]
+__all__ = ["Evidence", "damping_for", "product_work"]
 
 Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
@@ -19,6 +19,8 @@ Float64 = NDArray[np.float64]
 # Neurons that stand for all when a large layer is only to be judged.
 _NEURONS = 128
 _DAMPING = 0.03
+# Multiplications of a product with H from which on every product is thought over.
+LARGE_PRODUCT = 2e9
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Evidence:
         gain: ``[group, out]``, factor from W a to what the next nodes see.
         samples: calibration samples.
         neurons: which neurons these are of, None for all.
+        whole: shape of the weight of the whole layer, where these are some of its neurons.
         by_neuron: every neuron keeps the same share of its weights, and its error counts relative
             to the power of its own output; measured at the model's outputs, see `compensate`.
     """
@@ -44,7 +47,13 @@ class Evidence:
     gain: Float64
     samples: int
     neurons: NDArray[np.intp] | None = None
+    whole: tuple[int, ...] = ()
     by_neuron: bool = False
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a product of the layer's weights with H is so costly that steps must be few."""
+        return product_work(self.whole or self.weight.shape) > LARGE_PRODUCT
 
     @property
     def rate(self) -> Float64:
@@ -98,6 +107,7 @@ class Evidence:
             check=None if self.check is None else self.check.of_neurons(rows),
             gain=self.gain[:, rows],
             neurons=rows,
+            whole=self.weight.shape,
         )
 
     def of(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -111,6 +121,12 @@ class Evidence:
         power = float(np.sum(self.rate * judge.spread()))
         total = float(np.sum(self.rate * errors))
         return total / (power if power > 0 else 1.0)
+
+
+def product_work(shape: tuple[int, ...]) -> float:
+    """Multiplications of one product of the weights ``[group, out, fan_in]`` with H."""
+    groups, outs, fan_in = shape
+    return float(groups * outs * fan_in**2)
 
 
 def damping_for(evidence: Evidence) -> float:

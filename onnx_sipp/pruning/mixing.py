@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_sipp.pruning.candidates import CANDIDATES, Proposal, is_large
+from onnx_sipp.pruning.candidates import CANDIDATES, Proposal
 from onnx_sipp.pruning.compensation import refit
 from onnx_sipp.pruning.evidence import Evidence, damping_for
 from onnx_sipp.pruning.selection import Mask
@@ -28,7 +28,7 @@ _TRIED_DAMPINGS = (0.3, 1.0, 3.0)
 _SCREENING_STEPS = 8
 _STEPS = 20
 # Where products are costly, fewer: to stop early regularises as damping does.
-_LARGE_STEPS = 6
+_LARGE_STEPS = 4
 # Asks for an inverse of H, which costs as much as the refit of a large layer.
 _NOT_IN_LARGE_LAYERS = "surgeon"
 
@@ -78,7 +78,7 @@ def choose(
     if len(names) == 1:
         proposal = CANDIDATES[names[0]](evidence, keep, seed, threads)
         return settle(evidence, proposal, names[0], threads=threads, refits=refits)
-    if is_large(evidence):
+    if evidence.is_large:
         names = [name for name in names if name != _NOT_IN_LARGE_LAYERS]
     # A wide layer is tried out on some of its neurons; the winner then chooses for all.
     jury = evidence.some_neurons()
@@ -96,6 +96,10 @@ def choose(
     return settle(evidence, proposal, name, threads=threads, refits=refits)
 
 
+def _screening_steps(jury: Evidence) -> int:
+    return _LARGE_STEPS if jury.is_large else _SCREENING_STEPS
+
+
 def _screen(jury: Evidence, proposal: Proposal, *, threads: int, refits: bool) -> float:
     """Held-out error of a mask after a short refit, judged by some of the neurons."""
     if not refits:
@@ -105,7 +109,7 @@ def _screen(jury: Evidence, proposal: Proposal, *, threads: int, refits: bool) -
         jury.weight,
         proposal.kept,
         damping=damping_for(jury),
-        steps=_SCREENING_STEPS,
+        steps=_screening_steps(jury),
         start=proposal.start,
         threads=threads,
     )
@@ -134,7 +138,7 @@ def settle(
     kept = proposal.kept
     plain = np.where(kept, evidence.weight, 0)
     # What the neurons of a jury say of a large layer has to do.
-    judges = evidence.some_neurons() if is_large(evidence) else evidence
+    judges = evidence.some_neurons() if evidence.is_large else evidence
     before = judges.error(judges.of(plain))
     if not refits:
         bias = np.zeros(kept.shape[:2])
@@ -142,7 +146,7 @@ def settle(
     damping = _best_damping(evidence.some_neurons(), proposal, threads)
     solution = refit(
         evidence.fit, evidence.weight, kept,
-        damping=damping, steps=_LARGE_STEPS if is_large(evidence) else _STEPS,
+        damping=damping, steps=_LARGE_STEPS if evidence.is_large else _STEPS,
         start=proposal.start, threads=threads,
     )  # fmt: skip
     error = judges.error(judges.of(solution.weight))
@@ -162,7 +166,7 @@ def _best_damping(jury: Evidence, proposal: Proposal, threads: int) -> float:
     for damping in (factor * damping_for(jury) for factor in _TRIED_DAMPINGS):
         solution = refit(
             jury.fit, jury.weight, kept,
-            damping=damping, steps=_SCREENING_STEPS, start=start, threads=threads,
+            damping=damping, steps=_screening_steps(jury), start=start, threads=threads,
         )  # fmt: skip
         tried.append((jury.error(solution.weight), damping))
     return min(tried)[1]

@@ -21,7 +21,7 @@ from onnx_sipp.pruning.compensation import refit
 from onnx_sipp.pruning.selection import Mask, top
 from onnx_sipp.statistics.gram import Regression
 
-__all__ = ["Pick", "gradual_costs", "gradual_mask", "greedy_work", "input_scale", "product_work"]
+__all__ = ["Pick", "gradual_costs", "gradual_mask", "greedy_work", "input_scale"]
 
 Float = NDArray[np.floating]
 Float32 = NDArray[np.float32]
@@ -35,12 +35,6 @@ def greedy_work(shape: tuple[int, ...]) -> float:
     """Multiplications that the greedy order takes for ``[group, out, fan_in]``."""
     groups, outs, fan_in = shape
     return groups * outs * fan_in**3 / 3
-
-
-def product_work(shape: tuple[int, ...]) -> float:
-    """Multiplications of one product of the weights with H."""
-    groups, outs, fan_in = shape
-    return float(groups * outs * fan_in**2)
 
 
 def gradual_mask(

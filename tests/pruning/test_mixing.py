@@ -244,7 +244,7 @@ def test_a_gradual_choice_comes_near_the_exact_greedy_one(large, monkeypatch):
     exact = settled(layer, 100, "removal-cost")
     magnitude = settled(layer, 100, "activation")
     monkeypatch.setattr(candidates, "GREEDY_LIMIT", 0)
-    monkeypatch.setattr(candidates, "LARGE_PRODUCT", 0 if large else 1e12)
+    monkeypatch.setattr(evidence_module, "LARGE_PRODUCT", 0 if large else 1e12)
     gradual = settled(layer, 100, "removal-cost")
     assert gradual.error < exact.error + 0.6 * (magnitude.error - exact.error)
 
