@@ -15,6 +15,7 @@ from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.samples import open_samples
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.layers import find_layers
+from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.options import available_threads
 from onnx_sipp.progress import Silent
@@ -89,7 +90,8 @@ def sensitivities(
     if reduction not in ("mean", "max"):
         raise UsageError(f"reduction must be 'mean' or 'max', not {reduction!r}")
     loaded = Model.load(model)
-    layers = find_layers(loaded).layers
+    lowered = lower(loaded)
+    layers = find_layers(lowered).layers
     if not layers:
         raise SippError("the model has no weight that can be pruned; see `onnx-sipp inspect`")
     samples = open_samples(
@@ -104,10 +106,10 @@ def sensitivities(
     )
     count = threads or available_threads()
     runner = Runner(
-        loaded, [layer.activation for layer in layers], threads=count, providers=providers
+        lowered, [layer.activation for layer in layers], threads=count, providers=providers
     )
     how = Observation(runner, samples.calibration, batch_size, count, Silent())
-    weights = group_weights(loaded, layers)
+    weights = group_weights(lowered, layers)
     gathered = {
         layer.name: new_sensitivity(weight, layer, reduction, count)
         for weight in weights
@@ -117,8 +119,9 @@ def sensitivities(
     observe(how, layers, {name: [*gathered[name].parts, patches[name]] for name in gathered})
     values = {}
     for weight in weights:
-        stored = weight.view.to_stored(sensitivity_of(weight, gathered))
-        values.update({layer.name: stored for layer in weight.layers})
+        found = sensitivity_of(weight, gathered)
+        for layer in weight.layers:
+            values[layer.name] = layer.view.to_stored(weight.as_seen_by(layer, found))
     return Sensitivities(
         {layer.name: values[layer.name] for layer in layers},
         reduction=reduction,
@@ -153,8 +156,8 @@ def allocate(
     Raises:
         UsageError: the goal is missing or impossible, or the sensitivities do not fit the model.
     """
-    loaded = Model.load(model)
-    weights = group_weights(loaded, find_layers(loaded).layers)
+    lowered = lower(Model.load(model))
+    weights = group_weights(lowered, find_layers(lowered).layers)
     if measured.reduction != "max" or any(not _fits(weight, measured) for weight in weights):
         raise UsageError("the budget needs the `max` sensitivities of this very model")
     if not 0 < delta < 1:

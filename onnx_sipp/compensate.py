@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.options import Options
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruning.candidates import CANDIDATES, Proposal, removal_costs
@@ -36,7 +36,7 @@ class Outcome:
     """A pruned model.
 
     Attributes:
-        model: with the new weights and biases.
+        model: the lowered one, with the new weights and biases.
         decisions: per weight, the mask and the new values.
         choices: per weight, how the refit went; empty if there was none.
         plan: which budget won, "" if there was one only.
@@ -45,7 +45,7 @@ class Outcome:
         biases: by layer name, the stored constant that took up a change of the bias.
     """
 
-    model: Model
+    model: Lowered
     decisions: list[Decision]
     choices: list[Choice]
     plan: str = ""
@@ -66,7 +66,7 @@ class Outcome:
 
 
 def mask_only(
-    dense: Model,
+    dense: Lowered,
     weights: Sequence[Weight],
     statistics: Sequence[LayerStatistics],
     goal: Goal,

@@ -10,6 +10,7 @@ from typing import Any
 from onnx import ModelProto
 
 from onnx_sipp.graph.layers import Findings, find_layers
+from onnx_sipp.graph.lowering import Lowered, lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.report.result import SkippedReport
 
@@ -83,17 +84,17 @@ def inspect(
         UsageError: there is no such file, or a glob matches nothing.
         SippError: the model cannot be read.
     """
-    loaded = Model.load(model)
-    findings = find_layers(loaded, exclude_nodes, exclude_op_types)
+    lowered = lower(Model.load(model))
+    findings = find_layers(lowered, exclude_nodes, exclude_op_types)
     return Inspection(
-        layers=_layers(loaded, findings),
+        layers=_layers(lowered, findings),
         skipped=[SkippedReport(**asdict(skip)) for skip in findings.skipped],
         prunable=findings.prunable,
         parameters=findings.parameters,
     )
 
 
-def _layers(model: Model, findings: Findings) -> list[PrunableLayer]:
+def _layers(model: Lowered, findings: Findings) -> list[PrunableLayer]:
     rows = []
     for layer in findings.layers:
         groups, neurons, fan_in = layer.view.matrix
@@ -101,7 +102,7 @@ def _layers(model: Model, findings: Findings) -> list[PrunableLayer]:
             PrunableLayer(
                 name=layer.name,
                 op_type=layer.op_type,
-                weight=layer.weight,
+                weight=model.weight_name(layer.weight),
                 route=model.route(layer.weight),
                 shape=list(layer.view.stored),
                 groups=groups,

@@ -20,6 +20,7 @@ from onnx_sipp.calibration.store import TensorStore
 from onnx_sipp.compensate import Outcome, mask_and_refit, mask_only
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.layers import Findings, find_layers
+from onnx_sipp.graph.lowering import Lowered, lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.verdict import ensure_same_verdict
 from onnx_sipp.options import DEFAULT_METHOD, Options
@@ -45,7 +46,8 @@ class PruneResult:
 
     Attributes:
         report: layers, certificate, fidelity, warnings.
-        masks: per layer name, bool array in the shape of the stored weight: True where it is kept.
+        masks: per layer name, bool array in the shape of the weight that the layer multiplies (of
+            the stored tensor, if no route re-arranges it): True where it is kept.
     """
 
     report: Report
@@ -95,32 +97,34 @@ def prune(
     started = time.perf_counter()
     chosen, listener = Options.checked(options), progress or Silent()
     dense = Model.load(model)
-    findings = _find(dense, chosen)
+    lowered = lower(dense)
+    findings = _find(lowered, chosen)
     samples = _open(dense, calibration, chosen)
-    weights = group_weights(dense, findings.layers)
+    weights = group_weights(lowered, findings.layers)
     mask = _mask_input(dense, chosen)
-    runner = _tapped(dense, findings, mask, chosen)
+    runner = _tapped(lowered, findings, mask, chosen)
 
     listener.stage("calibrating")
     certified = _certified_on(samples, chosen)
     observation = _observation(runner, certified, mask, chosen, listener)
     statistics = measure_statistics(weights, chosen.method, observation)
-    outcome = _prune(dense, weights, statistics, samples, mask, chosen, listener)
+    outcome = _prune(lowered, weights, statistics, samples, mask, chosen, listener)
 
     listener.stage("measuring layers")
     observation = _observation(runner, samples.held_out, mask, chosen, listener)
     errors = measure_errors(weights, outcome.changed, outcome.shifts, observation)
     listener.stage("comparing outputs")
-    fidelity = _verify(dense, outcome.model, samples.held_out, chosen, listener)
+    pruned = outcome.model.result()
+    fidelity = _verify(dense, pruned, samples.held_out, chosen, listener)
 
     report = assemble(
-        dense, findings, weights, statistics, outcome, errors, fidelity, samples, len(certified),
+        lowered, findings, weights, statistics, outcome, errors, fidelity, samples, len(certified),
         chosen, time.perf_counter() - started,
     )  # fmt: skip
-    return PruneResult(report, _masks(weights, outcome.decisions), outcome.model)
+    return PruneResult(report, _masks(weights, outcome.decisions), pruned)
 
 
-def _find(model: Model, options: Options) -> Findings:
+def _find(model: Lowered, options: Options) -> Findings:
     findings = find_layers(model, options.exclude_nodes, options.exclude_op_types)
     if not findings.layers:
         reasons = "".join(f"\n  {s.name} ({s.op_type}): {s.reason}" for s in findings.skipped[:10])
@@ -142,7 +146,7 @@ def _open(model: Model, calibration: Any, options: Options) -> Samples:
     )
 
 
-def _tapped(model: Model, findings: Findings, mask: str | None, options: Options) -> Runner:
+def _tapped(model: Lowered, findings: Findings, mask: str | None, options: Options) -> Runner:
     taps = [layer.activation for layer in findings.layers]
     if mask is not None:
         taps.append(mask)
@@ -191,7 +195,7 @@ def _goal(weights: Sequence[Weight], options: Options) -> Goal:
 
 
 def _prune(
-    dense: Model,
+    dense: Lowered,
     weights: Sequence[Weight],
     statistics: Sequence[LayerStatistics],
     samples: Samples,
@@ -231,7 +235,7 @@ def _masks(
     weights: Sequence[Weight], decisions: Sequence[Decision]
 ) -> dict[str, NDArray[np.bool_]]:
     return {
-        layer.name: weight.view.to_stored(decision.kept)
+        layer.name: layer.view.to_stored(weight.as_seen_by(layer, decision.kept))
         for weight, decision in zip(weights, decisions, strict=True)
         for layer in weight.layers
     }

@@ -21,7 +21,7 @@ from onnx_sipp.calibration.segments import SegmentedRun, Tensor
 from onnx_sipp.calibration.specs import Feed, InputSpec
 from onnx_sipp.calibration.store import TensorStore
 from onnx_sipp.graph.flow import Flow
-from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.tail import Tail, find_tail
 from onnx_sipp.layer_sums import Gatherer, Place, Sums, stages_of
 from onnx_sipp.progress import Progress
@@ -39,7 +39,7 @@ class Refitter:
     """Passes over the layers of a model in graph order.
 
     Args:
-        dense: the model; is not changed.
+        dense: the lowered model; is not changed.
         weights: all prunable weights.
         sensitivities: SiPP's ``max`` sensitivities, per weight.
         samples: calibration and held-out samples.
@@ -52,7 +52,7 @@ class Refitter:
 
     def __init__(
         self,
-        dense: Model,
+        dense: Lowered,
         weights: Sequence[Weight],
         sensitivities: Sequence[NDArray[np.floating]],
         samples: Samples,
@@ -115,7 +115,7 @@ class Refitter:
         for stage in self._stages:
             tensors = run.advance()
             for place, found in self._gatherer.observe(stage, tensors, tensors):
-                if place.layer.view == place.weight.view:  # the others have other inputs
+                if place.weight.seen_alike(place.layer):  # the others have other inputs
                     sums.setdefault(place.index, []).append(found)
             progress.advance(1, len(self._stages))
         run.close()
@@ -159,7 +159,7 @@ class Refitter:
         self._write(changed, self._weights[index], choice)
         return self.output_error(changed)
 
-    def output_error(self, model: Model, batches: int = 16) -> float:
+    def output_error(self, model: Lowered, batches: int = 16) -> float:
         """Relative squared error of a changed model's floating-point outputs, their mean.
 
         Args:
@@ -187,7 +187,7 @@ class Refitter:
 
     def apply(
         self, evidence: Sequence[Evidence], decide: Decide, progress: Progress
-    ) -> tuple[Model, list[Choice]]:
+    ) -> tuple[Lowered, list[Choice]]:
         """Decide on every weight by given evidence, none knowing of the others.
 
         Args:
@@ -205,7 +205,7 @@ class Refitter:
 
     def refit(
         self, before: Sequence[Evidence], decide: Decide, progress: Progress
-    ) -> tuple[Model, list[Choice], list[Evidence]]:
+    ) -> tuple[Lowered, list[Choice], list[Evidence]]:
         """One pass in graph order.
 
         A weight that several layers share is decided when the first of them comes, on the evidence
@@ -242,7 +242,7 @@ class Refitter:
         pruned_run.close()
         return pruned, [choices[index] for index in range(len(self._weights))], after
 
-    def _run(self, model: Model, wanted: Sequence[set[str]]) -> SegmentedRun:
+    def _run(self, model: Lowered, wanted: Sequence[set[str]]) -> SegmentedRun:
         return SegmentedRun(
             model, self._flow, wanted, (feed for _, feed in self._batches()), self._store,
             threads=self._threads, providers=self._providers,
@@ -283,7 +283,7 @@ class Refitter:
             samples=len(self._samples.calibration),
         )
 
-    def _write(self, pruned: Model, weight: Weight, choice: Choice) -> None:
+    def _write(self, pruned: Lowered, weight: Weight, choice: Choice) -> None:
         old = self._dense.read(weight.name)
         pruned.replace(weight.name, stored_values(weight, old, choice.weight, choice.kept))
         tail = self._tails[weight.layers[0].name]

@@ -6,9 +6,9 @@ of all of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from onnx_sipp.calibration.observe import Accumulator, Observation, observe
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import Layer
+from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.sharing import positions
 from onnx_sipp.graph.views import MatrixView
 from onnx_sipp.pruning.importance import IMPORTANCES, LayerStatistics
 from onnx_sipp.pruning.methods import METHODS
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 Float = NDArray[np.floating]
+Value = TypeVar("Value", bound=np.generic)
 
 # Weights from which on a layer is parted among threads.
 _SPLIT_SIZE = 1 << 18
@@ -47,43 +50,71 @@ class Weight:
     """A stored constant and the layers that multiply it.
 
     Attributes:
-        name: of the constant.
+        name: of the constant that the first layer multiplies.
         matrix: float32 ``[group, out, fan_in]``, as its first layer sees it.
         layers: in graph order.
+        places: by layer name, where each element of that layer's matrix stands in the flattened
+            ``matrix``; layers that see the same matrix are left out.
     """
 
     name: str
     matrix: NDArray[np.float32]
     layers: tuple[Layer, ...] = field(repr=False)
+    places: Mapping[str, NDArray[np.int64]] = field(default_factory=dict, repr=False)
 
     @property
     def view(self) -> MatrixView:
         """How the first layer sees the constant."""
         return self.layers[0].view
 
-    def as_seen_by(self, layer: Layer, values: Float) -> Float:
+    def seen_alike(self, layer: Layer) -> bool:
+        """Whether a layer's matrix is `matrix`, not the same elements in another arrangement."""
+        return layer.name not in self.places
+
+    def as_seen_by(self, layer: Layer, values: NDArray[Value]) -> NDArray[Value]:
         """Turn values in the shape of `matrix` into that of another layer's matrix."""
-        if layer.view == self.view:
+        if self.seen_alike(layer):
             return values
-        return layer.view.to_matrix(self.view.to_stored(values))
+        return values.ravel()[self.places[layer.name]]
 
     def from_layer(self, layer: Layer, values: Float) -> Float:
         """Undo `as_seen_by`."""
-        if layer.view == self.view:
+        if self.seen_alike(layer):
             return values
-        return self.view.to_matrix(layer.view.to_stored(values))
+        result = np.empty(self.matrix.size, values.dtype)
+        result[self.places[layer.name].ravel()] = values.ravel()
+        return result.reshape(self.matrix.shape)
 
 
-def group_weights(model: Model, layers: Sequence[Layer]) -> list[Weight]:
-    """Gather layers by the constant that they multiply, in graph order.
+def group_weights(model: Lowered, layers: Sequence[Layer]) -> list[Weight]:
+    """Gather layers by the stored elements that they multiply, in graph order.
+
+    Args:
+        model: that the layers belong to.
+        layers: two of them multiply the same elements, or have none in common.
 
     Raises:
         SippError: a weight is not finite, in float32.
     """
-    by_name: dict[str, list[Layer]] = {}
+    groups: dict[int, list[Layer]] = {}
     for layer in layers:
-        by_name.setdefault(layer.weight, []).append(layer)
-    return [Weight(name, _matrix(model, users[0]), tuple(users)) for name, users in by_name.items()]
+        groups.setdefault(int(model.elements(layer.weight).min()), []).append(layer)
+    return [
+        Weight(users[0].weight, _matrix(model, users[0]), tuple(users), _places(model, users))
+        for users in groups.values()
+    ]
+
+
+def _places(model: Lowered, users: Sequence[Layer]) -> dict[str, NDArray[np.int64]]:
+    """See `Weight.places`."""
+    if len(users) == 1:
+        return {}
+    seen = [layer.view.to_matrix(model.elements(layer.weight)) for layer in users]
+    return {
+        layer.name: positions(ids, among=seen[0])
+        for layer, ids in zip(users, seen, strict=True)
+        if not np.array_equal(ids, seen[0])
+    }
 
 
 def _matrix(model: Model, layer: Layer) -> NDArray[np.float32]:
@@ -175,7 +206,7 @@ def _moment_of(weight: Weight, accumulators: dict[str, SecondMoment]) -> NDArray
     total = np.zeros((1, 1, 1))
     for layer in weight.layers:
         moment = accumulators[layer.name].result()[:, None, :]
-        if any(other.view != weight.view for other in weight.layers):
+        if weight.places:
             full = np.broadcast_to(moment, layer.view.matrix)
             moment = weight.from_layer(layer, full).astype(np.float64)
         total = total + moment
@@ -217,7 +248,7 @@ def measure_errors(
         layer.name: OutputError(
             weight.as_seen_by(layer, weight.matrix),
             weight.as_seen_by(layer, new),
-            shift if layer.view == weight.view else None,
+            shift if weight.seen_alike(layer) else None,
         )
         for weight, new, shift in zip(weights, changed, shifts, strict=True)
         for layer in weight.layers

@@ -7,6 +7,7 @@ from small_models import make_model, mlp, weights
 from onnx_sipp import SippError, UsageError, allocate, sensitivities
 from onnx_sipp.analysis import Sensitivities
 from onnx_sipp.graph.layers import find_layers
+from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.pruning.budget import Halves, objective
 from onnx_sipp.pruning.certificate import half_counts, log_factor
@@ -243,6 +244,6 @@ def test_the_allocation_is_no_worse_than_the_authors(reference, resnet20, kept):
 def capacities(path, layer_name, sensitivity):
     """Weights of each neuron half with a positive sensitivity, ``[2, out]``."""
     model = Model.load(path)
-    (layer,) = (layer for layer in find_layers(model).layers if layer.name == layer_name)
+    (layer,) = (layer for layer in find_layers(lower(model)).layers if layer.name == layer_name)
     weight, values = (layer.view.to_matrix(v) for v in (model.read(layer.weight), sensitivity))
     return half_counts(values > 0, weight).reshape(2, -1)

@@ -10,6 +10,7 @@ from small_models import constant, make_model, mlp, save_external, weights, with
 import onnx_sipp
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import find_layers
+from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.tail import find_tail
 from onnx_sipp.options import DEFAULT_METHOD
@@ -95,7 +96,7 @@ def differences(before, after, names):
 )
 def test_in_memory(name, sparsity, method):
     proto = MODELS[name]()
-    model = Model.load(proto)
+    model = lower(Model.load(proto))
     layers = find_layers(model).layers
     before = proto.SerializeToString(deterministic=True)
     result = onnx_sipp.prune(proto, num_samples=4, sparsity=sparsity, method=method)
@@ -117,7 +118,7 @@ def test_files(tmp_path, name, external):
     else:
         onnx.save(MODELS[name](), path)
     data = {file: file.read_bytes() for file in tmp_path.iterdir()}
-    model = Model.load(path)
+    model = lower(Model.load(path))
     names = may_change(model, find_layers(model).layers, DEFAULT_METHOD)
     onnx_sipp.prune(path, num_samples=4, sparsity=0.5).save(tmp_path / "out.onnx")
     assert {file: file.read_bytes() for file in data} == data
@@ -130,7 +131,7 @@ def test_files(tmp_path, name, external):
 @pytest.mark.parametrize("method", ["magnitude", DEFAULT_METHOD])
 def test_trained_models(models, tmp_path, name, method):
     path, data = models / f"{name}.onnx", models / "digits-calib.npz"
-    model = Model.load(path)
+    model = lower(Model.load(path))
     names = may_change(model, find_layers(model).layers, method)
     result = onnx_sipp.prune(path, data, num_samples=16, sparsity=0.5, method=method)
     result.save(tmp_path / "out.onnx")

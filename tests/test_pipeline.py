@@ -9,6 +9,7 @@ from small_models import make_model, mlp, save_external, weights
 
 from onnx_sipp import SippError, UsageError, prune
 from onnx_sipp.graph.layers import find_layers
+from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
 
 DATA = np.random.default_rng(0).standard_normal((60, 4), np.float32)
@@ -21,7 +22,7 @@ every_method = pytest.mark.parametrize("method", MASKING)
 
 def prunable(path_or_proto):
     """Stored names of all prunable weights."""
-    return {layer.weight for layer in find_layers(Model.load(path_or_proto)).layers}
+    return {layer.weight for layer in find_layers(lower(Model.load(path_or_proto))).layers}
 
 
 def zeros_in(proto, names):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_sipp.graph.layers import find_layers
+from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.unfolding import ConvUnfolding, MatMulUnfolding, pieces
 
@@ -31,7 +32,7 @@ def single(op_type, activation, weight, weight_at=1, **attributes):
         ir_version=8,
     )
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (layer,) = find_layers(Model(model)).layers
+    (layer,) = find_layers(lower(Model(model))).layers
     return layer, session.run(None, {"x": activation})[0]
 
 

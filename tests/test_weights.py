@@ -7,6 +7,7 @@ from small_models import make_model, weights
 from onnx_sipp.analysis import sensitivities
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import find_layers
+from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.pipeline import prune
 from onnx_sipp.weights import group_weights
@@ -43,7 +44,7 @@ def alone(weight, data, reduction):
 
 
 def test_grouping():
-    model = Model(tied())
+    model = lower(Model(tied()))
     (weight,) = group_weights(model, find_layers(model).layers)
     assert [layer.name for layer in weight.layers] == ["encode", "decode"]
     np.testing.assert_array_equal(weight.matrix, W.T[None])

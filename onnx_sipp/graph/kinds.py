@@ -16,7 +16,7 @@ from onnx import NodeProto
 
 from onnx_sipp.graph.conv import conv
 from onnx_sipp.graph.matmul import gemm, matmul
-from onnx_sipp.graph.node import Constants, LayerParts, NotPrunable
+from onnx_sipp.graph.node import Constants, Label, LayerParts, NotPrunable
 from onnx_sipp.graph.tensors import FLOAT_TYPES
 from onnx_sipp.graph.views import MatrixView
 from onnx_sipp.unfolding import Unfolding
@@ -76,11 +76,11 @@ class Layer:
     """A node that multiplies a constant weight with an activation.
 
     Attributes:
-        name: unique in the model; the node's own name where that is unique, else made from its op
-            and place.
-        op_type: as in the graph, with the domain if it is not ONNX's own.
-        index: place of the node in the main graph.
-        weight: name of the stored constant.
+        name: unique in the model, see `Label`.
+        op_type: of the node of the original, see `Label`.
+        kind: operator of the node in the lowered model: Conv, Gemm, MatMul.
+        index: place of the node in the main graph of the lowered model.
+        weight: name of the stored constant, there.
         view: how ``W[group, out, fan_in]`` is seen in the stored tensor.
         activation: name of the tensor that the weight multiplies.
         unfolding: how that tensor becomes patches.
@@ -93,6 +93,7 @@ class Layer:
 
     name: str
     op_type: str
+    kind: str
     index: int
     weight: str
     view: MatrixView
@@ -121,12 +122,12 @@ class Skipped:
     reason: str
 
 
-def as_layer(node: NodeProto, label: str, index: int, constants: Constants) -> Layer | None:
+def as_layer(node: NodeProto, label: Label, index: int, constants: Constants) -> Layer | None:
     """See a node as a layer.
 
     Args:
         node: of the graph.
-        label: its name in the report.
+        label: what it is called in the report.
         index: its place in the graph.
         constants: of the graph.
 
@@ -153,8 +154,9 @@ def as_layer(node: NodeProto, label: str, index: int, constants: Constants) -> L
     if parts.view.size == 0:
         raise NotPrunable(f"its weight {parts.weight!r} has no elements")
     return Layer(
-        name=label,
-        op_type=known_as(node),
+        name=label.name,
+        op_type=label.op_type,
+        kind=node.op_type,
         index=index,
         weight=parts.weight,
         view=parts.view,

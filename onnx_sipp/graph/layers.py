@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,15 +13,14 @@ from onnx_sipp.graph.kinds import (
     Layer,
     Skipped,
     as_layer,
-    known_as,
     known_operators,
     node_kind,
-    node_labels,
 )
-from onnx_sipp.graph.lens import Readers
+from onnx_sipp.graph.lowering.lowered import Lowered
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.nested import functions_called, in_functions, in_subgraphs
 from onnx_sipp.graph.node import Constants, NotPrunable
+from onnx_sipp.graph.sharing import other_readers, partial_overlaps
 from onnx_sipp.graph.tensors import FLOAT_TYPES
 from onnx_sipp.graph.walk import all_tensors
 
@@ -47,7 +45,7 @@ class Findings:
 
 
 def find_layers(
-    model: Model, exclude_nodes: Sequence[str] = (), exclude_op_types: Sequence[str] = ()
+    model: Lowered, exclude_nodes: Sequence[str] = (), exclude_op_types: Sequence[str] = ()
 ) -> Findings:
     """List the prunable layers of a model, and the nodes left alone with the reason.
 
@@ -60,40 +58,48 @@ def find_layers(
         UsageError: there is no such node or operator.
         SippError: the graph is damaged beyond reading.
     """
-    proto = model.proto
-    nodes, labels = proto.graph.node, node_labels(proto.graph.node)
+    proto, labels = model.proto, model.plan.labels
     constants = Constants.of(proto.graph, model.stored)
-    functions = functions_called(proto)
     candidates: list[Layer] = []
-    skipped: list[tuple[int, Skipped]] = []
-    for index, (node, label) in enumerate(zip(nodes, labels, strict=True)):
-        if node_kind(node) in functions:
-            continue
-        try:
-            layer = as_layer(node, label, index, constants)
-            if layer is not None:
-                candidates.append(layer)
-        except NotPrunable as found:
-            skipped.append((index, Skipped(label, known_as(node), found.parameters, str(found))))
-        skipped.extend((index, skip) for skip in in_subgraphs(node, label, constants))
-    skipped.extend((len(labels), skip) for skip in in_functions(proto, constants))
-    _refuse_idle(exclude_nodes, [*labels, *(skip.name for _, skip in skipped)], "node is called")
-    operators = known_operators().union(map(known_as, nodes))
+    skipped = [(len(labels), skip) for skip in in_functions(proto, constants)]
+    for index, (node, label) in enumerate(zip(proto.graph.node, labels, strict=True)):
+        if label.name in model.plan.refused:
+            skipped.append((index, model.plan.refused[label.name]))
+        elif node_kind(node) not in functions_called(proto):
+            try:
+                layer = as_layer(node, label, index, constants)
+            except NotPrunable as found:
+                reason = Skipped(label.name, label.op_type, found.parameters, str(found))
+                skipped.append((index, reason))
+            else:
+                if layer is not None and model.is_written_through(layer.weight):
+                    candidates.append(layer)
+        skipped.extend((index, skip) for skip in in_subgraphs(node, label.name, constants))
+    names = [name for label in labels for name in (label.name, label.reader)]
+    names = list(dict.fromkeys([*names, *(skip.name for _, skip in skipped)]))
+    _refuse_idle(exclude_nodes, names, "node is called")
+    operators = known_operators().union(label.op_type for label in labels)
     _refuse_idle(exclude_op_types, sorted(operators), "operator is called")
-    wanted: list[Layer] = []
-    for layer in candidates:
-        if _matches(layer.name, exclude_nodes) or _matches(layer.op_type, exclude_op_types):
-            skipped.append((layer.index, _left_alone(layer, "excluded by the user")))
-        else:
-            wanted.append(layer)
-    layers, shared = _only_layers_read(wanted, Readers(proto))
+    excluded = [
+        _matches(layer.name, exclude_nodes)
+        or _matches(labels[layer.index].reader, exclude_nodes)
+        or _matches(layer.op_type, exclude_op_types)
+        for layer in candidates
+    ]
+    wanted = [layer for layer, out in zip(candidates, excluded, strict=True) if not out]
+    skipped.extend(
+        (layer.index, _left_alone(layer, "excluded by the user"))
+        for layer, out in zip(candidates, excluded, strict=True)
+        if out
+    )
+    layers, shared = _without_conflicts(model, wanted)
     skipped.extend(shared)
     skipped.sort(key=lambda item: item[0])
     return Findings(
-        layers=layers,
+        layers=tuple(layers),
         skipped=tuple(skip for _, skip in skipped),
-        prunable=sum({layer.weight: layer.view.size for layer in layers}.values()),
-        parameters=_parameters(model),
+        prunable=_distinct_elements(model, layers),
+        parameters=_parameters(model.plan.original),
     )
 
 
@@ -114,21 +120,33 @@ def _left_alone(layer: Layer, reason: str) -> Skipped:
     return Skipped(layer.name, layer.op_type, layer.view.size, reason)
 
 
-def _only_layers_read(
-    candidates: Sequence[Layer], readers: Readers
-) -> tuple[tuple[Layer, ...], list[tuple[int, Skipped]]]:
-    """Leave out weights that anything but a layer reads: their zeros would act elsewhere too."""
-    as_weight = Counter(layer.weight for layer in candidates)
-    nodes = {layer.index for layer in candidates}
-    layers, refused = [], []
-    for layer in candidates:
-        others = readers.beyond(layer.weight, as_weight[layer.weight], nodes)
-        if others:
-            reason = f"its weight {layer.weight!r} is also read by {others}"
-            refused.append((layer.index, _left_alone(layer, reason)))
-        else:
-            layers.append(layer)
-    return tuple(layers), refused
+def _without_conflicts(
+    model: Lowered, candidates: Sequence[Layer]
+) -> tuple[list[Layer], list[tuple[int, Skipped]]]:
+    """Leave out layers whose zeros would act elsewhere, or would not fit another layer's."""
+    layers = list(candidates)
+    refused: list[tuple[int, Skipped]] = []
+    while True:
+        reasons = {
+            name: f"is also read by {by}" for name, by in other_readers(model, layers).items()
+        }
+        if not reasons:
+            overlaps = partial_overlaps(model, layers)
+            reasons = {name: f"is in part that of {other!r}" for name, other in overlaps.items()}
+        if not reasons:
+            return layers, refused
+        refused.extend(
+            (layer.index, _left_alone(layer, f"its weight {model.called(layer.weight)!r} {why}"))
+            for layer in layers
+            if (why := reasons.get(layer.name))
+        )
+        layers = [layer for layer in layers if layer.name not in reasons]
+
+
+def _distinct_elements(model: Lowered, layers: Sequence[Layer]) -> int:
+    """Elements of all weights; by now two weights have all or none in common."""
+    first = {int(model.elements(layer.weight).min()): layer.view.size for layer in layers}
+    return sum(first.values())
 
 
 def _parameters(model: Model) -> int:

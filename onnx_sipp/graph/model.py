@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import google.protobuf.message
-import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto
+from onnx import AttributeProto, ModelProto, TensorProto
 
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.files import Piece, refuse_place, write_together
@@ -21,8 +20,17 @@ from onnx_sipp.graph.external import (
     open_checked,
     read_bytes,
 )
-from onnx_sipp.graph.tensors import is_external, payload_bytes, read_inline, write_inline
-from onnx_sipp.graph.walk import all_tensors, stored_tensors
+from onnx_sipp.graph.tensors import (
+    is_external,
+    packed_bytes,
+    payload_bytes,
+    read_inline,
+    read_numbers,
+    read_packed,
+    write_inline,
+    write_numbers,
+)
+from onnx_sipp.graph.walk import Holder, all_sites, all_tensors, stored_tensors
 
 __all__ = ["Model"]
 
@@ -32,8 +40,10 @@ _PAGE = 4096
 class Model:
     """An ONNX model whose constants can be replaced without touching anything else.
 
-    Constants are addressed by name: initializers and the outputs of Constant nodes. Payloads in
-    external files stay there, mapped and never loaded whole.
+    Constants of the main graph are addressed by name: initializers and the outputs of Constant
+    nodes. Those anywhere in the model are addressed by *site*: a place that holds elements, by its
+    number in the walk over the message (`walk.all_sites`), which is the same in every copy.
+    Payloads in external files stay there, mapped and never loaded whole.
 
     Args:
         proto: used as it is; external tensors must not have been loaded.
@@ -43,8 +53,10 @@ class Model:
     def __init__(self, proto: ModelProto, path: Path | None = None) -> None:
         self.proto = proto
         self.path = path
+        self.sites = tuple(all_sites(proto))
+        self._number = {id(holder): site for site, holder in enumerate(self.sites)}
         self.stored = dict(stored_tensors(proto.graph))
-        self._replaced: dict[str, NDArray[Any]] = {}
+        self._replaced: dict[int, NDArray[Any]] = {}
         self.external = [tensor for tensor in all_tensors(proto) if is_external(tensor)]
         if self.external and path is None:
             raise SippError(
@@ -103,20 +115,34 @@ class Model:
         Raises:
             SippError: its payload is damaged.
         """
-        tensor = self.stored[name]
-        if not is_external(tensor):
-            return read_inline(tensor)
-        if name in self._replaced:
-            return self._replaced[name]
-        raw = read_bytes(external_reference(tensor), self.folder, payload_bytes(tensor))
-        return raw.view(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).reshape(tensor.dims)
+        return self.read_site(self.site_of(self.stored[name]))
+
+    def site_of(self, holder: Holder) -> int:
+        """The site of a message of this very model (not of an equal one)."""
+        return self._number[id(holder)]
+
+    def read_site(self, site: int) -> NDArray[Any]:
+        """Elements at a site, as they are now.
+
+        Raises:
+            SippError: the payload is damaged.
+        """
+        holder = self.sites[site]
+        if isinstance(holder, AttributeProto):
+            return read_numbers(holder)
+        if not is_external(holder):
+            return read_inline(holder)
+        if site in self._replaced:
+            return self._replaced[site]
+        raw = read_bytes(external_reference(holder), self.folder, payload_bytes(holder))
+        return read_packed(holder, raw)
 
     def with_payload(self, name: str) -> TensorProto:
         """A stored constant as an initializer with its present elements inside."""
         result = TensorProto()
         result.CopyFrom(self.stored[name])
         if is_external(result):
-            _put_inside(result, np.ascontiguousarray(self.read(name)).tobytes())
+            _put_inside(result, packed_bytes(self.read(name)))
         result.name = name
         return result
 
@@ -128,13 +154,23 @@ class Model:
         kind = "initializer, also a graph input" if also_input else "initializer"
         return f"{kind}, external data" if is_external(self.stored[name]) else kind
 
+    def is_shared(self, name: str) -> bool:  # noqa: ARG002 - see `Lowered`
+        """Whether another constant of the main graph stands for the same stored elements."""
+        return False
+
     def replace(self, name: str, values: NDArray[Any]) -> None:
         """Put new elements in place of a stored constant's; shape and type stay."""
-        tensor = self.stored[name]
-        if is_external(tensor):
-            self._replaced[name] = values
+        self.replace_site(self.site_of(self.stored[name]), values)
+
+    def replace_site(self, site: int, values: NDArray[Any]) -> None:
+        """Put new elements at a site; shape and type stay."""
+        holder = self.sites[site]
+        if isinstance(holder, AttributeProto):
+            write_numbers(holder, values)
+        elif is_external(holder):
+            self._replaced[site] = values
         else:
-            write_inline(tensor, values)
+            write_inline(holder, values)
 
     def runnable(self, extra_outputs: list[str] | None = None) -> tuple[bytes, Path | None]:
         """Bytes for a runtime, and the folder of the external data they still refer to.
@@ -151,9 +187,7 @@ class Model:
         for name in extra_outputs or []:
             if name not in present:
                 proto.graph.output.append(onnx.ValueInfoProto(name=name))
-        for name, tensor in stored_tensors(proto.graph):
-            if name in self._replaced:
-                _put_inside(tensor, np.ascontiguousarray(self._replaced[name]).tobytes())
+        self._put_replaced_inside(proto)
         return _serialize(proto), self.folder if self.external else None
 
     def inlined(self) -> ModelProto:
@@ -169,10 +203,13 @@ class Model:
                 reference = external_reference(own)
                 raw = read_bytes(reference, self.folder, payload_bytes(own)).tobytes()
                 _put_inside(tensor, raw)
-        for name, tensor in stored_tensors(proto.graph):
-            if name in self._replaced:
-                _put_inside(tensor, np.ascontiguousarray(self._replaced[name]).tobytes())
+        self._put_replaced_inside(proto)
         return proto
+
+    def _put_replaced_inside(self, copy: ModelProto) -> None:
+        for site, holder in enumerate(all_sites(copy)):
+            if site in self._replaced and isinstance(holder, TensorProto):
+                _put_inside(holder, packed_bytes(self._replaced[site]))
 
     @property
     def files(self) -> list[Path]:
@@ -203,7 +240,7 @@ class Model:
         ]
         write_together([*pieces, (target, lambda out: out.write(data))])
 
-    def _relocated(self, names: dict[str, str], moved: dict[str, int]) -> ModelProto:
+    def _relocated(self, names: dict[str, str], moved: dict[int, int]) -> ModelProto:
         """A copy of the message that refers to the data files of the output."""
         proto = ModelProto()
         proto.CopyFrom(self.proto)
@@ -213,14 +250,14 @@ class Model:
                 entries["location"] = names[entries["location"]]
                 entries.pop("checksum", None)  # of the old file
                 _refer(tensor, entries)
-        for name, tensor in stored_tensors(proto.graph):
-            if name in moved:
-                entries = {entry.key: entry.value for entry in tensor.external_data}
-                entries |= {"offset": str(moved[name]), "length": str(payload_bytes(tensor))}
-                _refer(tensor, entries)
+        for site, holder in enumerate(all_sites(proto)):
+            if site in moved and isinstance(holder, TensorProto):
+                entries = {entry.key: entry.value for entry in holder.external_data}
+                entries |= {"offset": str(moved[site]), "length": str(payload_bytes(holder))}
+                _refer(holder, entries)
         return proto
 
-    def _moved(self) -> dict[str, int]:
+    def _moved(self) -> dict[int, int]:
         """New offsets for replaced tensors whose bytes other tensors share: behind the others."""
         ranges = [(tensor, *self._range(tensor)) for tensor in self.external]
         ends = {
@@ -228,15 +265,16 @@ class Model:
             for reference in map(external_reference, self.external)
         }
         moved = {}
-        for name in self._replaced:
-            tensor = self.stored[name]
+        for site in self._replaced:
+            tensor = self.sites[site]
+            assert isinstance(tensor, TensorProto)
             location, start, stop = self._range(tensor)
             if any(
                 other is not tensor and where == location and first < stop and start < last
                 for other, where, first, last in ranges
             ):
-                moved[name] = -(-ends[location] // _PAGE) * _PAGE  # so that it can be mapped
-                ends[location] = moved[name] + stop - start
+                moved[site] = -(-ends[location] // _PAGE) * _PAGE  # so that it can be mapped
+                ends[location] = moved[site] + stop - start
         return moved
 
     def _range(self, tensor: TensorProto) -> tuple[str, int, int]:
@@ -265,15 +303,17 @@ class Model:
             for index, location in enumerate(locations)
         }
 
-    def _write_external(self, location: str, moved: dict[str, int], out: BinaryIO) -> None:
+    def _write_external(self, location: str, moved: dict[int, int], out: BinaryIO) -> None:
         """Copy one external file with the replaced payloads patched in."""
         with open_checked(location, self.folder) as source:
             shutil.copyfileobj(source, out, 1 << 22)
-        for name, values in self._replaced.items():
-            reference = external_reference(self.stored[name])
+        for site, values in self._replaced.items():
+            holder = self.sites[site]
+            assert isinstance(holder, TensorProto)
+            reference = external_reference(holder)
             if reference.location == location:
-                out.seek(moved.get(name, reference.offset))
-                out.write(np.ascontiguousarray(values).tobytes())
+                out.seek(moved.get(site, reference.offset))
+                out.write(packed_bytes(values))
 
 
 def _refer(tensor: TensorProto, entries: dict[str, str]) -> None:

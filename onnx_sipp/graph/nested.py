@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from onnx import GraphProto, ModelProto, NodeProto
 
 from onnx_sipp.graph.kinds import Skipped, as_layer, known_as, node_kind, node_labels
-from onnx_sipp.graph.node import Constants, NotPrunable
+from onnx_sipp.graph.node import Constants, Label, NotPrunable
 from onnx_sipp.graph.walk import stored_tensors
 
 __all__ = ["functions_called", "in_functions", "in_subgraphs"]
@@ -85,7 +85,7 @@ def _weighing(
     for index, (node, label) in enumerate(zip(nodes, labels, strict=True)):
         name = f"{where} > {label}"
         try:
-            layer = as_layer(node, name, index, constants)
+            layer = as_layer(node, Label(name, known_as(node)), index, constants)
         except NotPrunable as found:
             yield Skipped(name, known_as(node), found.parameters, str(found))
         else:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnx import GraphProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, NodeProto, SparseTensorProto, TensorProto, helper
 
 from onnx_sipp.graph.views import MatrixView
 from onnx_sipp.unfolding import Unfolding
 
-__all__ = ["Constants", "LayerParts", "NotPrunable", "attributes"]
+__all__ = ["Constants", "Label", "LayerParts", "NotPrunable", "attributes"]
 
 
 class NotPrunable(Exception):  # noqa: N818 - a finding, not a failure
@@ -21,6 +21,27 @@ class NotPrunable(Exception):  # noqa: N818 - a finding, not a failure
     def __init__(self, reason: str, parameters: int = 0) -> None:
         super().__init__(reason)
         self.parameters = parameters
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a node is called.
+
+    Attributes:
+        name: unique in the model: the node's own name where that is unique, else made from its
+            operator and place; with the path of subgraphs it lies in.
+        op_type: the operator for people, with its domain if that is not ONNX's own.
+        node: name of the node of the original that it is a part of, "" if it is that node.
+    """
+
+    name: str
+    op_type: str
+    node: str = ""
+
+    @property
+    def reader(self) -> str:
+        """Name of the node of the original."""
+        return self.node or self.name
 
 
 @dataclass(frozen=True)
@@ -62,12 +83,23 @@ class Constants:
             stored: its stored constants, and those it sees from outside.
             outer: constants of the graph around it.
         """
+        return cls.within(graph.node, graph.sparse_initializer, stored, outer)
+
+    @classmethod
+    def within(
+        cls,
+        nodes: Sequence[NodeProto],
+        sparse_tensors: Iterable[SparseTensorProto],
+        stored: Mapping[str, TensorProto],
+        outer: Constants | None = None,
+    ) -> Constants:
+        """The same for a list of nodes."""
         computed = dict(outer.computed) if outer else {}
-        sparse = frozenset(tensor.values.name for tensor in graph.sparse_initializer)
+        sparse = frozenset(tensor.values.name for tensor in sparse_tensors)
         sparse |= outer.sparse if outer else frozenset()
         waiting: dict[str, list[int]] = defaultdict(list)
         missing: dict[int, int] = {}
-        for index, node in enumerate(graph.node):
+        for index, node in enumerate(nodes):
             if _is_deterministic(node):
                 known = (stored, computed, sparse)
                 needs = {n for n in node.input if n and not any(n in names for names in known)}
@@ -76,7 +108,7 @@ class Constants:
                     waiting[name].append(index)
         ready = [index for index, needs in missing.items() if not needs]
         while ready:
-            node = graph.node[ready.pop()]
+            node = nodes[ready.pop()]
             before = (op for name in node.input for op in computed.get(name, ()))
             way = tuple(dict.fromkeys([*before, node.op_type]))
             for name in node.output:

@@ -84,7 +84,7 @@ def find_tail(model: Model, flow: Flow, layer: Layer) -> Tail | None:
         if own.size != neurons or own.shape[-1] != neurons:
             return None
         offset += beta * own.astype(np.float64).ravel()
-        if beta != 0 and len(flow.readers[layer.bias]) == 1 and layer.bias not in flow.outputs:
+        if beta != 0 and _exclusive(model, flow, layer.bias):
             bias = BiasPlace(layer.bias, gain / beta)
     while (reader := _only_reader(flow, output)) is not None:
         node = nodes[reader]
@@ -95,10 +95,16 @@ def find_tail(model: Model, flow: Flow, layer: Layer) -> Tail | None:
             break
         scale, shift, place = step
         gain, offset = gain * scale, offset * scale + shift
-        if bias is None and len(flow.readers[place]) == 1 and place not in flow.outputs:
+        if bias is None and _exclusive(model, flow, place):
             bias = BiasPlace(place, gain.copy())
         output = node.output[0]
     return Tail(output, gain, offset, bias, _skip(flow, model.proto.graph.node, output))
+
+
+def _exclusive(model: Model, flow: Flow, name: str) -> bool:
+    """Whether a constant can be changed without effect elsewhere."""
+    once = len(flow.readers[name]) == 1 and name not in flow.outputs
+    return once and not model.is_shared(name)
 
 
 def _has_bias(node: NodeProto) -> bool:
@@ -120,7 +126,7 @@ def _per_neuron(model: Model, name: str, layer: Layer, neurons: int) -> Float64 
     axis = layer.neuron_axis
     assert axis is not None
     alone = -values.ndim <= axis and values.shape[axis] == neurons
-    if layer.op_type == "Conv" and values.ndim > 1 - axis:
+    if layer.kind == "Conv" and values.ndim > 1 - axis:
         return None  # the sum has more axes than the output
     return values.astype(np.float64).ravel() if alone else None
 
@@ -144,7 +150,7 @@ def _normalization(
     found = attributes(node)
     names = list(node.input[1:5])
     # Channels lie along axis 1; a Gemm's constant on the left has its neurons along axis 0.
-    channels = layer.op_type == "Conv" or (layer.op_type == "Gemm" and layer.neuron_axis == -1)
+    channels = layer.kind == "Conv" or (layer.kind == "Gemm" and layer.neuron_axis == -1)
     if (
         node.input[0] != output
         or found.get("training_mode", 0)

@@ -7,17 +7,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from onnx_sipp.errors import SippError
 
 __all__ = [
     "FLOAT_TYPES",
     "is_external",
+    "is_float",
     "numpy_dtype",
+    "packed_bytes",
     "payload_bytes",
     "read_inline",
+    "read_numbers",
+    "read_packed",
     "write_inline",
+    "write_numbers",
 ]
 
 FLOAT_TYPES = frozenset(
@@ -43,6 +48,11 @@ def numpy_dtype(tensor: TensorProto) -> np.dtype[Any]:
         raise SippError(
             f"tensor {tensor.name!r} has the unknown element type {tensor.data_type}"
         ) from error
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether a type is one of `FLOAT_TYPES`."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
 def payload_bytes(tensor: TensorProto) -> int:
@@ -93,13 +103,61 @@ def write_inline(tensor: TensorProto, values: NDArray[Any]) -> None:
             f"{numpy_dtype(tensor)}{tuple(tensor.dims)}"
         )
     if tensor.HasField("raw_data"):
-        little = values.astype(values.dtype.newbyteorder("<"), copy=False)
-        tensor.raw_data = np.ascontiguousarray(little).tobytes()
+        tensor.raw_data = packed_bytes(values)
         return
     field = helper.tensor_dtype_to_field(tensor.data_type)
-    flat = values.ravel()
+    if values.dtype.name in _PACKED_BITS:  # onnx.proto: a byte with two elements in each int32
+        flat: NDArray[Any] = np.frombuffer(packed_bytes(values), np.uint8)
+    else:
+        flat = values.ravel()
     if tensor.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
         flat = flat.view(np.uint16)  # onnx.proto: their bit patterns lie in int32_data
     stored = getattr(tensor, field)
     del stored[:]
     stored.extend(flat.tolist())
+
+
+def packed_bytes(values: NDArray[Any]) -> bytes:
+    """The bytes of elements as ``raw_data`` has them: little-endian, narrow types packed."""
+    if values.dtype.name in _PACKED_BITS:
+        return bytes(numpy_helper.from_array(np.ascontiguousarray(values)).raw_data)
+    little = values.astype(values.dtype.newbyteorder("<"), copy=False)
+    return np.ascontiguousarray(little).tobytes()
+
+
+def read_packed(tensor: TensorProto, raw: NDArray[np.uint8]) -> NDArray[Any]:
+    """Elements of a tensor whose bytes lie elsewhere; not copied unless they must be unpacked."""
+    dtype = numpy_dtype(tensor)
+    if dtype.name not in _PACKED_BITS:
+        return raw.view(dtype).reshape(tensor.dims)
+    alone = TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=raw.tobytes())
+    return read_inline(alone)
+
+
+def read_numbers(attribute: AttributeProto) -> NDArray[Any]:
+    """Elements of a Constant node's ``value_float``, ``value_floats``, ``value_int(s)``."""
+    numbers = helper.get_attribute_value(attribute)
+    dtype = np.float32 if attribute.name.startswith("value_float") else np.int64
+    return np.asarray(numbers, dtype)
+
+
+def write_numbers(attribute: AttributeProto, values: NDArray[Any]) -> None:
+    """Replace the elements of such an attribute.
+
+    Args:
+        attribute: changed in place.
+        values: as `read_numbers` gives them.
+
+    Raises:
+        ValueError: the shape differs.
+    """
+    old = read_numbers(attribute)
+    if values.shape != old.shape:
+        raise ValueError(f"{attribute.name}: {values.shape} for {old.shape}")
+    field = {"value_float": "f", "value_floats": "floats", "value_int": "i", "value_ints": "ints"}
+    where = field[attribute.name]
+    if values.ndim == 0:
+        setattr(attribute, where, values.item())
+    else:
+        del getattr(attribute, where)[:]
+        getattr(attribute, where).extend(values.tolist())

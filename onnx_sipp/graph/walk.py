@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnx import GraphProto, ModelProto, TensorProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
-__all__ = ["all_tensors", "stored_tensors"]
+__all__ = ["Holder", "all_sites", "all_tensors", "holder_of", "is_constant_node", "stored_tensors"]
+
+# What holds the elements of a stored constant.
+Holder = TensorProto | AttributeProto
+
+_NUMBERS = ("value_float", "value_floats", "value_int", "value_ints")
 
 
-def all_tensors(proto: ModelProto) -> Iterator[TensorProto]:
-    """Every TensorProto of a model: initializers, attributes, subgraphs, functions."""
+def all_sites(proto: ModelProto) -> Iterator[Holder]:
+    """Every place of a model that holds the elements of a constant, in an order that stays.
+
+    Yields:
+        Each TensorProto (initializers, attributes, subgraphs, functions), and each attribute of a
+        Constant node that holds plain numbers.
+    """
     graphs: list[GraphProto] = [proto.graph]
     node_lists = [function.node for function in proto.functions]
     while graphs or node_lists:
@@ -26,9 +36,32 @@ def all_tensors(proto: ModelProto) -> Iterator[TensorProto]:
                 yield from attribute.tensors
                 if attribute.HasField("t"):
                     yield attribute.t
+                elif attribute.name in _NUMBERS and is_constant_node(node):
+                    yield attribute
                 graphs.extend(attribute.graphs)
                 if attribute.HasField("g"):
                     graphs.append(attribute.g)
+
+
+def all_tensors(proto: ModelProto) -> Iterator[TensorProto]:
+    """Every TensorProto of a model: initializers, attributes, subgraphs, functions."""
+    return (site for site in all_sites(proto) if isinstance(site, TensorProto))
+
+
+def is_constant_node(node: NodeProto) -> bool:
+    """Whether a node is ONNX's Constant."""
+    return node.op_type == "Constant" and node.domain in ("", "ai.onnx") and bool(node.output)
+
+
+def holder_of(node: NodeProto) -> Holder | None:
+    """What holds the elements of a Constant node, None of any other, or if it has no numbers."""
+    if is_constant_node(node):
+        for attribute in node.attribute:
+            if attribute.name == "value" and attribute.HasField("t"):
+                return attribute.t
+            if attribute.name in _NUMBERS and not attribute.ref_attr_name:
+                return attribute
+    return None
 
 
 def stored_tensors(graph: GraphProto) -> Iterator[tuple[str, TensorProto]]:
@@ -36,7 +69,6 @@ def stored_tensors(graph: GraphProto) -> Iterator[tuple[str, TensorProto]]:
     for tensor in graph.initializer:
         yield tensor.name, tensor
     for node in graph.node:
-        if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and node.output:
-            for attribute in node.attribute:
-                if attribute.name == "value" and attribute.HasField("t"):
-                    yield node.output[0], attribute.t
+        holder = holder_of(node)
+        if isinstance(holder, TensorProto):
+            yield node.output[0], holder

@@ -13,7 +13,7 @@ from onnx_sipp.calibration.fidelity import OutputFidelity
 from onnx_sipp.calibration.samples import Samples
 from onnx_sipp.compensate import Outcome
 from onnx_sipp.graph.layers import Findings, Layer
-from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.options import Options
 from onnx_sipp.pruning.certificate import Certificate, certify, samples_needed
 from onnx_sipp.pruning.importance import LayerStatistics
@@ -34,7 +34,7 @@ STRONG_DAMPING = 0.3
 
 
 def assemble(
-    dense: Model,
+    dense: Lowered,
     findings: Findings,
     weights: Sequence[Weight],
     statistics: Sequence[LayerStatistics],
@@ -49,7 +49,7 @@ def assemble(
     """Write down what was done to every layer, what is certified, and what was measured.
 
     Args:
-        dense: the model before.
+        dense: the lowered model before.
         findings: its layers and skipped nodes.
         weights: that were pruned.
         statistics: per weight, what calibration told.
@@ -82,11 +82,13 @@ def assemble(
                 needed=needed,
                 delta=options.delta,
             )
+            bias = outcome.biases.get(layer.name)
             row = _row(layer, weight, certificate, choice, zeros, errors[layer.name])
             rows[layer.name] = replace(
                 row,
+                weight=dense.weight_name(layer.weight),
                 sampled_halves=int(sampled.sum()),
-                bias=outcome.biases.get(layer.name, ""),
+                bias=dense.weight_name(bias) if bias else "",
             )
     layers = [rows[layer.name] for layer in findings.layers]
     total = sum(weight.matrix.size for weight in weights)
@@ -111,7 +113,7 @@ def assemble(
             held_out=len(samples.held_out),
             delta=options.delta,
         ),
-        bytes_before=dense.bytes_on_disk(),
+        bytes_before=dense.plan.original.bytes_on_disk(),
         bytes_after=None,
         seconds=seconds,
         budget=outcome.plan,
@@ -120,14 +122,14 @@ def assemble(
             *samples.warnings,
             *_warnings(total, zeros, before, options, certified, needed),
             *_refit_warnings(layers),
-            *(_role_warnings(weights) if outcome.choices else []),
+            *(_role_warnings(dense, weights) if outcome.choices else []),
         ],
     )
 
 
 def _sampled_halves(weight: Weight, layer: Layer, decision: Decision) -> NDArray[np.bool_]:
     """Which halves of a layer's own neurons were sampled."""
-    if layer.view == weight.view:
+    if weight.seen_alike(layer):
         return decision.sampled
     # It sees the matrix turned round, and nobody sampled the halves of its neurons.
     groups, outs, _ = layer.view.matrix
@@ -184,13 +186,13 @@ def _warnings(
     return warnings
 
 
-def _role_warnings(weights: Sequence[Weight]) -> list[str]:
+def _role_warnings(dense: Lowered, weights: Sequence[Weight]) -> list[str]:
     """Which shared weights were refitted for some of their layers only."""
     return [
-        f"the weight {weight.name!r} is multiplied in different ways; it was chosen and refitted "
-        f"for {weight.layers[0].name!r} and layers that use it alike"
+        f"the weight {dense.weight_name(weight.name)!r} is multiplied in different ways; "
+        f"it was chosen and refitted for {weight.layers[0].name!r} and layers that use it alike"
         for weight in weights
-        if any(layer.view != weight.view for layer in weight.layers)
+        if weight.places
     ]
 
 

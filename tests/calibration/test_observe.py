@@ -9,6 +9,7 @@ from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.samples import open_samples
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import find_layers
+from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.progress import Silent
 
@@ -37,7 +38,7 @@ class Counter(Silent):
 
 def record(proto, data, *, batch_size=None, threads=2, progress=None):
     model = Model(proto)
-    layers = find_layers(model).layers
+    layers = find_layers(lower(model)).layers
     samples = open_samples(
         model, data, num_samples=None, seed=0, input_shapes={}, providers=None, hold_out=False
     )

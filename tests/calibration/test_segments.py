@@ -11,6 +11,7 @@ from onnx_sipp.calibration.segments import SegmentedRun
 from onnx_sipp.calibration.store import TensorStore
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import find_layers
+from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
 
 ROWS = [{"x": weights(3, 4, seed=seed)} for seed in range(3)]
@@ -43,7 +44,7 @@ def test_stages_of_a_small_model(limit):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_stages_of_the_examples(models, name):
     model = Model.load(models / f"{name}.onnx")
-    layers = find_layers(model).layers
+    layers = find_layers(lower(model)).layers
     wanted = list({layer.activation: {layer.activation} for layer in layers}.values())
     wanted.append({"logits"})
     images = np.load(models / "digits-calib.npz")["input"]

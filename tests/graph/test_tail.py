@@ -8,6 +8,7 @@ from small_models import constant, make_model, weights
 
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import find_layers
+from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.tail import find_tail
 
@@ -15,7 +16,7 @@ IMAGE = {"x": ["n", 2, 5, 5]}
 
 
 def tail_of(proto, place=0):
-    model = Model.load(proto)
+    model = lower(Model.load(proto))
     return find_tail(model, Flow(model), find_layers(model).layers[place])
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from small_models import make_model, weights
 
 from onnx_sipp.graph.layers import find_layers
+from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.views import MatrixView
 
@@ -40,7 +41,7 @@ CASES = {
 )
 def test_neurons_are_rows(op_type, shape, attributes, matrix, expected):
     weight = weights(*shape)
-    model = Model(make_model([(op_type, "x w", "y", attributes)], {"w": weight}))
+    model = lower(Model(make_model([(op_type, "x w", "y", attributes)], {"w": weight})))
     (layer,) = find_layers(model).layers
     assert layer.view.matrix == matrix
     np.testing.assert_array_equal(layer.view.to_matrix(weight), expected(weight))
@@ -57,6 +58,6 @@ def test_neurons_are_rows(op_type, shape, attributes, matrix, expected):
 )
 def test_neurons_are_rows_with_the_weight_on_the_left(op_type, attributes, expected):
     weight = weights(5, 4)
-    model = Model(make_model([(op_type, "w x", "y", attributes)], {"w": weight}))
+    model = lower(Model(make_model([(op_type, "w x", "y", attributes)], {"w": weight})))
     (layer,) = find_layers(model).layers
     np.testing.assert_array_equal(layer.view.to_matrix(weight), expected(weight))

@@ -1,0 +1,23 @@
+"""The lowered model: the same graph made of plain layers with stored weights, for calibration.
+
+Everything that observes, refits, and measures knows Conv, Gemm and MatMul of the main graph with a
+stored floating-point weight. `lower` makes that of any model. The file that is written is never the
+lowered model: it is the original, with payloads replaced at *sites* (see `graph.model.Model`).
+
+- `flatten.flatten`: the nodes of the main graph, and its stored constants as *twins* of sites.
+- `rules.RULES`: per operator, what stands in its place in the lowered graph.
+- `builder.Builder`: what a rule works with; it makes *virtual weights*.
+- `trace.Tracer`: which stored elements a constant consists of, whatever route it takes.
+- `virtual.Virtual`, `grid.Grid`: stored elements as the real values of a weight, and back.
+- `lowered.Lowered`: the result, used like a `Model`.
+- `reads`: who reads which stored elements.
+
+The interface for rules is described in `builder`.
+"""
+
+from __future__ import annotations
+
+from onnx_sipp.graph.lowering.lower import lower
+from onnx_sipp.graph.lowering.lowered import Lowered
+
+__all__ = ["Lowered", "lower"]

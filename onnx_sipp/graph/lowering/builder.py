@@ -1,0 +1,308 @@
+"""What a lowering rule works with.
+
+A **rule** is a function of a module of its family and one line in `rules.RULES`::
+
+    def rule(node: NodeProto, builder: Builder) -> Sequence[NodeProto] | None
+
+It is called for every node of its operator that has an activation, and returns the nodes that
+stand in its place in the lowered graph, or None to leave the node as it is. It raises `NotPrunable`
+with a reason for people if the node weighs a constant that cannot be pruned; the node then stays as
+it is and is listed as skipped. It must not change the node it is given: copy it.
+
+There are two kinds:
+
+- *decompose*: equivalent plain nodes take the node's place and make its outputs. The Conv, Gemm or
+  MatMul among them multiplies ``builder.weight(...)``.
+- *probe*: the node stays (it is among the nodes returned, or a copy of it is), reading its own
+  constants by its own route, and a plain layer stands beside it whose output nobody reads. It
+  multiplies the activation that the node multiplies inside with ``builder.weight(...)``: statistics
+  and refit happen there, and what they write reaches the node through its own constants.
+
+Which stored elements a virtual weight consists of, and how real values become stored ones, the
+builder finds out itself; see `weight`. A Conv, Gemm or MatMul whose weight is stored directly needs
+no virtual weight: its constant is a *twin*, a constant of the lowered graph that is written through
+to its place in the original file.
+
+Every node of the lowered graph carries a `Label`: by it, it is reported, excluded, and known as a
+reader of constants. Nodes that a rule returns get the label of the node they stand for, unless they
+were given one by `Builder.named`. A rule that makes several layers of one node must name them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
+
+from onnx_sipp.graph.kinds import Skipped, node_kind
+from onnx_sipp.graph.lowering.flatten import Flat
+from onnx_sipp.graph.lowering.grid import Grid
+from onnx_sipp.graph.lowering.trace import Traced, Tracer, spread
+from onnx_sipp.graph.lowering.virtual import Numbering, Virtual
+from onnx_sipp.graph.node import Constants, Label, NotPrunable
+from onnx_sipp.graph.tensors import is_float, numpy_dtype
+
+__all__ = ["Builder", "Rule"]
+
+Array = NDArray[Any]
+
+
+class Rule(Protocol):
+    """See the module's text."""
+
+    def __call__(self, node: NodeProto, builder: Builder) -> Sequence[NodeProto] | None:
+        """Return the nodes that stand in the place of a node, None to leave it as it is."""
+        ...
+
+
+class Builder:
+    """Collects the nodes and constants of a lowered graph.
+
+    Args:
+        flat: the graph to lower.
+        rules: by domain and operator.
+
+    Attributes:
+        model: the original, to read only.
+        constants: of the flat graph: what is stored, and what nodes compute from that alone.
+    """
+
+    def __init__(self, flat: Flat, rules: Mapping[tuple[str, str], Rule]) -> None:
+        self.model, self._rules = flat.model, rules
+        self.twins = dict(flat.twins)
+        self.numbering = Numbering([_size(holder) for holder in flat.model.sites])
+        self.virtual: dict[str, Virtual] = {}
+        self.fixed: dict[str, TensorProto] = {}
+        self.refused: dict[str, Skipped] = {}
+        self.nodes: list[tuple[NodeProto, Label]] = []
+        self._given_labels: dict[int, tuple[NodeProto, Label]] = {}
+        self._label = Label("", "")
+        stored = {name: self._tensor(name) for name in flat.twins}
+        graph = flat.model.proto.graph
+        self.constants = Constants.within(
+            [node for node, _ in flat.nodes], graph.sparse_initializer, stored
+        )
+        self.tracer = Tracer(list(flat.model.proto.opset_import), self._traced, self._read)
+        for node, _ in flat.nodes:
+            if self.makes_constants(node):
+                self.tracer.add(node)
+        self._taken = set(stored) | {value.name for value in (*graph.input, *graph.output)}
+        for node, _ in flat.nodes:
+            self._taken.update((*node.input, *node.output))
+
+    # --- what rules ask ------------------------------------------------------------------------
+
+    @property
+    def label(self) -> Label:
+        """Of the node that is being lowered."""
+        return self._label
+
+    def is_constant(self, name: str) -> bool:
+        """Whether a tensor is stored, or computed from stored ones alone."""
+        return name in self.constants or name in self.fixed
+
+    def makes_constants(self, node: NodeProto) -> bool:
+        """Whether a node computes from constants alone."""
+        names = [name for name in node.output if name]
+        return bool(names) and all(name in self.constants for name in names)
+
+    def is_stored(self, name: str) -> bool:
+        """Whether a tensor is a stored constant, read by no route."""
+        return name in self.twins
+
+    def value(self, name: str) -> Array:
+        """Elements of a constant as the node sees them.
+
+        Raises:
+            NotPrunable: it is computed by operators that cannot be evaluated here.
+        """
+        return self.tracer.value(name)
+
+    def weight(
+        self,
+        operand: str,
+        index: NDArray[np.integer] | None = None,
+        *,
+        scale: Array | None = None,
+        zero_point: Array | None = None,
+        axis: int = 1,
+    ) -> str:
+        """A new stored constant of the lowered graph with the real values of a constant operand.
+
+        What is written to it is written to the stored elements behind the operand, in their own
+        type: whatever re-arranging operators, Cast and DequantizeLinear stand between.
+
+        Args:
+            operand: name of a constant that the node being lowered reads.
+            index: places in the flattened operand, in the shape that the weight shall have (each
+                place once at most); None for all of the operand in its own shape. A virtual weight
+                may be made of a part of an operand, and several of its parts.
+            scale: for an operand of integers that the node itself dequantises: one, or one per
+                index of ``axis`` of the operand. Without it, with a ``zero_point``, it is 1.
+            zero_point: of such an operand, likewise.
+            axis: of the operand, that several scales or zero points belong to.
+
+        Returns:
+            The name of the new constant: floating point, of the type the operand (its Cast, its
+            scale) has.
+
+        Raises:
+            NotPrunable: its elements are not stored ones, each once, or are not floating point.
+        """
+        traced = self._weighing(operand, scale, zero_point, axis)
+        ids, grid = traced.ids, traced.grid
+        if index is not None:
+            places = np.asarray(index, np.int64)
+            ids = ids.ravel()[places]
+            grid = grid.mapped(lambda values: values.ravel()[places]) if grid else None
+        self._refuse_repeats(operand, ids)
+        way = self.constants.computed.get(operand, ())
+        name = self.fresh(operand)
+        owner = self._label.reader
+        self.virtual[name] = Virtual(ids, traced.dtype, grid, way, owner, operand)
+        return name
+
+    def constant(self, values: Array, hint: str = "constant") -> str:
+        """A new constant of the lowered graph that is no weight: a shape, an axis, a factor."""
+        name = self.fresh(hint)
+        self.fixed[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
+        return name
+
+    def fresh(self, hint: str) -> str:
+        """A name for a tensor that no other tensor of the lowered graph has."""
+        name, count = hint, 0
+        while name in self._taken:
+            count += 1
+            name = f"{hint}/{count}"
+        self._taken.add(name)
+        return name
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str] | int = 1,
+        **attributes: Any,
+    ) -> NodeProto:
+        """A new node of ONNX's own domain; ``outputs`` names them, or says how many fresh ones."""
+        if isinstance(outputs, int):
+            outputs = [self.fresh(f"{self._label.name}/{op_type}") for _ in range(outputs)]
+        return helper.make_node(op_type, inputs, outputs, **attributes)
+
+    def named(self, node: NodeProto, part: str) -> NodeProto:
+        """Label a node that a rule will return as a layer of its own: ``lstm1 (R)``."""
+        label = replace(self._label, name=f"{self._label.name} ({part})", node=self._label.reader)
+        self._given_labels[id(node)] = node, label
+        return node
+
+    # --- lowering ------------------------------------------------------------------------------
+
+    @contextmanager
+    def at(self, label: Label) -> Iterator[None]:
+        """Lower another node for a while: it owns the weights that are made."""
+        before, self._label = self._label, label
+        yield
+        self._label = before
+
+    def lower(self, node: NodeProto, label: Label) -> list[tuple[NodeProto, Label]]:
+        """The nodes that stand in the place of a node, with their labels."""
+        if self.makes_constants(node):
+            return [(node, label)]
+        rule = self._rules.get(node_kind(node))
+        found: Sequence[NodeProto] | None = None
+        if rule is not None:
+            with self.at(label):
+                try:
+                    found = rule(node, self)
+                except NotPrunable as reason:
+                    self._refuse(label, reason)
+                except (TypeError, ValueError, IndexError) as error:
+                    self._refuse(label, NotPrunable(f"the node is malformed: {error}"))
+        if found is None:
+            return [(node, label)]
+        return [(made, self._given_labels.get(id(made), (made, label))[1]) for made in found]
+
+    def emit(self, node: NodeProto, label: Label) -> None:
+        """Lower a node and append what stands in its place to the graph."""
+        self.nodes.extend(self.lower(node, label))
+
+    def _refuse(self, label: Label, reason: NotPrunable) -> None:
+        self.refused[label.name] = Skipped(
+            label.name, label.op_type, reason.parameters, str(reason)
+        )
+
+    # --- constants -----------------------------------------------------------------------------
+
+    def _weighing(
+        self, operand: str, scale: Array | None, zero_point: Array | None, axis: int
+    ) -> Traced:
+        """Trace an operand to elements that have real values."""
+        if operand in self.constants.sparse:
+            raise NotPrunable(f"its weight {operand!r} is a sparse tensor already")
+        try:
+            traced = self.tracer.trace(operand)
+        except NotPrunable as reason:
+            ways = ", ".join(self.constants.computed.get(operand, ()))
+            raise NotPrunable(
+                f"its weight {operand!r} is computed from constants ({ways}): {reason}",
+                reason.parameters,
+            ) from reason
+        if traced.levels:
+            raise NotPrunable(f"its weight {operand!r} is quantised in the graph", traced.ids.size)
+        if scale is None and zero_point is None:
+            if not is_float(traced.dtype):
+                raise NotPrunable(f"its weight {operand!r} is not floating point", traced.ids.size)
+            return traced
+        if is_float(traced.dtype):
+            raise NotPrunable(f"its weight {operand!r} should be integers", traced.ids.size)
+        factor = np.ones((), np.float32) if scale is None else scale
+        zero = np.zeros((), np.int32) if zero_point is None else zero_point.astype(np.int32)
+        shape = traced.ids.shape
+        grid = Grid(
+            spread(factor, shape, axis), spread(zero, shape, axis), traced.dtype, stored=True
+        )
+        return Traced(traced.ids, factor.dtype, grid)
+
+    def _refuse_repeats(self, operand: str, ids: NDArray[np.int64]) -> None:
+        ways = ", ".join(self.constants.computed.get(operand, ()))
+        if ids.size and int(ids.min()) == 0:
+            raise NotPrunable(
+                f"its weight {operand!r} ({ways}) has elements that are not stored", ids.size
+            )
+        if np.unique(ids).size < ids.size:
+            raise NotPrunable(
+                f"its weight {operand!r} ({ways}) uses a stored element more than once", ids.size
+            )
+
+    def _traced(self, name: str) -> Traced | None:
+        if name not in self.twins:
+            return None
+        tensor = self.constants.stored[name]
+        ids = self.numbering.of(self.twins[name].site).reshape(tuple(tensor.dims))
+        return Traced(ids, numpy_dtype(tensor))
+
+    def _read(self, name: str) -> Array:
+        if name in self.fixed:
+            return numpy_helper.to_array(self.fixed[name])
+        if name not in self.twins:
+            raise NotPrunable(f"{name!r} cannot be evaluated")
+        return self.model.read_site(self.twins[name].site)
+
+    def _tensor(self, name: str) -> TensorProto:
+        """A twin as a TensorProto of the original, or one made of a Constant's plain numbers."""
+        holder = self.model.sites[self.twins[name].site]
+        if isinstance(holder, TensorProto):
+            return holder
+        return numpy_helper.from_array(self.model.read_site(self.twins[name].site), name)
+
+
+def _size(holder: TensorProto | AttributeProto) -> int:
+    if isinstance(holder, AttributeProto):
+        return max(1, len(holder.floats) + len(holder.ints))
+    return prod(max(0, dim) for dim in holder.dims)
