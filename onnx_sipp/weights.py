@@ -98,7 +98,7 @@ def group_weights(model: Lowered, layers: Sequence[Layer]) -> list[Weight]:
     """
     groups: dict[int, list[Layer]] = {}
     for layer in layers:
-        groups.setdefault(int(model.elements(layer.weight).min()), []).append(layer)
+        groups.setdefault(model.first_element(layer.weight), []).append(layer)
     return [
         Weight(users[0].weight, _matrix(model, users[0]), tuple(users), _places(model, users))
         for users in groups.values()
@@ -107,7 +107,7 @@ def group_weights(model: Lowered, layers: Sequence[Layer]) -> list[Weight]:
 
 def _places(model: Lowered, users: Sequence[Layer]) -> dict[str, NDArray[np.int64]]:
     """See `Weight.places`."""
-    if len(users) == 1:
+    if len({(layer.weight, layer.view) for layer in users}) == 1:
         return {}
     seen = [layer.view.to_matrix(model.elements(layer.weight)) for layer in users]
     return {

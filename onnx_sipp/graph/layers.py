@@ -145,7 +145,7 @@ def _without_conflicts(
 
 def _distinct_elements(model: Lowered, layers: Sequence[Layer]) -> int:
     """Elements of all weights; by now two weights have all or none in common."""
-    first = {int(model.elements(layer.weight).min()): layer.view.size for layer in layers}
+    first = {model.first_element(layer.weight): layer.view.size for layer in layers}
     return sum(first.values())
 
 

@@ -154,9 +154,9 @@ class Model:
         kind = "initializer, also a graph input" if also_input else "initializer"
         return f"{kind}, external data" if is_external(self.stored[name]) else kind
 
-    def is_shared(self, name: str) -> bool:  # noqa: ARG002 - see `Lowered`
-        """Whether another constant of the main graph stands for the same stored elements."""
-        return False
+    def is_exclusive(self, name: str) -> bool:
+        """Whether no other constant of the main graph stands for the same stored elements."""
+        return name in self.stored
 
     def replace(self, name: str, values: NDArray[Any]) -> None:
         """Put new elements in place of a stored constant's; shape and type stay."""

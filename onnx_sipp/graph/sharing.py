@@ -29,29 +29,20 @@ def other_readers(model: Lowered, layers: Sequence[Layer]) -> dict[str, str]:
         By layer name, the other readers for people; layers that have none are left out.
     """
     covering: dict[tuple[str, str], list[Layer]] = defaultdict(list)
-    touched: dict[int, list[Layer]] = defaultdict(list)
     for layer in layers:
         for key in _reads_of(model, layer):
             covering[key].append(layer)
-        for site in model.sites_of(layer.weight):
-            touched[site].append(layer)
-    found: dict[str, list[str]] = defaultdict(list)
-    for read in model.plan.reads:
-        users = covering.get((read.reader, read.name), [])
-        if read.times == 1 and any(layer.weight == read.name for layer in users):
-            continue
-        affected = {
-            layer.name: layer
-            for site in model.sites_of(read.name)
-            for layer in touched.get(site, ())
-        }
-        if affected:
-            others = _beyond(model, read, users)
-            what = "the same node in another role" if users else read.what
-            for name, layer in affected.items():
-                if np.isin(others, model.elements(layer.weight)).any():
-                    found[name].append(what)
-    return {name: ", ".join(dict.fromkeys(readers)) for name, readers in found.items()}
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for layer in layers:
+        sites = model.plan.sites[layer.weight]
+        for read in dict.fromkeys(r for site in sites for r in model.plan.reads_at.get(site, ())):
+            users = covering.get((read.reader, read.name), [])
+            if read.times == 1 and any(user.weight == read.name for user in users):
+                continue
+            if np.isin(_beyond(model, read, users), model.elements(layer.weight)).any():
+                what = "the same node in another role" if users else read.what
+                found[layer.name][what] = None
+    return {name: ", ".join(readers) for name, readers in found.items()}
 
 
 def partial_overlaps(model: Lowered, layers: Sequence[Layer]) -> dict[str, str]:
@@ -66,7 +57,7 @@ def partial_overlaps(model: Lowered, layers: Sequence[Layer]) -> dict[str, str]:
     """
     by_site: dict[int, dict[str, Layer]] = defaultdict(dict)
     for layer in layers:
-        for site in model.sites_of(layer.weight):
+        for site in model.plan.sites[layer.weight]:
             by_site[site].setdefault(layer.weight, layer)
     overlapping: dict[str, str] = {}
     for users in by_site.values():
@@ -77,27 +68,6 @@ def partial_overlaps(model: Lowered, layers: Sequence[Layer]) -> dict[str, str]:
     return {
         layer.name: overlapping[layer.weight] for layer in layers if layer.weight in overlapping
     }
-
-
-def _reads_of(model: Lowered, layer: Layer) -> list[tuple[str, str]]:
-    """The reads that are the layer's own: of its node, and of the node it stands for."""
-    keys = [(model.plan.labels[layer.index].reader, layer.weight)]
-    virtual = model.plan.virtual.get(layer.weight)
-    return keys if virtual is None else [*keys, (virtual.owner, virtual.operand)]
-
-
-def _beyond(model: Lowered, read: Read, users: Sequence[Layer]) -> Ids:
-    """The elements that a read is of, but for those that it multiplies as layers."""
-    elements = model.elements(read.name).ravel()
-    if read.times > 1:
-        return elements
-    own = [model.elements(layer.weight).ravel() for layer in users]
-    return np.setdiff1d(elements, np.concatenate(own)) if own else elements
-
-
-def _overlap_in_part(one: Ids, other: Ids) -> bool:
-    common = np.intersect1d(one, other).size
-    return common > 0 and not common == one.size == other.size
 
 
 def positions(wanted: Ids, among: Ids) -> Ids:
@@ -113,3 +83,23 @@ def positions(wanted: Ids, among: Ids) -> Ids:
     order = np.argsort(among, axis=None)
     places = np.searchsorted(among.ravel()[order], wanted.ravel())
     return order[places].reshape(wanted.shape)
+
+
+def _reads_of(model: Lowered, layer: Layer) -> list[tuple[str, str]]:
+    """The reads that are the layer's own: of its node, and of the node it stands for."""
+    keys = [(model.plan.labels[layer.index].reader, layer.weight)]
+    virtual = model.plan.virtual.get(layer.weight)
+    return keys if virtual is None else [*keys, (virtual.owner, virtual.operand)]
+
+
+def _beyond(model: Lowered, read: Read, users: Sequence[Layer]) -> Ids:
+    """The elements that a read is of, but for those that it multiplies as layers."""
+    elements = model.elements(read.name).ravel()
+    if read.times > 1 or not users:
+        return elements
+    return np.setdiff1d(elements, np.concatenate([model.elements(u.weight).ravel() for u in users]))
+
+
+def _overlap_in_part(one: Ids, other: Ids) -> bool:
+    common = np.intersect1d(one, other).size
+    return common > 0 and not common == one.size == other.size

@@ -104,7 +104,7 @@ def find_tail(model: Model, flow: Flow, layer: Layer) -> Tail | None:
 def _exclusive(model: Model, flow: Flow, name: str) -> bool:
     """Whether a constant can be changed without effect elsewhere."""
     once = len(flow.readers[name]) == 1 and name not in flow.outputs
-    return once and not model.is_shared(name)
+    return once and model.is_exclusive(name)
 
 
 def _has_bias(node: NodeProto) -> bool:

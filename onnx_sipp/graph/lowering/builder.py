@@ -96,6 +96,12 @@ class Builder:
         for node, _ in flat.nodes:
             self._taken.update((*node.input, *node.output))
 
+    @property
+    def opset(self) -> int:
+        """Version of ONNX's own operators in the lowered graph."""
+        imports = self.model.proto.opset_import
+        return max((i.version for i in imports if i.domain in ("", "ai.onnx")), default=1)
+
     # --- what rules ask ------------------------------------------------------------------------
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ __all__ = ["Lowered", "Plan"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What belongs to a lowered graph and never changes.
+    """What belongs to a lowered graph and never changes; copies of the model share it.
 
     Attributes:
         original: the model that was lowered; is not changed.
@@ -46,9 +47,38 @@ class Plan:
     numbering: Numbering
     tracer: Tracer
 
+    @cached_property
+    def sites(self) -> Mapping[str, frozenset[int]]:
+        """By name of a stored constant, or of one that is read: the sites that it depends on."""
+        found = {name: frozenset([twin.site]) for name, twin in self.twins.items()}
+        for name, virtual in self.virtual.items():
+            found[name] = frozenset(site for site, _, _ in self.numbering.split(virtual.ids))
+        for name in {read.name for read in self.reads} - set(found):
+            sources = self.tracer.sources(name)
+            found[name] = frozenset(self.twins[n].site for n in sources if n in self.twins)
+        return found
+
+    @cached_property
+    def stored_at(self) -> Mapping[int, tuple[str, ...]]:
+        """By site, the stored constants that depend on it."""
+        found: dict[int, tuple[str, ...]] = {}
+        for name in (*self.twins, *self.virtual):
+            for site in self.sites[name]:
+                found[site] = (*found.get(site, ()), name)
+        return found
+
+    @cached_property
+    def reads_at(self) -> Mapping[int, tuple[Read, ...]]:
+        """By site, the reads that depend on it."""
+        found: dict[int, list[Read]] = defaultdict(list)
+        for read in self.reads:
+            for site in self.sites[read.name]:
+                found[site].append(read)
+        return {site: tuple(reads) for site, reads in found.items()}
+
 
 class Lowered(Model):
-    """A lowered model. What is written to its weights is kept for the original, too.
+    """A lowered model. What is written to its constants is kept for the original, too.
 
     Args:
         proto: the lowered graph.
@@ -59,12 +89,6 @@ class Lowered(Model):
         super().__init__(proto, plan.original.path)
         self.plan = plan
         self._changes: dict[int, NDArray[Any]] = {}
-        self._touching: dict[int, list[str]] = defaultdict(list)
-        for name, twin in plan.twins.items():
-            self._touching[twin.site].append(name)
-        for name, virtual in plan.virtual.items():
-            for site, _, _ in plan.numbering.split(virtual.ids):
-                self._touching[site].append(name)
 
     def copy(self) -> Lowered:
         """An independent copy."""
@@ -85,20 +109,16 @@ class Lowered(Model):
             name: of a constant for which `is_written_through` holds.
             values: same shape and type.
         """
-        if name in self.plan.twins:
-            changes = {self.plan.twins[name].site: values}
-        else:
+        twin = self.plan.twins.get(name)
+        if twin is None:
             virtual = self.plan.virtual[name]
             changes = virtual.encode(values, self.plan.numbering, self._payload)
+        else:
+            changes = {twin.site: values}
         self._changes |= changes
-        for reader in dict.fromkeys(n for site in changes for n in self._touching[site]):
-            if reader not in self.stored:
-                continue  # nothing of the lowered graph reads it
-            if reader in self.plan.twins:
-                super().replace(reader, self._payload(self.plan.twins[reader].site))
-            else:
-                decoded = self.plan.virtual[reader].decode(self.plan.numbering, self._payload)
-                super().replace(reader, decoded)
+        for reader in dict.fromkeys(n for site in changes for n in self.plan.stored_at[site]):
+            if reader in self.stored:  # else nothing of the lowered graph reads it
+                super().replace(reader, self._present(reader))
 
     def result(self) -> Model:
         """The original with everything that was replaced."""
@@ -111,13 +131,23 @@ class Lowered(Model):
         """Whether a constant stands for elements of the original."""
         return name in self.plan.twins or name in self.plan.virtual
 
-    def is_shared(self, name: str) -> bool:
-        """Whether something reads elements of a constant under another name."""
-        own = self.elements(name)
-        return any(
-            np.isin(self.elements(other), own).any()
-            for other in {read.name for read in self.plan.reads} - {name}
-            if self.sites_of(other) & self.sites_of(name)
+    def is_exclusive(self, name: str) -> bool:
+        """Whether a change of a constant reaches the original, and nothing but its own reader."""
+        if not self.is_written_through(name):
+            return False
+        others = {
+            read.name
+            for site in self.plan.sites[name]
+            for read in self.plan.reads_at.get(site, ())
+            if read.name != name
+        }
+        return not any(self.have_common_elements(name, other) for other in others)
+
+    def have_common_elements(self, one: str, other: str) -> bool:
+        """Whether two constants depend on some stored element both."""
+        return bool(
+            self.plan.sites[one] & self.plan.sites[other]
+            and np.isin(self.elements(one), self.elements(other)).any()
         )
 
     def elements(self, name: str) -> NDArray[np.int64]:
@@ -133,36 +163,40 @@ class Lowered(Model):
         try:
             return self.plan.tracer.trace(name).ids
         except NotPrunable:
-            known = [n for n in self.plan.tracer.sources(name) if n in self.plan.twins]
-            parts = [self.elements(n).ravel() for n in sorted(known)]
+            parts = [self.plan.numbering.of(site) for site in sorted(self.plan.sites[name])]
             return np.concatenate([np.zeros(0, np.int64), *parts])
 
-    def sites_of(self, name: str) -> set[int]:
-        """The sites that a constant depends on."""
-        if name in self.plan.virtual:
-            return {site for site, _, _ in self.plan.numbering.split(self.plan.virtual[name].ids)}
-        sources = self.plan.tracer.sources(name)
-        return {self.plan.twins[n].site for n in sources if n in self.plan.twins}
+    def first_element(self, name: str) -> int:
+        """The least of the elements of a weight."""
+        if name in self.plan.twins:
+            return self.plan.numbering.first(self.plan.twins[name].site)
+        return int(self.plan.virtual[name].ids.min())
 
     def called(self, name: str) -> str:
         """Name of a constant in the original: of what its node reads there."""
         virtual = self.plan.virtual.get(name)
         return self.plan.twins[name].name if virtual is None else virtual.operand
 
+    def sources(self, name: str) -> list[Twin]:
+        """The stored constants of the original that a weight is made of."""
+        at = self.plan.stored_at
+        names = [at[site][0] for site in sorted(self.plan.sites[name])]
+        return [self.plan.twins[source] for source in names]
+
     def weight_name(self, name: str) -> str:
         """Names of the stored constants that a weight is made of, for people."""
         return ", ".join(twin.name for twin in self.sources(name))
-
-    def sources(self, name: str) -> list[Twin]:
-        """The stored constants of the original that a weight is made of."""
-        by_site = {twin.site: twin for twin in reversed(list(self.plan.twins.values()))}
-        return [by_site[site] for site in sorted(self.sites_of(name))]
 
     def route(self, name: str) -> str:
         """How a weight comes from the file to its node, for people."""
         kinds = dict.fromkeys(twin.kind for twin in self.sources(name))
         way = self.plan.virtual[name].way if name in self.plan.virtual else ()
         return " and ".join(kinds) + (f" via {', '.join(way)}" if way else "")
+
+    def _present(self, name: str) -> NDArray[Any]:
+        if name in self.plan.twins:
+            return self._payload(self.plan.twins[name].site)
+        return self.plan.virtual[name].decode(self.plan.numbering, self._payload)
 
     def _payload(self, site: int) -> NDArray[Any]:
         return self._changes[site] if site in self._changes else self.plan.original.read_site(site)

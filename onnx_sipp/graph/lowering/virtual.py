@@ -31,6 +31,10 @@ class Numbering:
         """Numbers of all elements of a site, in their order."""
         return np.arange(self._first[site], self._first[site + 1], dtype=np.int64)
 
+    def first(self, site: int) -> int:
+        """Number of the first element of a site."""
+        return int(self._first[site])
+
     def split(self, ids: Ids) -> Iterator[tuple[int, Ids, Ids]]:
         """Sort elements by site.
 
