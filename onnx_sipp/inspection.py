@@ -32,6 +32,7 @@ class PrunableLayer:
         fan_in: columns of each matrix.
         parameters: elements of the constant.
         zeros: how many of them are zero.
+        also_read_by: what else than layers reads the constant, "" if nothing does.
     """
 
     name: str
@@ -44,6 +45,7 @@ class PrunableLayer:
     fan_in: int
     parameters: int
     zeros: int
+    also_read_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def inspect(
     *,
     exclude_nodes: Sequence[str] = (),
     exclude_op_types: Sequence[str] = (),
+    include_tied: bool = False,
 ) -> Inspection:
     """List what can be pruned, and what cannot and why.
 
@@ -79,13 +82,14 @@ def inspect(
         model: a path, the bytes of a model, or a ModelProto; it is never changed.
         exclude_nodes: globs over names of nodes to leave alone.
         exclude_op_types: operator types to leave alone.
+        include_tied: list weights, too, that something else than layers reads.
 
     Raises:
         UsageError: there is no such file, or a glob matches nothing.
         SippError: the model cannot be read.
     """
     lowered = lower(Model.load(model))
-    findings = find_layers(lowered, exclude_nodes, exclude_op_types)
+    findings = find_layers(lowered, exclude_nodes, exclude_op_types, include_tied=include_tied)
     return Inspection(
         layers=_layers(lowered, findings),
         skipped=[SkippedReport(**asdict(skip)) for skip in findings.skipped],
@@ -110,6 +114,7 @@ def _layers(model: Lowered, findings: Findings) -> list[PrunableLayer]:
                 fan_in=fan_in,
                 parameters=layer.view.size,
                 zeros=int((model.read(layer.weight) == 0).sum()),
+                also_read_by=findings.tied.get(layer.name, ""),
             )
         )
     return rows

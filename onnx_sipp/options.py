@@ -47,6 +47,8 @@ class Options:
         input_shapes: shapes for synthetic inputs, by input name.
         exclude_nodes: globs over node names to leave alone.
         exclude_op_types: operator types to leave alone.
+        include_tied: prune weights, too, that something else than layers reads: an embedding that
+            is looked up, an output of the graph.
         batch_size: most samples at a time; None to choose. Changes nothing but speed and memory.
         threads: threads to use; None for all cores.
         providers: onnxruntime execution providers; None for the CPU.
@@ -71,6 +73,7 @@ class Options:
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     exclude_nodes: Sequence[str] = ()
     exclude_op_types: Sequence[str] = ()
+    include_tied: bool = False
     batch_size: int | None = None
     threads: int | None = None
     providers: Sequence[str] | None = None

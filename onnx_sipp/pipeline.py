@@ -125,7 +125,12 @@ def prune(
 
 
 def _find(model: Lowered, options: Options) -> Findings:
-    findings = find_layers(model, options.exclude_nodes, options.exclude_op_types)
+    findings = find_layers(
+        model,
+        options.exclude_nodes,
+        options.exclude_op_types,
+        include_tied=options.include_tied,
+    )
     if not findings.layers:
         reasons = "".join(f"\n  {s.name} ({s.op_type}): {s.reason}" for s in findings.skipped[:10])
         raise SippError(

@@ -21,6 +21,7 @@ def command(
     source: Path,
     exclude_nodes: tuple[str, ...],
     exclude_op_types: tuple[str, ...],
+    include_tied: bool,
     json_path: Path | None,
 ) -> None:
     """List the prunable layers of IN.onnx, and the nodes left alone with the reason.
@@ -32,7 +33,12 @@ def command(
     from onnx_sipp.report.summary import print_inspection  # noqa: PLC0415
 
     refuse_outputs([json_path], Model.load(source).files if json_path else [])
-    found = inspect(source, exclude_nodes=exclude_nodes, exclude_op_types=exclude_op_types)
+    found = inspect(
+        source,
+        exclude_nodes=exclude_nodes,
+        exclude_op_types=exclude_op_types,
+        include_tied=include_tied,
+    )
     if json_path is not None:
         write_text(json_path, json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n")
     print_inspection(found, output_console())

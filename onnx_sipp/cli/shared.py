@@ -63,7 +63,7 @@ def byte_size(value: str) -> int:
 
 
 def exclusion_options(function: F) -> F:
-    """Add the options that leave nodes alone."""
+    """Add the options that say which layers are pruned."""
     nodes = click.option(
         "--exclude-nodes",
         "--nodes_to_exclude",
@@ -78,7 +78,12 @@ def exclusion_options(function: F) -> F:
         metavar="OP",
         help="Leave these operators alone, e.g. Gemm; repeat for more.",
     )
-    return nodes(ops(function))
+    tied = click.option(
+        "--include-tied",
+        is_flag=True,
+        help="Prune weights, too, that something else than layers reads (tied embeddings).",
+    )
+    return nodes(ops(tied(function)))
 
 
 def open_calibration(calib: Path | None, script: str | None) -> Any:

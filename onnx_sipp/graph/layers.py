@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from math import prod
 
 from onnx_sipp.errors import UsageError
-from onnx_sipp.graph.kinds import (
-    Layer,
-    Skipped,
-    as_layer,
-    known_operators,
-    node_kind,
-)
+from onnx_sipp.graph.kinds import Layer, Skipped, as_layer, known_operators, node_kind
 from onnx_sipp.graph.lowering.lowered import Lowered
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.nested import functions_called, in_functions, in_subgraphs
-from onnx_sipp.graph.node import Constants, NotPrunable
+from onnx_sipp.graph.node import Constants, Label, NotPrunable
 from onnx_sipp.graph.sharing import other_readers, partial_overlaps
 from onnx_sipp.graph.tensors import FLOAT_TYPES
 from onnx_sipp.graph.walk import all_tensors
@@ -36,16 +30,22 @@ class Findings:
         skipped: nodes that multiply a constant and are not prunable, in graph order.
         prunable: elements of all prunable weights, shared ones once.
         parameters: elements of all floating-point constants of the model.
+        tied: by layer name, what else reads its weight, where that was asked to be pruned too.
     """
 
     layers: tuple[Layer, ...]
     skipped: tuple[Skipped, ...]
     prunable: int
     parameters: int
+    tied: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_layers(
-    model: Lowered, exclude_nodes: Sequence[str] = (), exclude_op_types: Sequence[str] = ()
+    model: Lowered,
+    exclude_nodes: Sequence[str] = (),
+    exclude_op_types: Sequence[str] = (),
+    *,
+    include_tied: bool = False,
 ) -> Findings:
     """List the prunable layers of a model, and the nodes left alone with the reason.
 
@@ -53,19 +53,50 @@ def find_layers(
         model: is not changed.
         exclude_nodes: names of nodes to leave alone, or globs over them.
         exclude_op_types: operator types to leave alone, or globs over them.
+        include_tied: list weights, too, that something else than layers reads.
 
     Raises:
         UsageError: there is no such node or operator.
         SippError: the graph is damaged beyond reading.
     """
+    labels = model.plan.labels
+    candidates, skipped = _candidates(model)
+    names = [name for label in labels for name in (label.name, label.reader)]
+    names = list(dict.fromkeys([*names, *(skip.name for _, skip in skipped)]))
+    _refuse_idle(exclude_nodes, names, "node is called")
+    operators = known_operators().union(label.op_type for label in labels)
+    _refuse_idle(exclude_op_types, sorted(operators), "operator is called")
+    barred = {
+        label
+        for label in labels
+        if _matches(label.name, exclude_nodes)
+        or _matches(label.reader, exclude_nodes)
+        or _matches(label.op_type, exclude_op_types)
+    }
+    choice = _Choice(model, barred, include_tied=include_tied)
+    layers = choice.among(candidates)
+    skipped = sorted([*skipped, *choice.refused], key=lambda item: item[0])
+    first = {model.first_element(layer.weight): layer.view.size for layer in layers}
+    return Findings(
+        layers=tuple(layers),
+        skipped=tuple(skip for _, skip in skipped),
+        prunable=sum(first.values()),  # by now, two weights have all or no elements in common
+        parameters=_parameters(model.plan.original),
+        tied=choice.tied,
+    )
+
+
+def _candidates(model: Lowered) -> tuple[list[Layer], list[tuple[int, Skipped]]]:
+    """All nodes that are layers by themselves; the others that weigh a constant, with places."""
     proto, labels = model.proto, model.plan.labels
     constants = Constants.of(proto.graph, model.stored)
+    functions = functions_called(proto)
     candidates: list[Layer] = []
     skipped = [(len(labels), skip) for skip in in_functions(proto, constants)]
     for index, (node, label) in enumerate(zip(proto.graph.node, labels, strict=True)):
         if label.name in model.plan.refused:
             skipped.append((index, model.plan.refused[label.name]))
-        elif node_kind(node) not in functions_called(proto):
+        elif node_kind(node) not in functions:
             try:
                 layer = as_layer(node, label, index, constants)
             except NotPrunable as found:
@@ -75,32 +106,64 @@ def find_layers(
                 if layer is not None and model.is_written_through(layer.weight):
                     candidates.append(layer)
         skipped.extend((index, skip) for skip in in_subgraphs(node, label.name, constants))
-    names = [name for label in labels for name in (label.name, label.reader)]
-    names = list(dict.fromkeys([*names, *(skip.name for _, skip in skipped)]))
-    _refuse_idle(exclude_nodes, names, "node is called")
-    operators = known_operators().union(label.op_type for label in labels)
-    _refuse_idle(exclude_op_types, sorted(operators), "operator is called")
-    excluded = [
-        _matches(layer.name, exclude_nodes)
-        or _matches(labels[layer.index].reader, exclude_nodes)
-        or _matches(layer.op_type, exclude_op_types)
-        for layer in candidates
-    ]
-    wanted = [layer for layer, out in zip(candidates, excluded, strict=True) if not out]
-    skipped.extend(
-        (layer.index, _left_alone(layer, "excluded by the user"))
-        for layer, out in zip(candidates, excluded, strict=True)
-        if out
-    )
-    layers, shared = _without_conflicts(model, wanted)
-    skipped.extend(shared)
-    skipped.sort(key=lambda item: item[0])
-    return Findings(
-        layers=tuple(layers),
-        skipped=tuple(skip for _, skip in skipped),
-        prunable=_distinct_elements(model, layers),
-        parameters=_parameters(model.plan.original),
-    )
+    return candidates, skipped
+
+
+class _Choice:
+    """Leaves out layers that the user excludes, or whose zeros would act elsewhere.
+
+    Args:
+        model: that the layers belong to.
+        barred: labels of nodes that the user excludes.
+        include_tied: whether other nodes may read a weight.
+
+    Attributes:
+        refused: the layers that were left out, with their places.
+        tied: see `Findings`.
+    """
+
+    def __init__(self, model: Lowered, barred: set[Label], *, include_tied: bool) -> None:
+        self._model, self._barred, self._include_tied = model, barred, include_tied
+        self._barred_readers = {label.reader for label in barred}
+        self.refused: list[tuple[int, Skipped]] = []
+        self.tied: dict[str, str] = {}
+
+    def among(self, candidates: Sequence[Layer]) -> list[Layer]:
+        """The layers that stay."""
+        labels = self._model.plan.labels
+        excluded = {
+            c.name: "excluded by the user" for c in candidates if labels[c.index] in self._barred
+        }
+        layers = self._without(candidates, excluded)
+        while True:
+            reasons = self._tied_elsewhere(layers) or {
+                name: f"its weight is in part that of {other!r}"
+                for name, other in partial_overlaps(self._model, layers).items()
+            }
+            if not reasons:
+                return layers
+            layers = self._without(layers, reasons)
+
+    def _tied_elsewhere(self, layers: Sequence[Layer]) -> dict[str, str]:
+        reasons, self.tied = {}, {}
+        for layer, reads in other_readers(self._model, layers):
+            weight = f"its weight {self._model.called(layer.weight)!r}"
+            by = ", ".join(reads)
+            if any(read.reader in self._barred_readers for read in reads.values()):
+                reasons[layer.name] = f"{weight} is also read by {by}, excluded by the user"
+            elif self._include_tied:
+                self.tied[layer.name] = by
+            else:
+                reasons[layer.name] = f"{weight} is also read by {by} (see --include-tied)"
+        return reasons
+
+    def _without(self, layers: Sequence[Layer], reasons: Mapping[str, str]) -> list[Layer]:
+        self.refused.extend(
+            (layer.index, Skipped(layer.name, layer.op_type, layer.view.size, reasons[layer.name]))
+            for layer in layers
+            if layer.name in reasons
+        )
+        return [layer for layer in layers if layer.name not in reasons]
 
 
 def _matches(name: str, globs: Iterable[str]) -> bool:
@@ -114,39 +177,6 @@ def _refuse_idle(globs: Sequence[str], names: Sequence[str], what: str) -> None:
             close = get_close_matches(glob, names, 3)
             hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
             raise UsageError(f"no {what} {glob!r}{hint}")
-
-
-def _left_alone(layer: Layer, reason: str) -> Skipped:
-    return Skipped(layer.name, layer.op_type, layer.view.size, reason)
-
-
-def _without_conflicts(
-    model: Lowered, candidates: Sequence[Layer]
-) -> tuple[list[Layer], list[tuple[int, Skipped]]]:
-    """Leave out layers whose zeros would act elsewhere, or would not fit another layer's."""
-    layers = list(candidates)
-    refused: list[tuple[int, Skipped]] = []
-    while True:
-        reasons = {
-            name: f"is also read by {by}" for name, by in other_readers(model, layers).items()
-        }
-        if not reasons:
-            overlaps = partial_overlaps(model, layers)
-            reasons = {name: f"is in part that of {other!r}" for name, other in overlaps.items()}
-        if not reasons:
-            return layers, refused
-        refused.extend(
-            (layer.index, _left_alone(layer, f"its weight {model.called(layer.weight)!r} {why}"))
-            for layer in layers
-            if (why := reasons.get(layer.name))
-        )
-        layers = [layer for layer in layers if layer.name not in reasons]
-
-
-def _distinct_elements(model: Lowered, layers: Sequence[Layer]) -> int:
-    """Elements of all weights; by now two weights have all or none in common."""
-    first = {model.first_element(layer.weight): layer.view.size for layer in layers}
-    return sum(first.values())
 
 
 def _parameters(model: Model) -> int:

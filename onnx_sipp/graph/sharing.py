@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -18,22 +18,24 @@ __all__ = ["other_readers", "partial_overlaps", "positions"]
 Ids = NDArray[np.int64]
 
 
-def other_readers(model: Lowered, layers: Sequence[Layer]) -> dict[str, str]:
+def other_readers(
+    model: Lowered, layers: Sequence[Layer]
+) -> Iterator[tuple[Layer, dict[str, Read]]]:
     """Find layers whose weights anything but layers reads: their zeros would act elsewhere too.
 
     Args:
         model: that the layers belong to.
         layers: that shall be pruned.
 
-    Returns:
-        By layer name, the other readers for people; layers that have none are left out.
+    Yields:
+        Such a layer, and what else reads elements of its weight, with a description for people.
     """
     covering: dict[tuple[str, str], list[Layer]] = defaultdict(list)
     for layer in layers:
         for key in _reads_of(model, layer):
             covering[key].append(layer)
-    found: dict[str, dict[str, None]] = defaultdict(dict)
     for layer in layers:
+        found: dict[str, Read] = {}
         sites = model.plan.sites[layer.weight]
         for read in dict.fromkeys(r for site in sites for r in model.plan.reads_at.get(site, ())):
             users = covering.get((read.reader, read.name), [])
@@ -41,8 +43,9 @@ def other_readers(model: Lowered, layers: Sequence[Layer]) -> dict[str, str]:
                 continue
             if np.isin(_beyond(model, read, users), model.elements(layer.weight)).any():
                 what = "the same node in another role" if users else read.what
-                found[layer.name][what] = None
-    return {name: ", ".join(readers) for name, readers in found.items()}
+                found.setdefault(what, read)
+        if found:
+            yield layer, found
 
 
 def partial_overlaps(model: Lowered, layers: Sequence[Layer]) -> dict[str, str]:

@@ -87,6 +87,7 @@ def assemble(
             rows[layer.name] = replace(
                 row,
                 weight=dense.weight_name(layer.weight),
+                also_read_by=findings.tied.get(layer.name, ""),
                 sampled_halves=int(sampled.sum()),
                 bias=dense.weight_name(bias) if bias else "",
             )
@@ -121,6 +122,7 @@ def assemble(
         warnings=[
             *samples.warnings,
             *_warnings(total, zeros, before, options, certified, needed),
+            *_tied_warnings(layers),
             *_refit_warnings(layers),
             *(_role_warnings(dense, weights) if outcome.choices else []),
         ],
@@ -193,6 +195,16 @@ def _role_warnings(dense: Lowered, weights: Sequence[Weight]) -> list[str]:
         f"it was chosen and refitted for {weight.layers[0].name!r} and layers that use it alike"
         for weight in weights
         if weight.places
+    ]
+
+
+def _tied_warnings(layers: Sequence[LayerReport]) -> list[str]:
+    """Which zeros act elsewhere, too."""
+    return [
+        f"the weight {layer.weight!r} of {layer.name!r} is also read by {layer.also_read_by}: "
+        "what was changed in it acts there too, and was not calibrated for that"
+        for layer in layers
+        if layer.also_read_by
     ]
 
 

@@ -44,6 +44,7 @@ class LayerReport:
         refit_error_before: relative error on held-out samples against the layer's target without
             the refit, in the pruned network; None if no refit was asked for.
         refit_error: the same after the refit.
+        also_read_by: what else than layers reads the constant, "" if nothing does.
         shares_weight_with: another layer of the same weight that was listed before, "" if none.
     """
 
@@ -66,6 +67,7 @@ class LayerReport:
     refit_error_before: float | None = None
     refit_error: float | None = None
     shares_weight_with: str = ""
+    also_read_by: str = ""
 
     @property
     def sparsity(self) -> float:

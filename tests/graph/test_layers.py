@@ -179,7 +179,7 @@ def test_a_weight_with_another_reader_is_skipped(node, outputs, by):
     # Gemm is another layer, but w is not its weight.
     assert [layer.weight for layer in found.layers] == ["v"] * (node[0] == "Gemm")
     (skip,) = (skip for skip in found.skipped if skip.name == "m")
-    assert skip.reason == f"its weight 'w' is also read by {by}"
+    assert skip.reason == f"its weight 'w' is also read by {by} (see --include-tied)"
     assert skip.parameters == 16
 
 
@@ -193,7 +193,9 @@ def test_a_weight_that_a_subgraph_reads_is_skipped():
         [("MatMul", "x w", "y", {"name": "m"}), branch], {"w": weights(4, 4), "c": np.array(True)},
         outputs=["y", "z2"],
     )  # fmt: skip
-    assert reasons(model) == [("m", 16, "its weight 'w' is also read by Add 'inside'")]
+    assert reasons(model) == [
+        ("m", 16, "its weight 'w' is also read by Add 'inside' (see --include-tied)")
+    ]
 
 
 # --- what is skipped ---------------------------------------------------------------------------
@@ -410,7 +412,7 @@ def test_excluding_one_user_of_a_shared_weight_keeps_the_weight():
     assert not found.layers
     assert [(skip.name, skip.reason) for skip in found.skipped] == [
         ("a", "excluded by the user"),
-        ("b", "its weight 'w' is also read by MatMul 'a'"),
+        ("b", "its weight 'w' is also read by MatMul 'a', excluded by the user"),
     ]
 
 
