@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_sipp.graph.walk import stored_tensors
+from onnx_sipp.graph.walk import all_sites
 
 FLOAT = TensorProto.FLOAT
 
@@ -28,7 +28,7 @@ def constant(name, value):
     return helper.make_node("Constant", [], [name], value=tensor("", value))
 
 
-def make_model(nodes, constants, inputs=None, outputs=("y",), functions=(), domains=()):
+def make_model(nodes, constants, inputs=None, outputs=("y",), functions=(), domains=(), opset=17):
     """A model.
 
     Args:
@@ -38,6 +38,7 @@ def make_model(nodes, constants, inputs=None, outputs=("y",), functions=(), doma
         outputs: names, or shapes by name.
         functions: FunctionProtos.
         domains: to import beside ONNX's own.
+        opset: version of ONNX's own operators.
     """
     if not isinstance(outputs, dict):
         outputs = dict.fromkeys(outputs)
@@ -51,8 +52,14 @@ def make_model(nodes, constants, inputs=None, outputs=("y",), functions=(), doma
         [helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in outputs.items()],
         [tensor(name, value) for name, value in constants.items()],
     )
-    imports = [helper.make_opsetid("", 17), *(helper.make_opsetid(domain, 1) for domain in domains)]
-    return helper.make_model(graph, opset_imports=imports, ir_version=8, functions=functions)
+    imports = [
+        helper.make_opsetid("", opset),
+        *(helper.make_opsetid(domain, 1) for domain in domains),
+    ]
+    ir_version = 8 if opset < 21 else 10
+    return helper.make_model(
+        graph, opset_imports=imports, ir_version=ir_version, functions=functions
+    )
 
 
 def as_node(node):
@@ -82,9 +89,19 @@ def save_external(model, path, location="weights.bin"):
     return path
 
 
-def without_payloads(model, names):
-    """Clear the elements of stored constants; everything else stays."""
-    for name, stored in stored_tensors(model.graph):
-        if name in names:
-            for field in ("raw_data", "float_data", "double_data", "int32_data"):
-                stored.ClearField(field)
+def sites_that_may_change(model, layers, report=None):
+    """Where a lowered model keeps the weights of layers, and the biases that a report names."""
+    names = {layer.weight for layer in layers}
+    sites = {site for name in names for site in model.plan.sites[name]}
+    biases = {name for row in report.layers for name in row.bias.split(", ")} if report else set()
+    return sites | {twin.site for twin in model.plan.twins.values() if twin.name in biases}
+
+
+def without_payloads(model, sites):
+    """Clear the elements at some sites of a ModelProto; everything else stays."""
+    fields = ("raw_data", "float_data", "double_data", "int32_data", "f", "floats")
+    for site, holder in enumerate(all_sites(model)):
+        if site in sites:
+            for field in fields:
+                if field in holder.DESCRIPTOR.fields_by_name:
+                    holder.ClearField(field)

@@ -82,7 +82,7 @@ class Grid:
 def encode_float(values: Array, dtype: np.dtype[Any]) -> Array:
     """Values in another floating-point type, clipped to its range; only a zero becomes zero."""
     info = ml_dtypes.finfo(dtype)
-    largest = float(info.max)
+    largest = min(float(info.max), float(ml_dtypes.finfo(values.dtype).max))
     result = np.clip(values, -largest, largest).astype(dtype)
     lost = (result == 0) & (values != 0)
     if lost.any():
