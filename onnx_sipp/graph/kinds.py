@@ -30,6 +30,7 @@ __all__ = [
     "known_operators",
     "node_kind",
     "node_labels",
+    "unique_labels",
 ]
 
 Builder = Callable[[NodeProto, Constants], LayerParts | None]
@@ -203,13 +204,18 @@ def _is_weight(name: str, node: NodeProto, constants: Constants) -> bool:
 
 def node_labels(nodes: Sequence[NodeProto]) -> list[str]:
     """A name for each node of a graph that no other node of it has."""
-    count = Counter(node.name for node in nodes)
+    return unique_labels([(node.name, node.op_type) for node in nodes])
+
+
+def unique_labels(nodes: Sequence[tuple[str, str]]) -> list[str]:
+    """The same, of the nodes' names and operators."""
+    count = Counter(name for name, _ in nodes)
     taken = {name for name, times in count.items() if times == 1}
     labels = []
-    for index, node in enumerate(nodes):
-        label = node.name
+    for index, (name, op_type) in enumerate(nodes):
+        label = name
         if not label or count[label] > 1:
-            label = f"{label or node.op_type}#{index}"
+            label = f"{label or op_type}#{index}"
             while label in taken:
                 label += "'"
             taken.add(label)

@@ -28,11 +28,10 @@ def lower(model: Model) -> Lowered:
     constant = [builder.makes_constants(node) for node, _ in builder.nodes]
     acting = [item for item, fixed in zip(builder.nodes, constant, strict=True) if not fixed]
 
-    def is_constant(name: str) -> bool:
-        return builder.is_constant(name) or name in builder.virtual
-
     outputs = [value.name for value in model.proto.graph.output]
-    reads = tuple(reads_of(acting, outputs, is_constant, builder.constants.computed))
+    known = builder.constants
+    constants = {*known.stored, *known.computed, *builder.virtual, *builder.fixed}
+    reads = tuple(reads_of(acting, outputs, constants, known.computed))
     needed = _needed(builder.nodes, reads)
     nodes = [
         item

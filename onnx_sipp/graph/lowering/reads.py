@@ -1,14 +1,22 @@
-"""Who reads which constant of a lowered graph."""
+"""Who reads which constant of a lowered graph, seen through onnx-graphsurgeon.
+
+Graphsurgeon is the lens only: it knows the scopes of nested graphs. Nothing is ever written back
+from it, because its export drops what it does not know.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from onnx import GraphProto, NodeProto
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import NodeProto
+from onnx_graphsurgeon.logger import G_LOGGER
 
-from onnx_sipp.graph.kinds import node_labels
+from onnx_sipp.graph.kinds import unique_labels
 from onnx_sipp.graph.node import Label
 
 __all__ = ["Read", "reads_of"]
@@ -32,54 +40,62 @@ class Read:
 
 
 def reads_of(
-    nodes: Iterable[tuple[NodeProto, Label]],
-    outputs: Iterable[str],
-    is_constant: Callable[[str], bool],
+    nodes: Sequence[tuple[NodeProto, Label]],
+    outputs: Collection[str],
+    constants: Collection[str],
     ways: Mapping[str, Sequence[str]],
 ) -> Iterator[Read]:
     """List the reads of constants, those from inside subgraphs included.
 
+    A subgraph whose output is a constant from outside is none that onnxruntime loads.
+
     Args:
         nodes: of the main graph that are not constant.
         outputs: of the main graph.
-        is_constant: whether a name of the main graph is a constant.
+        constants: names of the constants of the main graph.
         ways: of constants that nodes compute, those operators.
     """
-
-    def via(reader: str, name: str) -> str:
-        return f"{reader} via {', '.join(ways[name])}" if name in ways else reader
-
     for name in outputs:
-        if is_constant(name):
-            yield Read("", name, 1, via("the graph's output", name))
-    pending = [(node, label.reader, is_constant) for node, label in nodes]
+        if name in constants:
+            yield Read("", name, 1, _via("the graph's output", ways.get(name, ())))
+    graph = _imported([node for node, _ in nodes], constants)
+    tensors = graph.tensors()
+    names = {id(tensors[name]): name for name in constants if name in tensors}
+    for node, (_, label) in zip(graph.nodes, nodes, strict=True):
+        for reader, what, inputs in _readers(node, label.reader):
+            found = Counter(names[id(tensor)] for tensor in inputs if id(tensor) in names)
+            for name, times in found.items():
+                yield Read(reader, name, times, _via(what, ways.get(name, ())))
+
+
+def _imported(nodes: Sequence[NodeProto], constants: Collection[str]) -> Any:
+    """A graph of these nodes, in which the constants are inputs without any payload."""
+    proto = onnx.GraphProto(name="reads", node=nodes)
+    proto.input.extend(onnx.ValueInfoProto(name=name) for name in sorted(constants))
+    severity, G_LOGGER.severity = G_LOGGER.severity, G_LOGGER.CRITICAL  # it prints to stdout
+    try:
+        return gs.import_onnx(onnx.ModelProto(graph=proto, ir_version=onnx.IR_VERSION))
+    finally:
+        G_LOGGER.severity = severity
+
+
+def _readers(node: Any, label: str) -> Iterator[tuple[str, str, list[Any]]]:
+    """Label, description and inputs of a node and of all nodes nested in it."""
+    pending = [(node, label)]
     while pending:
-        node, reader, known = pending.pop()
-        for name, times in Counter(name for name in node.input if name and known(name)).items():
-            yield Read(reader, name, times, via(f"{node.op_type} {node.name!r}", name))
-        for attribute in node.attribute:
-            graphs = [attribute.g] if attribute.HasField("g") else attribute.graphs
-            for graph in graphs:
-                own = _made_inside(graph)
-
-                def seen(
-                    name: str, own: set[str] = own, known: Callable[[str], bool] = known
-                ) -> bool:
-                    return name not in own and known(name)
-
-                where = f"{reader} > {attribute.name} > "
-                labels = node_labels(graph.node)
-                pending.extend(
-                    (inner, where + label, seen)
-                    for inner, label in zip(graph.node, labels, strict=True)
-                )
-                for value in graph.output:
-                    if seen(value.name):
-                        what = via(f"{node.op_type} {node.name!r}", value.name)
-                        yield Read(where, value.name, 1, what)
+        current, reader = pending.pop()
+        what = f"{current.op} {current.name!r}"
+        yield reader, what, current.inputs
+        for attribute, value in current.attrs.items():
+            for graph in value if isinstance(value, list) else [value]:
+                if isinstance(graph, gs.Graph):
+                    where = f"{reader} > {attribute}"
+                    labels = unique_labels([(inner.name, inner.op) for inner in graph.nodes])
+                    pending.extend(
+                        (inner, f"{where} > {name}")
+                        for inner, name in zip(graph.nodes, labels, strict=True)
+                    )
 
 
-def _made_inside(graph: GraphProto) -> set[str]:
-    names = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
-    names |= {tensor.values.name for tensor in graph.sparse_initializer}
-    return names | {name for node in graph.node for name in node.output}
+def _via(reader: str, way: Sequence[str]) -> str:
+    return f"{reader} via {', '.join(way)}" if way else reader
