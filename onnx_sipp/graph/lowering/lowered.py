@@ -18,7 +18,7 @@ from onnx_sipp.graph.lowering.reads import Read
 from onnx_sipp.graph.lowering.trace import Tracer
 from onnx_sipp.graph.lowering.virtual import Numbering, Virtual
 from onnx_sipp.graph.model import Model
-from onnx_sipp.graph.node import Label, NotPrunable
+from onnx_sipp.graph.node import Label
 
 __all__ = ["Lowered", "Plan"]
 
@@ -160,11 +160,7 @@ class Lowered(Model):
         if name in self.plan.twins:
             ids = self.plan.numbering.of(self.plan.twins[name].site)
             return ids.reshape(tuple(self.stored[name].dims)) if name in self.stored else ids
-        try:
-            return self.plan.tracer.trace(name).ids
-        except NotPrunable:
-            parts = [self.plan.numbering.of(site) for site in sorted(self.plan.sites[name])]
-            return np.concatenate([np.zeros(0, np.int64), *parts])
+        return self.plan.tracer.elements(name)
 
     def first_element(self, name: str) -> int:
         """The least of the elements of a weight."""

@@ -94,17 +94,28 @@ class Tracer:
         Raises:
             NotPrunable: an operator on the way calculates.
         """
-        known: dict[str, Traced | NotPrunable] = {}
-        for node in self._upstream(name):
-            try:
-                found = self._step(node, known)
-            except NotPrunable as reason:
-                found = [reason] * len(node.output)
-            known.update(zip(node.output, found, strict=False))
-        result = self._known(name, known)
+        result = self._known(name, self._traced(name))
         if isinstance(result, NotPrunable):
             raise result
         return result
+
+    def elements(self, name: str) -> NDArray[np.int64]:
+        """The stored elements that a constant depends on; in its shape, if it is not calculated."""
+        known = self._traced(name)
+        parts: dict[str, NDArray[np.int64]] = {}
+        pending, seen = [name], {name}
+        while pending:
+            current = pending.pop()
+            found = self._known(current, known)
+            if isinstance(found, Traced):
+                parts[current] = found.ids
+            elif current in self._producer and not _is_shape(self._producer[current]):
+                inputs = {n for n in self._producer[current].input if n} - seen
+                seen |= inputs
+                pending.extend(sorted(inputs))
+        if list(parts) == [name]:
+            return parts[name]
+        return np.concatenate([np.zeros(0, np.int64), *(ids.ravel() for ids in parts.values())])
 
     def value(self, name: str) -> Array:
         """Evaluate a constant.
@@ -122,9 +133,20 @@ class Tracer:
         """The stored constants whose elements a constant depends on; for a shape that is none."""
         names = {name}
         for node in reversed(self._upstream(name)):
-            if names & set(node.output) and node.op_type not in ("Shape", "Size"):
+            if names & set(node.output) and not _is_shape(node):
                 names.update(n for n in node.input if n)
         return {n for n in names if n not in self._producer}
+
+    def _traced(self, name: str) -> dict[str, Traced | NotPrunable]:
+        """Everything that nodes compute on the way to a constant."""
+        known: dict[str, Traced | NotPrunable] = {}
+        for node in self._upstream(name):
+            try:
+                found = self._step(node, known)
+            except NotPrunable as reason:
+                found = [reason] * len(node.output)
+            known.update(zip(node.output, found, strict=False))
+        return known
 
     def _value(self, name: str) -> Array:
         return self._values[name] if name in self._values else self._read(name)
@@ -263,6 +285,11 @@ class Tracer:
             raise NotPrunable(f"{node.op_type} cannot be evaluated: {error}") from error
         made = dict(zip(outputs, results, strict=True))
         return [made.get(name, np.zeros(0, np.int64)) for name in node.output]
+
+
+def _is_shape(node: NodeProto) -> bool:
+    """Whether a node looks at no element of what it reads."""
+    return node.op_type in ("Shape", "Size") and node.domain in ("", "ai.onnx")
 
 
 def spread(values: Array, shape: tuple[int, ...], axis: int, block: int = 0) -> Array:
