@@ -56,7 +56,7 @@ class Inspection:
         layers: prunable layers, in graph order.
         skipped: nodes that multiply a constant and are left alone, with reasons.
         prunable: elements of all prunable weights, shared ones once.
-        parameters: elements of all floating-point constants.
+        parameters: elements of all floating-point and quantised constants.
     """
 
     layers: list[PrunableLayer]
@@ -64,9 +64,14 @@ class Inspection:
     prunable: int
     parameters: int
 
+    @property
+    def share(self) -> float:
+        """Share of all parameters that can be pruned."""
+        return self.prunable / self.parameters if self.parameters else 0.0
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, JSON types only."""
-        return asdict(self)
+        return {**asdict(self), "share": self.share}
 
 
 def inspect(

@@ -30,7 +30,7 @@ from onnx_sipp.pruning.methods import Decision, Goal
 from onnx_sipp.report.assemble import assemble
 from onnx_sipp.report.result import Report
 from onnx_sipp.sequential import Refitter
-from onnx_sipp.weights import Weight, group_weights, measure_errors, measure_statistics
+from onnx_sipp.weights import Weight, group_weights, matrix_of, measure_errors, measure_statistics
 
 __all__ = ["ModelSource", "PruneResult", "prune"]
 
@@ -112,7 +112,8 @@ def prune(
 
     listener.stage("measuring layers")
     observation = _observation(runner, samples.held_out, mask, chosen, listener)
-    errors = measure_errors(weights, outcome.changed, outcome.shifts, observation)
+    stored = [matrix_of(outcome.model, weight.layers[0]) for weight in weights]
+    errors = measure_errors(weights, stored, outcome.shifts, observation)
     listener.stage("comparing outputs")
     pruned = outcome.model.result()
     fidelity = _verify(dense, pruned, samples.held_out, chosen, listener)

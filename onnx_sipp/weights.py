@@ -31,6 +31,7 @@ __all__ = [
     "PatchCount",
     "Weight",
     "group_weights",
+    "matrix_of",
     "measure_errors",
     "measure_statistics",
     "new_sensitivity",
@@ -100,7 +101,7 @@ def group_weights(model: Lowered, layers: Sequence[Layer]) -> list[Weight]:
     for layer in layers:
         groups.setdefault(model.first_element(layer.weight), []).append(layer)
     return [
-        Weight(users[0].weight, _matrix(model, users[0]), tuple(users), _places(model, users))
+        Weight(users[0].weight, matrix_of(model, users[0]), tuple(users), _places(model, users))
         for users in groups.values()
     ]
 
@@ -117,7 +118,12 @@ def _places(model: Lowered, users: Sequence[Layer]) -> dict[str, NDArray[np.int6
     }
 
 
-def _matrix(model: Model, layer: Layer) -> NDArray[np.float32]:
+def matrix_of(model: Model, layer: Layer) -> NDArray[np.float32]:
+    """The weight matrix of a layer as it is stored, ``[group, out, fan_in]``.
+
+    Raises:
+        SippError: it is not finite, in float32.
+    """
     with np.errstate(over="ignore"):
         matrix = layer.view.to_matrix(model.read(layer.weight)).astype(np.float32, order="C")
     if not np.isfinite(matrix).all():

@@ -6,17 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from math import prod
 
 from onnx_sipp.errors import UsageError
 from onnx_sipp.graph.kinds import Layer, Skipped, as_layer, known_operators, node_kind
 from onnx_sipp.graph.lowering.lowered import Lowered
-from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.nested import functions_called, in_functions, in_subgraphs
 from onnx_sipp.graph.node import Constants, Label, NotPrunable
 from onnx_sipp.graph.sharing import other_readers, partial_overlaps
-from onnx_sipp.graph.tensors import FLOAT_TYPES
-from onnx_sipp.graph.walk import all_tensors
+from onnx_sipp.graph.tensors import is_parameter
 
 __all__ = ["Findings", "Layer", "Skipped", "find_layers"]
 
@@ -29,7 +26,8 @@ class Findings:
         layers: prunable layers, in graph order.
         skipped: nodes that multiply a constant and are not prunable, in graph order.
         prunable: elements of all prunable weights, shared ones once.
-        parameters: elements of all floating-point constants of the model.
+        parameters: elements of all constants of the model that are floating point, narrow
+            integers (of 8 bits and less, as quantised weights are), or the weight of a layer.
         tied: by layer name, what else reads its weight, where that was asked to be pruned too.
     """
 
@@ -81,7 +79,7 @@ def find_layers(
         layers=tuple(layers),
         skipped=tuple(skip for _, skip in skipped),
         prunable=sum(first.values()),  # by now, two weights have all or no elements in common
-        parameters=_parameters(model.plan.original),
+        parameters=_parameters(model, layers),
         tied=choice.tied,
     )
 
@@ -179,9 +177,11 @@ def _refuse_idle(globs: Sequence[str], names: Sequence[str], what: str) -> None:
             raise UsageError(f"no {what} {glob!r}{hint}")
 
 
-def _parameters(model: Model) -> int:
+def _parameters(model: Lowered, layers: Sequence[Layer]) -> int:
+    weights = {site for layer in layers for site in model.plan.sites[layer.weight]}
+    sizes = model.plan.numbering.sizes
     return sum(
-        prod(tensor.dims)
-        for tensor in all_tensors(model.proto)
-        if tensor.data_type in FLOAT_TYPES and all(dim >= 0 for dim in tensor.dims)
+        sizes[site]
+        for site, holder in enumerate(model.plan.original.sites)
+        if site in weights or is_parameter(holder)
     )

@@ -15,6 +15,7 @@ __all__ = [
     "FLOAT_TYPES",
     "is_external",
     "is_float",
+    "is_parameter",
     "numpy_dtype",
     "packed_bytes",
     "payload_bytes",
@@ -27,6 +28,10 @@ __all__ = [
 
 FLOAT_TYPES = frozenset(
     {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
+)
+_NARROW = frozenset(
+    {TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4}
+    | {value for name, value in TensorProto.DataType.items() if name.startswith("FLOAT8")}
 )
 # Types that onnx packs more densely than numpy does.
 _PACKED_BITS = {
@@ -48,6 +53,13 @@ def numpy_dtype(tensor: TensorProto) -> np.dtype[Any]:
         raise SippError(
             f"tensor {tensor.name!r} has the unknown element type {tensor.data_type}"
         ) from error
+
+
+def is_parameter(holder: TensorProto | AttributeProto) -> bool:
+    """Whether a constant is floating point, or narrow integers as quantised weights are."""
+    if isinstance(holder, AttributeProto):
+        return holder.name.startswith("value_float")
+    return holder.data_type in FLOAT_TYPES or holder.data_type in _NARROW
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:

@@ -129,7 +129,7 @@ class Report:
         prunable: elements of all prunable weights.
         zeros: how many of those are zero now.
         zeros_before: how many were zero before.
-        parameters: elements of all floating-point constants of the model.
+        parameters: elements of all floating-point and quantised constants of the model.
         layers: in graph order.
         skipped: nodes left alone.
         outputs: fidelity per output of the graph.

@@ -49,18 +49,21 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
             escape(layer.name),
             layer.op_type,
             escape(layer.weight),
-            layer.route,
+            layer.route + _also_read(layer.also_read_by),
             _shape(layer.shape),
             f"{layer.groups} × {layer.neurons} × {layer.fan_in}",
             f"{layer.zeros / layer.parameters:.1%}",
         )
     console.print(table)
     _print_skipped(inspection.skipped, console)
-    share = inspection.prunable / inspection.parameters if inspection.parameters else 0
     console.print(
-        f"{inspection.prunable:,} of {inspection.parameters:,} parameters ({share:.1%}) "
+        f"{inspection.prunable:,} of {inspection.parameters:,} parameters ({inspection.share:.1%}) "
         f"in {len(inspection.layers)} layers can be pruned."
     )
+
+
+def _also_read(others: str) -> str:
+    return f"; also read by {escape(others)}" if others else ""
 
 
 def _layer_table(layers: list[LayerReport]) -> Table:

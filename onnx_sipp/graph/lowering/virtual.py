@@ -22,9 +22,13 @@ class Numbering:
 
     Args:
         sizes: number of elements per site.
+
+    Attributes:
+        sizes: the same.
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
+        self.sizes = tuple(sizes)
         self._first = np.cumsum([1, *sizes], dtype=np.int64)
 
     def of(self, site: int) -> Ids:
