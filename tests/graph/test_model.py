@@ -84,6 +84,54 @@ def test_constants_of_all_kinds():
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(node.attribute[0].t), -WEIGHT)
 
 
+def everywhere():
+    """A model with constants in a graph, in a subgraph, in a function, and as plain numbers."""
+    body = make_model(
+        [("MatMul", "x inside", "z"), constant("k", weights(2)), ("Add", "z k", "y")],
+        {"inside": weights(4, 2)},
+    ).graph
+    del body.input[:]
+    numbers = helper.make_node("Constant", [], ["n"], value_floats=[1.0, 2.0])
+    function = helper.make_function(
+        "f", "F", ["a"], ["b"],
+        [constant("own", weights(2)), helper.make_node("Add", ["a", "own"], ["b"])],
+        [helper.make_opsetid("", 17)],
+    )  # fmt: skip
+    return make_model(
+        [
+            numbers,
+            helper.make_node("If", ["c"], ["h"], then_branch=body, else_branch=body),
+            ("Add", "h n", "i"),
+            helper.make_node("F", ["i"], ["y"], domain="f"),
+        ],
+        {"c": np.array(True), "w": WEIGHT},
+        functions=[function],
+        domains=["f"],
+    )
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_sites(folder, out, external):
+    """Constants anywhere, by number; the same in every copy."""
+    if external:
+        model = Model.load(save_external(everywhere(), folder / "m.onnx"))
+        assert len(model.external) == 4
+    else:
+        model = Model.load(everywhere())
+    shapes = [model.read_site(site).shape for site in range(len(model.sites))]
+    assert sorted(shapes) == sorted([(), (4, 6), (2,), (4, 2), (2,), (4, 2), (2,), (2,)])
+    assert model.site_of(model.stored["w"]) == shapes.index((4, 6))
+    copy = model.copy()
+    for site in range(len(shapes)):
+        copy.replace_site(site, np.zeros_like(model.read_site(site)))
+    assert all(not copy.read_site(site).any() for site in range(len(shapes)))
+    assert all(model.read_site(site).any() for site in range(len(shapes)))
+    copy.save(out / "m.onnx")
+    for again in (Model.load(out / "m.onnx"), Model.load(copy.inlined()), copy.copy()):
+        assert [again.read_site(site).shape for site in range(len(shapes))] == shapes
+        assert all(not again.read_site(site).any() for site in range(len(shapes)))
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [

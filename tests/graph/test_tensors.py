@@ -3,16 +3,21 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.tensors import (
     FLOAT_TYPES,
     is_external,
+    is_parameter,
     numpy_dtype,
+    packed_bytes,
     payload_bytes,
     read_inline,
+    read_numbers,
+    read_packed,
     write_inline,
+    write_numbers,
 )
 
 FIELDS = {
@@ -131,6 +136,63 @@ def test_bytes(data_type, size):
 def test_bytes_of_scalars_and_empty_tensors():
     assert payload_bytes(TensorProto(data_type=TensorProto.FLOAT)) == 4
     assert payload_bytes(TensorProto(data_type=TensorProto.FLOAT, dims=[0, 7])) == 0
+
+
+@pytest.mark.parametrize("name", ["INT8", "UINT8", "INT4", "UINT4", "INT16", "UINT16", "INT32"])
+@pytest.mark.parametrize("raw", [True, False], ids=["raw", "typed"])
+def test_integers(name, raw):
+    """Narrow types lie packed, two in a byte, also if their number is odd."""
+    data_type = TensorProto.DataType.Value(name)
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(data_type))
+    values = np.array([[1, 2, 3], [7, 0, 5]])[:, : 3 - raw].astype(dtype)[:, ::-1]
+    if raw:
+        stored = numpy_helper.from_array(np.ascontiguousarray(values), "t")
+    else:
+        stored = helper.make_tensor("t", data_type, values.shape, values.astype(np.int32).ravel())
+    before = TensorProto()
+    before.CopyFrom(stored)
+    np.testing.assert_array_equal(read_inline(stored), values)
+    write_inline(stored, values)
+    assert stored == before
+    changed = values.copy()
+    changed[0, 0] = 4
+    write_inline(stored, changed)
+    assert stored != before
+    np.testing.assert_array_equal(read_inline(stored), changed)
+    raw_bytes = np.frombuffer(packed_bytes(changed), np.uint8)
+    assert raw_bytes.size == payload_bytes(stored)
+    np.testing.assert_array_equal(read_packed(stored, raw_bytes), changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "new"),
+    [
+        ("value_float", 2.5, np.float32(-1)),
+        ("value_floats", [1.0, 2.0], np.array([3, 4], np.float32)),
+        ("value_int", 3, np.int64(9)),
+        ("value_ints", [1, 2], np.array([3, 4])),
+    ],
+)
+def test_plain_numbers(name, value, new):
+    """A Constant node may hold its elements without a tensor."""
+    attribute = helper.make_attribute(name, value)
+    found = read_numbers(attribute)
+    assert found.tolist() == value
+    assert found.dtype == new.dtype
+    write_numbers(attribute, np.asarray(new))
+    assert attribute == helper.make_attribute(name, new.tolist())
+    with pytest.raises(ValueError, match=name):
+        write_numbers(attribute, np.zeros(5, new.dtype))
+
+
+def test_what_counts_as_a_parameter():
+    narrow = ["INT8", "UINT8", "INT4", "UINT4", "FLOAT8E4M3FN", "FLOAT8E5M2"]
+    wide = ["INT16", "INT32", "INT64", "BOOL", "STRING"]
+    kinds = {name: TensorProto.DataType.Value(name) for name in (*narrow, *wide)}
+    assert all(is_parameter(TensorProto(data_type=t)) for t in (*FIELDS, *map(kinds.get, narrow)))
+    assert not any(is_parameter(TensorProto(data_type=kinds[name])) for name in wide)
+    assert is_parameter(helper.make_attribute("value_floats", [1.0]))
+    assert not is_parameter(helper.make_attribute("value_ints", [1]))
 
 
 def test_is_external():
