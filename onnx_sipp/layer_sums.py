@@ -17,6 +17,7 @@ from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.tail import Tail
 from onnx_sipp.statistics.gram import Cross, Gram
+from onnx_sipp.thinning import Thinning
 from onnx_sipp.threads import side_by_side
 from onnx_sipp.unfolding import Float32, MatMulUnfolding, pieces, without_padding
 from onnx_sipp.weights import Weight
@@ -91,6 +92,8 @@ class Gatherer:
         groups, _, fan_in = layer.view.matrix
         sums = [Sums.empty(place.layer.view.matrix) for place in places]
         grams = {judge: Gram(groups, fan_in) for judge in (False, True)}
+        shapes = [live.shape(layer.activation) for live in pruned]
+        thinning = Thinning(layer.unfolding, layer.view.matrix, shapes)
         for batch in batches:
             judge = self._judges[batch]
             targets = [_target(place, dense[batch], pruned[batch]) for place in places]
@@ -99,7 +102,8 @@ class Gatherer:
                 mask = dense[batch][self._mask] != 0
                 activation = without_padding(activation, mask)
                 targets = [without_padding(target, mask) for target in targets]
-            for columns, outputs in layer.unfolding.pairs(activation, targets):
+            pairs = layer.unfolding.pairs(activation, targets)
+            for columns, outputs in thinning.of(batch, pairs):
                 grams[judge].update(columns)
                 for place, own, output in zip(places, sums, outputs, strict=True):
                     own.cross_of(judge=judge).update(columns, _product(place, output))
