@@ -136,7 +136,12 @@ def _find(model: Lowered, options: Options) -> Findings:
         reasons = "".join(f"\n  {s.name} ({s.op_type}): {s.reason}" for s in findings.skipped[:10])
         raise SippError(
             "the model has no weight that can be pruned"
-            + (f"; what multiplies a constant is left alone:{reasons}" if reasons else "")
+            + (
+                f"; what multiplies a constant is left alone:{reasons}"
+                if reasons
+                else ": no node multiplies a constant that is stored in the file (a weight that "
+                "comes in as an input of the graph is data)"
+            )
         )
     return findings
 
