@@ -14,7 +14,7 @@ from math import prod
 
 from onnx import NodeProto
 
-from onnx_sipp.graph.conv import conv
+from onnx_sipp.graph.conv import conv, conv_transpose
 from onnx_sipp.graph.matmul import gemm, matmul
 from onnx_sipp.graph.node import Constants, Label, LayerParts, NotPrunable
 from onnx_sipp.graph.tensors import FLOAT_TYPES
@@ -37,13 +37,13 @@ Builder = Callable[[NodeProto, Constants], LayerParts | None]
 
 BUILDERS: Mapping[tuple[str, str], Builder] = {
     ("", "Conv"): conv,
+    ("", "ConvTranspose"): conv_transpose,
     ("", "Gemm"): gemm,
     ("", "MatMul"): matmul,
 }
 
 # Inputs of other operators that a constant may weigh, with why such a node is left alone.
 _OTHER: Mapping[tuple[str, str], tuple[tuple[int, ...], str]] = {
-    ("", "ConvTranspose"): ((1,), "ConvTranspose is not supported yet"),
     ("", "DeformConv"): ((1,), "DeformConv samples its input at computed places"),
     ("", "LSTM"): ((1, 2), "LSTM is not supported yet"),
     ("", "GRU"): ((1, 2), "GRU is not supported yet"),

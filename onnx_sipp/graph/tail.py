@@ -1,8 +1,8 @@
 """What follows a layer and is part of it in effect: its bias, a BatchNormalization, a skip path.
 
 ``y = gain · (W a + shift)`` per neuron holds for the *effective output* y: behind Gemm's alpha, an
-Add of a constant, or a BatchNormalization, whatever of them only this layer feeds. Refitting aims
-at y, and a constant on the way can take up a change of the bias.
+Add or a Mul of a constant, or a BatchNormalization, whatever of them only this layer feeds.
+Refitting aims at y, and a constant on the way can take up a change of the bias.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.node import attributes
+from onnx_sipp.unfolding import MatMulUnfolding
 
 __all__ = ["BiasPlace", "Tail", "find_tail"]
 
@@ -88,14 +89,16 @@ def find_tail(model: Model, flow: Flow, layer: Layer) -> Tail | None:
             bias = BiasPlace(layer.bias, gain / beta)
     while (reader := _only_reader(flow, output)) is not None:
         node = nodes[reader]
-        step = _normalization(model, node, output, neurons, layer) or _addition(
-            model, node, output, neurons, layer
+        step = (
+            _normalization(model, node, output, neurons, layer)
+            or _addition(model, node, output, neurons, layer)
+            or _scaling(model, node, output, neurons, layer)
         )
         if step is None:
             break
         scale, shift, place = step
         gain, offset = gain * scale, offset * scale + shift
-        if bias is None and _exclusive(model, flow, place):
+        if bias is None and place is not None and _exclusive(model, flow, place):
             bias = BiasPlace(place, gain.copy())
         output = node.output[0]
     return Tail(output, gain, offset, bias, _skip(flow, model.proto.graph.node, output))
@@ -108,12 +111,18 @@ def _exclusive(model: Model, flow: Flow, name: str) -> bool:
 
 
 def _has_bias(node: NodeProto) -> bool:
-    return node.op_type in ("Conv", "Gemm") and len(node.input) > 2 and bool(node.input[2])
+    known = node.op_type in ("Conv", "ConvTranspose", "Gemm")
+    return known and len(node.input) > 2 and bool(node.input[2])
 
 
 def _only_reader(flow: Flow, name: str) -> int | None:
     readers = flow.readers[name]
     return readers[0] if len(readers) == 1 and name not in flow.outputs else None
+
+
+def _is_convolution(layer: Layer) -> bool:
+    """Whether its output is ``[batch, neurons, *spatial]``."""
+    return not isinstance(layer.unfolding, MatMulUnfolding)
 
 
 def _per_neuron(model: Model, name: str, layer: Layer, neurons: int) -> Float64 | None:
@@ -126,7 +135,7 @@ def _per_neuron(model: Model, name: str, layer: Layer, neurons: int) -> Float64 
     axis = layer.neuron_axis
     assert axis is not None
     alone = -values.ndim <= axis and values.shape[axis] == neurons
-    if layer.kind == "Conv" and values.ndim > 1 - axis:
+    if _is_convolution(layer) and values.ndim > 1 - axis:
         return None  # the sum has more axes than the output
     return values.astype(np.float64).ravel() if alone else None
 
@@ -141,6 +150,19 @@ def _addition(
     return None if shift is None else (np.ones(neurons), shift, other)
 
 
+def _scaling(
+    model: Model, node: NodeProto, output: str, neurons: int, layer: Layer
+) -> tuple[Float64, Float64, None] | None:
+    """Mul by a stored constant: one for all, or one per neuron."""
+    if node.op_type != "Mul" or node.domain not in ("", "ai.onnx") or len(node.input) != 2:
+        return None
+    other = node.input[1] if node.input[0] == output else node.input[0]
+    if other in model.stored and other != output and model.read(other).shape in ((), (1,)):
+        return np.full(neurons, float(model.read(other).item())), np.zeros(neurons), None
+    scale = None if other == output else _per_neuron(model, other, layer, neurons)
+    return None if scale is None else (scale, np.zeros(neurons), None)
+
+
 def _normalization(
     model: Model, node: NodeProto, output: str, neurons: int, layer: Layer
 ) -> tuple[Float64, Float64, str] | None:
@@ -150,7 +172,7 @@ def _normalization(
     found = attributes(node)
     names = list(node.input[1:5])
     # Channels lie along axis 1; a Gemm's constant on the left has its neurons along axis 0.
-    channels = layer.kind == "Conv" or (layer.kind == "Gemm" and layer.neuron_axis == -1)
+    channels = _is_convolution(layer) or (layer.kind == "Gemm" and layer.neuron_axis == -1)
     if (
         node.input[0] != output
         or found.get("training_mode", 0)

@@ -12,6 +12,7 @@ from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.unfolding import ConvUnfolding, MatMulUnfolding
+from onnx_sipp.unfolding_transposed import ConvTransposeUnfolding
 
 W = weights(4, 6)
 
@@ -65,6 +66,24 @@ def test_auto_pad(auto_pad):
     assert layer.unfolding.auto_pad == auto_pad
 
 
+def test_conv_transpose():
+    attributes = {"pads": [1, 0], "strides": [2], "group": 2, "output_padding": [1]}
+    values = {"w": weights(4, 5, 3), "b": weights(10)}
+    (layer,) = find(make_model([("ConvTranspose", "x w b", "y", attributes)], values)).layers
+    assert layer.unfolding == ConvTransposeUnfolding((3,), (2,), (1,), ((1, 0),), (1,), groups=2)
+    assert layer.view.matrix == (2, 5, 6)
+    assert (layer.bias, layer.neuron_axis) == ("b", -2)
+
+
+@pytest.mark.parametrize("shape", [[7, 9], [1, 5, 7, 9]])
+def test_output_shape_of_conv_transpose(shape):
+    """Some files give the whole shape, some its spatial part."""
+    attributes = {"output_shape": shape}
+    model = make_model([("ConvTranspose", "x w", "y", attributes)], {"w": weights(4, 5, 3, 3)})
+    (layer,) = find(model).layers
+    assert layer.unfolding.output_shape == (7, 9)
+
+
 def test_gemm():
     attributes = {"transA": 1, "transB": 1, "alpha": 0.5, "beta": 2.0}
     (layer,) = find(make_model([("Gemm", "x w", "y", attributes)], {"w": W})).layers
@@ -82,7 +101,7 @@ def test_gemm_with_a_computed_c():
 def test_matmul_on_either_side():
     (layer,) = find(make_model([("MatMul", "w x", "y")], {"w": W})).layers
     assert (layer.weight, layer.activation) == ("w", "x")
-    assert layer.unfolding == MatMulUnfolding(columns=True)
+    assert layer.unfolding == MatMulUnfolding(columns=True, neurons_first=True)
     (layer,) = find(make_model([("MatMul", "x w", "y")], {"w": weights(2, 3, 4, 5)})).layers
     assert layer.unfolding == MatMulUnfolding(groups=(2, 3))
     assert layer.view.matrix == (6, 5, 4)
@@ -247,7 +266,6 @@ def test_a_sparse_initializer():
 
 
 OTHERS = {
-    "ConvTranspose": ({"w": weights(2, 3, 3)}, "not supported yet", 18),
     "LSTM": ({"w": weights(1, 4, 3), "r": weights(1, 4, 1)}, "not supported yet", 16),
     "GRU": ({"w": weights(1, 3, 3), "r": weights(1, 3, 1)}, "not supported yet", 12),
     "RNN": ({"w": weights(1, 1, 3), "r": weights(1, 1, 1)}, "not supported yet", 3),
@@ -442,7 +460,7 @@ def test_exclusions_that_match_nothing(options, message):
 
 def test_every_kind_is_documented_and_tested():
     """CONTRIBUTING promises: a kind of layer is one line in the table."""
-    assert {op for _, op in BUILDERS} == {"Conv", "Gemm", "MatMul"}
+    assert {op for _, op in BUILDERS} == {"Conv", "ConvTranspose", "Gemm", "MatMul"}
     assert all(builder.__doc__ for builder in BUILDERS.values())
 
 
