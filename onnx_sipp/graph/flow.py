@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class Flow:
         self.place = {index: rank for rank, index in enumerate(self._order())}
 
     def _order(self) -> list[int]:
-        """A topological order that leaves nodes where they are as far as possible."""
+        """A topological order; nodes that stand in one already stay where they are."""
         waiting = [
             len({self.producer[n] for n in names if n in self.producer}) for names in self.reads
         ]
@@ -64,12 +65,12 @@ class Flow:
                     followers[self.producer[name]].add(index)
         ready = [index for index, count in enumerate(waiting) if count == 0]
         order: list[int] = []
-        for index in ready:
-            order.append(index)
-            for follower in sorted(followers[index]):
+        while ready:
+            order.append(heapq.heappop(ready))
+            for follower in followers[order[-1]]:
                 waiting[follower] -= 1
                 if waiting[follower] == 0:
-                    ready.append(follower)
+                    heapq.heappush(ready, follower)
         return order
 
     def needed(self, names: Iterable[str], done: set[int]) -> set[int]:

@@ -8,8 +8,16 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from onnx_sipp.errors import UsageError
-from onnx_sipp.graph.kinds import Layer, Skipped, as_layer, known_operators, node_kind
+from onnx_sipp.graph.kinds import (
+    BUILDERS,
+    Layer,
+    Skipped,
+    as_layer,
+    known_operators,
+    node_kind,
+)
 from onnx_sipp.graph.lowering.lowered import Lowered
+from onnx_sipp.graph.lowering.rules import RULES
 from onnx_sipp.graph.nested import functions_called, in_functions, in_subgraphs
 from onnx_sipp.graph.node import Constants, Label, NotPrunable
 from onnx_sipp.graph.sharing import other_readers, partial_overlaps
@@ -62,7 +70,7 @@ def find_layers(
     names = [name for label in labels for name in (label.name, label.reader)]
     names = list(dict.fromkeys([*names, *(skip.name for _, skip in skipped)]))
     _refuse_idle(exclude_nodes, names, "node is called")
-    operators = known_operators().union(label.op_type for label in labels)
+    operators = known_operators(RULES).union(label.op_type for label in labels)
     _refuse_idle(exclude_op_types, sorted(operators), "operator is called")
     barred = {
         label
@@ -89,11 +97,19 @@ def _candidates(model: Lowered) -> tuple[list[Layer], list[tuple[int, Skipped]]]
     proto, labels = model.proto, model.plan.labels
     constants = Constants.of(proto.graph, model.stored)
     functions = functions_called(proto)
+    # Nodes that stay beside the layers that stand for what they multiply.
+    probed = {
+        label.reader
+        for node, label in zip(proto.graph.node, labels, strict=True)
+        if node_kind(node) in BUILDERS
+    }
     candidates: list[Layer] = []
     skipped = [(len(labels), skip) for skip in in_functions(proto, constants)]
     for index, (node, label) in enumerate(zip(proto.graph.node, labels, strict=True)):
         if label.name in model.plan.refused:
             skipped.append((index, model.plan.refused[label.name]))
+        elif label.reader in probed and node_kind(node) not in BUILDERS:
+            continue
         elif node_kind(node) not in functions:
             try:
                 layer = as_layer(node, label, index, constants)

@@ -266,18 +266,13 @@ def test_a_sparse_initializer():
 
 
 OTHERS = {
-    "LSTM": ({"w": weights(1, 4, 3), "r": weights(1, 4, 1)}, "not supported yet", 16),
-    "GRU": ({"w": weights(1, 3, 3), "r": weights(1, 3, 1)}, "not supported yet", 12),
-    "RNN": ({"w": weights(1, 1, 3), "r": weights(1, 1, 1)}, "not supported yet", 3),
-    "MatMulInteger": ({"w": W.astype(np.int8)}, "integer weights", 24),
-    "ConvInteger": ({"w": np.ones((2, 2, 3), np.uint8)}, "integer weights", 12),
     "LayerNormalization": ({"w": W[0]}, "no weight matrix", 6),
     "BatchNormalization": ({"w": W[0]}, "no weight matrix", 6),
     "PRelu": ({"w": W[0]}, "no weight matrix", 6),
     "Mul": ({"w": W[0]}, "no weight matrix", 6),
     "Div": ({"w": W[0]}, "no weight matrix", 6),
-    "com.microsoft.FusedMatMul": ({"w": W}, "com.microsoft are not supported", 24),
-    "com.microsoft.MatMulNBits": ({"w": np.ones((4, 1, 8), np.uint8)}, "packed integer", 32),
+    "com.microsoft.MoE": ({"w": W}, "com.microsoft are not supported", 24),
+    "com.microsoft.MatMulNBits": ({"w": np.ones((4, 1, 8), np.uint8)}, "share bytes", 32),
     "com.microsoft.nchwc.Conv": ({"w": weights(8, 2, 3, 3)}, "prune before", 144),
     "my.domain.Anything": ({"w": W, "v": W}, "my.domain are not supported", 48),
 }

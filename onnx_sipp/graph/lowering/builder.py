@@ -92,6 +92,7 @@ class Builder:
         for node, _ in flat.nodes:
             if self.makes_constants(node):
                 self.tracer.add(node)
+        self._producer = {name: node for node, _ in flat.nodes for name in node.output if name}
         self._taken = set(stored) | {value.name for value in (*graph.input, *graph.output)}
         for node, _ in flat.nodes:
             self._taken.update((*node.input, *node.output))
@@ -177,8 +178,12 @@ class Builder:
     def constant(self, values: Array, hint: str = "constant") -> str:
         """A new constant of the lowered graph that is no weight: a shape, an axis, a factor."""
         name = self.fresh(hint)
-        self.fixed[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
+        self.fixed[name] = numpy_helper.from_array(np.array(values, order="C"), name)
         return name
+
+    def producer(self, name: str) -> NodeProto | None:
+        """The node of the original that makes a tensor, None if it is an input or a constant."""
+        return self._producer.get(name)
 
     def fresh(self, hint: str) -> str:
         """A name for a tensor that no other tensor of the lowered graph has."""

@@ -132,14 +132,19 @@ class Lowered(Model):
         return name in self.plan.twins or name in self.plan.virtual
 
     def is_exclusive(self, name: str) -> bool:
-        """Whether a change of a constant reaches the original, and nothing but its own reader."""
+        """Whether a change of a constant reaches the original, and nothing but its own reader.
+
+        That may be the node that a virtual weight was made for: it is to see the change, too.
+        """
         if not self.is_written_through(name):
             return False
+        virtual = self.plan.virtual.get(name)
+        owner = (virtual.owner, virtual.operand, 1) if virtual else None
         others = {
             read.name
             for site in self.plan.sites[name]
             for read in self.plan.reads_at.get(site, ())
-            if read.name != name
+            if read.name != name and (read.reader, read.name, read.times) != owner
         }
         return not any(self.have_common_elements(name, other) for other in others)
 
