@@ -121,7 +121,7 @@ def test_recurrent(op_type, part, lengths):
 def test_gru_that_is_linear_before_its_reset():
     feeds = correlated(20, 6, 2, 4)
     proto = recurrent("GRU", feeds, lengths=False, linear_before_reset=1)
-    assert_same_as_plain_conv(proto, feeds, "n (R h forward)")
+    assert_same_as_plain_conv(proto, feeds, "n (R forward)")
 
 
 CONTRIB = {

@@ -2,8 +2,8 @@
 
 Per direction there is a layer of W on the input sequence and one of R on the hidden states that a
 copy of the node yields, shifted by one step. The halves of B are their biases. Their sum is what
-the gates see (peepholes apart): the refit of R repays what the pruned W leaves wrong. GRU's rows of
-R for the candidate state are a layer of their own, for that may see ``r * h`` in the place of h.
+the gates see (peepholes apart): the refit of R repays what the pruned W leaves wrong. Where GRU's
+candidate state sees ``r * h`` in the place of h, its rows of R are a layer of their own.
 """
 
 from __future__ import annotations
@@ -118,12 +118,14 @@ class _Recurrence:
         for place, name in enumerate(("forward", "reverse") if both else (direction,)):
             suffix = f" {name}" if both else ""
             h = self._before(states, place, reverse=name == "reverse")
-            gates = self._w.places.shape[2]
-            wx = self._layer(self._w, self._inputs, place, slice(0, gates), f"W{suffix}")
-            if self._node.op_type == "GRU":
+            gates = slice(0, self._w.places.shape[2])
+            wx = self._layer(self._w, self._inputs, place, gates, f"W{suffix}")
+            linear = bool(self._found.get("linear_before_reset", 0))
+            if self._node.op_type == "GRU" and not linear:
                 self._gru(wx, h, place, suffix)
-            else:
-                rh = self._layer(self._r, h, place, slice(0, gates), f"R{suffix}")
+                continue
+            rh = self._layer(self._r, h, place, gates, f"R{suffix}")
+            if not linear:  # else the reset gate comes between
                 self._sketch.add("Add", wx, rh)
         return [*self._sketch.nodes, self._original()]
 
@@ -170,14 +172,11 @@ class _Recurrence:
         return self._sketch.bias(y, self._bias, np.arange(first, first + count)[gates])
 
     def _gru(self, wx: str, h: str, place: int, suffix: str) -> None:
-        """R for the update and reset gates, and R for the candidate state."""
+        """R for the update and reset gates, and R for the candidate state, which sees r * h."""
         sketch, size = self._sketch, self._hidden
         z_and_r, candidate = slice(0, 2 * size), slice(2 * size, 3 * size)
         rh = self._layer(self._r, h, place, z_and_r, f"R zr{suffix}")
         gates = sketch.add("Add", self._part(wx, z_and_r), rh)
-        if self._found.get("linear_before_reset", 0):
-            self._layer(self._r, h, place, candidate, f"R h{suffix}")
-            return
         reset = self._activated(self._part(gates, slice(size, 2 * size)), place)
         rest = sketch.add("Mul", reset, h)
         rh = self._layer(self._r, rest, place, candidate, f"R h{suffix}")
