@@ -29,13 +29,13 @@ def bias_place(model, layer):
     return None if tail is None else tail.bias
 
 
-def refuse_other_changes(before, after, names):
-    """Check that two models are the same but for the elements of some constants."""
+def refuse_other_changes(before, after, sites):
+    """Check that two models are the same but for the elements at some sites."""
     copies = []
     for proto in (before, after):
         copy = type(proto)()
         copy.CopyFrom(proto)
-        without_payloads(copy, names)
+        without_payloads(copy, sites)
         copies.append(copy)
     assert copies[0] == copies[1]
 
@@ -78,7 +78,7 @@ def pruned_alone(proto, feeds, name="", **options):
     layer = layer_of(after, name)
     place = bias_place(after, layer)
     places = [layer.weight] if place is None else [layer.weight, place.name]
-    written = {twin.name for place in places for twin in after.sources(place)}
+    written = {site for place in places for site in after.plan.sites[place]}
     refuse_other_changes(proto, result.model, written)
     matrix = layer.view.to_matrix(after.read(layer.weight))
     return matrix, bias_of(after, layer), result.report

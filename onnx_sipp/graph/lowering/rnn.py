@@ -102,9 +102,9 @@ class _Recurrence:
         self._sketch = sketch = Sketch(builder)
         self._hidden = r.places.shape[1]
         self._batch_first = bool(self._found.get("layout", 0))
-        if names[4] and sketch.opset < 9:
+        if names[4] and builder.opset < 9:
             size = w.places.size + r.places.size
-            reason = f"lengths of sequences cannot be followed in opset {sketch.opset}"
+            reason = f"lengths of sequences cannot be followed in opset {builder.opset}"
             raise NotPrunable(reason, size)
         x = names[0] if self._batch_first else sketch.add("Transpose", names[0], perm=[1, 0, 2])
         self._steps = Steps(sketch, names[4], x)

@@ -29,12 +29,6 @@ class Sketch:
         self.builder = builder
         self.nodes: list[NodeProto] = []
 
-    @property
-    def opset(self) -> int:
-        """Version of ONNX's own operators."""
-        imports = self.builder.model.proto.opset_import
-        return max((i.version for i in imports if i.domain in ("", "ai.onnx")), default=1)
-
     def add(self, op_type: str, *inputs: str, part: str = "", **attributes: Any) -> str:
         """Write down a node of one output, and return the name of that.
 
@@ -58,7 +52,7 @@ class Sketch:
 
     def slice(self, name: str, axis: int, start: int, end: int) -> str:
         """Part of an axis that is counted from the front; a negative end is counted from behind."""
-        if self.opset < 10:
+        if self.builder.opset < 10:
             return self.add("Slice", name, axes=[axis], starts=[start], ends=[end])
         return self.add("Slice", name, *(self.constant([at]) for at in (start, end, axis)))
 
