@@ -182,7 +182,10 @@ class MatMulUnfolding:
     ) -> Iterator[tuple[Float32, list[Float32]]]:
         """See `Unfolding.pairs`; for plain matrices only, ``groups == ()``."""
         rows = [_rows(activation, columns=self.columns)]
-        rows += [_rows(value, columns=self.neurons_first) for value in outputs]
+        for value in outputs:
+            found = _rows(value, columns=self.neurons_first)
+            # The neurons may have been parted into several axes.
+            rows.append(found.reshape(len(rows[0]), -1))
         parts = max(1, -(-rows[0].nbytes // limit))
         for x, *targets in zip(*(np.array_split(value, parts) for value in rows), strict=True):
             yield x.T[None], [target.T[None] for target in targets]

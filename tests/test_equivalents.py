@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from equivalents import assert_same_as_plain_conv
+from equivalents import as_plain_conv, assert_same_as_plain_conv
 from onnx import TensorProto, helper
 from quantized_models import RNG, model_of, scales
 from small_models import make_model, weights
@@ -80,6 +80,18 @@ def test_einsum(equation):
     feeds = correlated(20, *of_activation)
     proto = one("Einsum", "x w", {"w": weights(*of_weight)}, feeds, equation=equation)
     assert_same_as_plain_conv(proto, feeds)
+
+
+def test_einsum_with_a_bias_of_several_axes():
+    feeds = correlated(20, 2, 7, 5)
+    nodes = [
+        helper.make_node("Einsum", ["x", "w"], ["h"], name="n", equation="abc,cde->abde"),
+        helper.make_node("Add", ["h", "b"], ["y"]),
+    ]
+    values = {"w": weights(5, 2, 3), "b": weights(2, 3, seed=1)}
+    proto = make_model(nodes, values, inputs={"x": [2, 7, 5]})
+    assert_same_as_plain_conv(proto, feeds)
+    assert "b" in as_plain_conv(proto, feeds)[0].graph.node[0].input
 
 
 RECURRENT = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -171,12 +183,13 @@ QUANTISED = {
 }
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
-@pytest.mark.parametrize("op_type", QUANTISED)
+# onnxruntime's ConvInteger takes one zero point.
+CASES = [(op, False) for op in QUANTISED] + [(op, True) for op in QUANTISED if op != "ConvInteger"]
+
+
+@pytest.mark.parametrize(("op_type", "per_channel"), CASES)
 def test_quantised(op_type, per_channel):
     inputs, of_weight, axis, of_activation, kind, domain = QUANTISED[op_type]
-    if op_type == "ConvInteger" and per_channel:
-        pytest.skip("onnxruntime takes one zero point")
     values = quantised(of_weight, axis, per_channel=per_channel)
     values |= {"b": RNG.integers(-900, 900, 4).astype(np.int32), "c": weights(4)}
     if op_type == "QLinearConv" and per_channel:

@@ -152,6 +152,34 @@ def test_a_factor_that_is_no_constant_per_neuron_ends_the_tail(factor):
     assert (tail.output, tail.bias) == ("h", None)
 
 
+@pytest.mark.parametrize("shape", [(2, 3), (1, 1, 2, 3)])
+def test_neurons_that_a_reshape_parts(shape):
+    proto = make_model(
+        [("MatMul", "x w", "h"), ("Reshape", "h r", "k"), ("Add", "k c", "y")],
+        {"w": weights(4, 6), "r": np.array([0, 0, 2, 3]), "c": weights(*shape, seed=1)},
+        {"x": ["n", 5, 4]},
+    )
+    tail = tail_of(proto)
+    assert (tail.output, tail.bias.name) == ("y", "c")
+    np.testing.assert_allclose(tail.offset, weights(6, seed=1))
+    x = weights(2, 5, 4, seed=3)
+    (y,) = run(proto, ["y"], x)
+    np.testing.assert_allclose(y.reshape(2, 5, 6), x @ weights(4, 6) + tail.offset, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "bias"),
+    [([0, 0, 2, 3], (3,)), ([0, 2, -1], (2, 3)), ([-1, 6], (6,)), ([0, 6, 0], (6, 1))],
+)
+def test_what_is_no_parting_of_neurons_ends_the_tail(shape, bias):
+    proto = make_model(
+        [("MatMul", "x w", "h"), ("Reshape", "h r", "k"), ("Add", "k c", "y")],
+        {"w": weights(4, 6), "r": np.array(shape), "c": weights(*bias, seed=1)},
+        {"x": ["n", 5, 4]},
+    )
+    assert tail_of(proto).bias is None
+
+
 TRANSPOSED = {
     "bias": ([("ConvTranspose", "x w c", "y")], "c"),
     "batch normalization": (

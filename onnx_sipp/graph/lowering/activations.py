@@ -15,18 +15,18 @@ __all__ = ["activate", "parameters_of", "refuse_unknown"]
 
 
 def _affine(sketch: Sketch, x: str, alpha: float, beta: float) -> str:
-    scaled = sketch.add("Mul", x, sketch.constant(alpha, np.float32))
-    return sketch.add("Add", scaled, sketch.constant(beta, np.float32))
+    scaled = sketch.add("Mul", x, sketch.number(alpha))
+    return sketch.add("Add", scaled, sketch.number(beta))
 
 
 def _scaled_tanh(sketch: Sketch, x: str, alpha: float, beta: float) -> str:
-    inner = sketch.add("Mul", x, sketch.constant(beta, np.float32))
-    return sketch.add("Mul", sketch.add("Tanh", inner), sketch.constant(alpha, np.float32))
+    inner = sketch.add("Mul", x, sketch.number(beta))
+    return sketch.add("Mul", sketch.add("Tanh", inner), sketch.number(alpha))
 
 
 def _clip(sketch: Sketch, x: str, low: float, high: float) -> str:
-    raised = sketch.add("Max", x, sketch.constant(low, np.float32))
-    return sketch.add("Min", raised, sketch.constant(high, np.float32))
+    raised = sketch.add("Max", x, sketch.number(low))
+    return sketch.add("Min", raised, sketch.number(high))
 
 
 def _plain(op_type: str, *names: str) -> Callable[..., str]:

@@ -122,12 +122,18 @@ def _product(
     if len(inner) == len(neurons) == 1 and (not groups or one_row_axis):
         return sketch.add("MatMul", x, sketch.builder.weight(weight, ordered))
     fan_in = prod(size[axis] for axis in inner)
+    parted = [size[axis] for axis in neurons]
+    if not groups and _ELLIPSIS not in rows:
+        flat = x if len(inner) == 1 else sketch.reshape(x, [*[0] * len(rows), fan_in])
+        matrix = ordered.reshape(fan_in, -1)
+        y = sketch.add("MatMul", flat, sketch.builder.weight(weight, matrix))
+        return sketch.reshape(y, [*[0] * len(rows), *parted]) if len(neurons) != 1 else y
     stack = [prod(size[axis] for axis in groups)] if groups else []
     matrix = ordered.reshape(*stack, fan_in, -1)
     flat = sketch.reshape(x, [*stack, -1, fan_in])
     y = sketch.add("MatMul", flat, sketch.builder.weight(weight, matrix))
     lead = sketch.slice(sketch.add("Shape", x), 0, 0, -len(inner))
-    whole = sketch.add("Concat", lead, sketch.constant([size[a] for a in neurons]), axis=0)
+    whole = sketch.add("Concat", lead, sketch.constant(parted), axis=0)
     return sketch.add("Reshape", y, whole)
 
 

@@ -26,9 +26,10 @@ def fused_conv(node: NodeProto, builder: Builder) -> Sequence[NodeProto] | None:
     """
     if not builder.is_constant(node.input[1]):
         return None
-    sketch, found = Sketch(builder), attributes(node)
+    weight, found = builder.value(node.input[1]), attributes(node)
+    sketch = Sketch(builder, weight.dtype)
     name, values = found.pop("activation", ""), found.pop("activation_params", ())
-    refuse_unknown(name, builder.value(node.input[1]).size)
+    refuse_unknown(name, weight.size)
     y = _plain("Conv", node.input[:3], found, sketch)
     if len(node.input) > 3 and node.input[3]:
         y = sketch.add("Add", y, node.input[3])
@@ -45,9 +46,10 @@ def fused_gemm(node: NodeProto, builder: Builder) -> Sequence[NodeProto] | None:
     constant = [name for name in node.input[:2] if builder.is_constant(name)]
     if not constant:
         return None
-    sketch, found = Sketch(builder), attributes(node)
+    weight, found = builder.value(constant[0]), attributes(node)
+    sketch = Sketch(builder, weight.dtype)
     name = found.pop("activation", "")
-    refuse_unknown(name, builder.value(constant[0]).size)
+    refuse_unknown(name, weight.size)
     given = [found.pop(f"activation_{key}", None) for key in ("alpha", "beta", "gamma")]
     y = _plain("Gemm", node.input, found, sketch)
     activate(sketch, name, y, [value for value in given if value is not None])
@@ -64,9 +66,10 @@ def fused_matmul(node: NodeProto, builder: Builder) -> Sequence[NodeProto] | Non
     if len(sides) != 1:
         return None
     (side,) = sides
-    sketch, found = Sketch(builder), attributes(node)
+    found = attributes(node)
     flags = [(bool(found.get(f"trans{x}")), bool(found.get(f"transBatch{x}"))) for x in "AB"]
     values = builder.value(node.input[side])
+    sketch = Sketch(builder, values.dtype)
     places = np.arange(values.size).reshape(values.shape)
     if flags[side][1]:
         places = np.moveaxis(places, 0, -2)
@@ -78,7 +81,7 @@ def fused_matmul(node: NodeProto, builder: Builder) -> Sequence[NodeProto] | Non
     other = _upright(sketch, node, 1 - side, flags[1 - side], identity)
     y = sketch.add("MatMul", *((weight, other) if side == 0 else (other, weight)))
     if (alpha := float(found.get("alpha", 1.0))) != 1.0:
-        y = sketch.add("Mul", y, sketch.constant(alpha, values.dtype))
+        y = sketch.add("Mul", y, sketch.number(alpha))
     return _ending_in(sketch, node)
 
 

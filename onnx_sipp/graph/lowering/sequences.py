@@ -53,7 +53,7 @@ class Steps:
         sketch = self._sketch
         if not initial:
             first = sketch.slice(states, 1, 0, 1)
-            initial = sketch.add("Mul", first, sketch.constant(0, np.float32))
+            initial = sketch.add("Sub", first, first)
         if not reverse:
             return sketch.add("Concat", initial, sketch.slice(states, 1, 0, -1), axis=1)
         later = sketch.slice(states, 1, 1, np.iinfo(np.int32).max)

@@ -20,13 +20,14 @@ class Sketch:
 
     Args:
         builder: of the lowered graph.
+        dtype: of the real numbers that the node works with.
 
     Attributes:
         nodes: what was written down so far.
     """
 
-    def __init__(self, builder: Builder) -> None:
-        self.builder = builder
+    def __init__(self, builder: Builder, dtype: Any = np.float32) -> None:
+        self.builder, self._dtype = builder, dtype
         self.nodes: list[NodeProto] = []
 
     def add(self, op_type: str, *inputs: str, part: str = "", **attributes: Any) -> str:
@@ -45,6 +46,10 @@ class Sketch:
     def constant(self, values: Any, dtype: Any = np.int64) -> str:
         """A constant that is no weight."""
         return self.builder.constant(np.asarray(values, dtype))
+
+    def number(self, value: float) -> str:
+        """A real number."""
+        return self.constant(value, self._dtype)
 
     def reshape(self, name: str, shape: Sequence[int]) -> str:
         """Reshape; 0 keeps a dimension, -1 takes what is left."""

@@ -28,24 +28,28 @@ def product_of(found, name="n"):
     return found.tensor(readers[0].output[0] if readers else layer.output)
 
 
-@pytest.mark.parametrize("weight", ["u8", "s8"])
-@pytest.mark.parametrize("zero", ["none", "one", "each"])
-@pytest.mark.parametrize("weight_at", [0, 1])
-def test_matmul_integer(weight, zero, weight_at):
+# Weight's side and type, and how many zero points it has; onnxruntime takes one per row of neither.
+INTEGERS = [
+    (side, kind, zero)
+    for side, kinds in ((0, ["u8"]), (1, ["u8", "s8"]))
+    for kind in kinds
+    for zero in (["none", "one", "each"] if side == 1 else ["none", "one"])
+]
+
+
+@pytest.mark.parametrize(("side", "kind", "zero"), INTEGERS)
+def test_matmul_integer(side, kind, zero):
     shapes = ((5, 4), (4, 3))
-    kinds = ["u8", weight] if weight_at else [weight if weight == "u8" else "s8", "u8"]
+    kinds = ["u8", kind] if side == 1 else [kind, "s8"]
     operands = [levels(kind, *shape) for kind, shape in zip(kinds, shapes, strict=True)]
-    neurons = {"none": (), "one": (), "each": (3,) if weight_at else (5, 1)}[zero]
-    values = {"w": operands[weight_at], "wz": zeros_of(kinds[weight_at], *neurons)}
-    values["xz"] = np.array(7, TYPES[kinds[1 - weight_at]])
-    names = ["x w", "xz wz"] if weight_at else ["w x", "wz xz"]
-    if zero == "each" and not weight_at:
-        values["wz"] = values["wz"].ravel()
-    text = names[0] if zero == "none" else " ".join(names)
-    feed = {"x": operands[1 - weight_at]}
-    if zero == "each" and not weight_at:
-        pytest.skip("onnxruntime takes no zero point per row")
-    found, y = one("MatMulInteger", text, values, feed, TensorProto.INT32)
+    values = {
+        "w": operands[side],
+        "wz": zeros_of(kind, *((3,) if zero == "each" else ())),
+        "xz": np.array(7, TYPES[kinds[1 - side]]),
+    }
+    names = ["x w", "xz wz"] if side == 1 else ["w x", "wz xz"]
+    inputs = names[0] if zero == "none" else " ".join(names)
+    found, y = one("MatMulInteger", inputs, values, {"x": operands[1 - side]}, TensorProto.INT32)
     np.testing.assert_array_equal(product_of(found), y)
 
 
@@ -124,11 +128,8 @@ def test_qlinear_conv_channels_last():
     assert (skip.reason, skip.parameters) == ("channels that come last are not supported", 24)
 
 
-@pytest.mark.parametrize("per_column", [False, True])
-@pytest.mark.parametrize("weight_at", [0, 1])
+@pytest.mark.parametrize(("weight_at", "per_column"), [(0, False), (1, False), (1, True)])
 def test_qlinear_matmul(per_column, weight_at):
-    if per_column and weight_at == 0:
-        pytest.skip("onnxruntime takes no scale per row")
     shape = (3,) if per_column else ()
     kind = "s8" if weight_at else "u8"
     values = QUANTISED | {
