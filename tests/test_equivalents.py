@@ -7,6 +7,8 @@ from onnx import TensorProto, helper
 from quantized_models import RNG, model_of, scales
 from small_models import make_model, weights
 
+FLOAT, UINT8, INT32 = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT32
+
 
 def correlated(count, *shape, seed=0):
     """Samples whose second axis says something of itself."""
@@ -130,6 +132,23 @@ def test_recurrent(op_type, part, lengths):
     assert_same_as_plain_conv(recurrent(op_type, feeds, lengths), feeds, f"n ({part})")
 
 
+def test_sequences_of_any_length_in_one_batch():
+    """The first samples have the same lengths: they could be run together, the others could not."""
+    rows = 3 * RECURRENT["LSTM"]
+    values = {"w": weights(1, rows, 4), "r": weights(1, rows, 3, seed=1)}
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["s"], perm=[1, 0, 2]),
+        helper.make_node("LSTM", ["s", "w", "r", "", "n"], ["y"], name="n", hidden_size=3),
+    ]
+    proto = make_model(nodes, values, inputs={"x": ["b", 6, 4], "n": ["b"]})
+    proto.graph.input[1].type.tensor_type.elem_type = INT32
+    lengths = [[5], [5], *([n % 6 + 1] for n in range(18))]
+    feeds = correlated(20, 1, 6, 4)
+    feeds = [{**feed, "n": np.array(n, np.int32)} for feed, n in zip(feeds, lengths, strict=True)]
+    for part in "WR":
+        assert_same_as_plain_conv(proto, feeds, f"n ({part})")
+
+
 def test_gru_that_is_linear_before_its_reset():
     feeds = correlated(20, 6, 2, 4)
     proto = recurrent("GRU", feeds, lengths=False, linear_before_reset=1)
@@ -172,7 +191,6 @@ def quantised(shape, axis, *, per_channel):
     }
 
 
-FLOAT, UINT8, INT32 = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT32
 QUANTISED = {
     "QLinearConv": ("x xs xz w ws wz ys yz b", (4, 3, 2), 0, (2, 3, 9), UINT8, ""),
     "ConvInteger": ("x w xz wz", (4, 3, 2), 0, (2, 3, 9), INT32, ""),

@@ -28,7 +28,7 @@ class Steps:
             self._steps = sketch.add("NonZero", sketch.add("ConstantOfShape", count, value=one))
             self._ends = sketch.reshape(sketch.cast(lengths, TensorProto.INT64), [-1, 1])
             inside = sketch.add("Less", self._steps, self._ends)
-            self._inside = sketch.reshape(inside, [-1])
+            self._inside = sketch.reshape(sketch.add("Transpose", inside, perm=[1, 0]), [-1])
 
     @property
     def axes(self) -> int:
@@ -36,10 +36,15 @@ class Steps:
         return 2 if self._lengths else 3
 
     def data(self, x: str, features: int) -> str:
-        """Leave out the steps beyond the end of their sequence."""
+        """Leave out the steps beyond the end of their sequence.
+
+        What is left stands step by step, not sequence by sequence: samples that were run together
+        must not seem to fall apart in rows of equal number, for other samples will not.
+        """
         if not self._lengths:
             return x
-        rows = self._sketch.reshape(x, [-1, features])
+        by_step = self._sketch.add("Transpose", x, perm=[1, 0, 2])
+        rows = self._sketch.reshape(by_step, [-1, features])
         return self._sketch.add("Compress", rows, self._inside, axis=0)
 
     def before(self, states: str, initial: str, *, reverse: bool) -> str:

@@ -157,22 +157,21 @@ def test_what_the_layers_see(case):
         w, r = values["w"][place], values["r"][place]
         b = values["b"][place] if case["bias"] else np.zeros(2 * len(w))
         by_hand = ByHand(case["op_type"], w, r, b, functions, case["clip"], case["linear"])
-        inputs, seen = [], []
+        seen = {}  # by sequence and step: the input, and what the rows of R multiply
         for at, length in enumerate(case["lengths"] or [STEPS] * BATCH):
             h = feed["h0"][place, at] if case["initial"] else np.zeros(HIDDEN)
             x = feed["x"][:, at]
             states, before = by_hand.run(x, h, np.zeros(HIDDEN), length, name == "reverse")
             if "y" in made:
                 np.testing.assert_allclose(made["y"][:, place, at], states, rtol=1e-4, atol=1e-5)
-            inputs.extend(x[:length])
-            seen.extend(before)
-        rows = lambda part: found.activation(f"node ({part}{suffix})").reshape(len(inputs), -1)  # noqa: B023, E731
-        np.testing.assert_array_equal(rows("W"), inputs)
+            seen |= {(at, t): [x[t], *before[t]] for t in range(length)}
+        # Sequence by sequence where all steps are data, else step by step.
+        order = sorted(seen, key=lambda place: place[::-1] if case["lengths"] else place)
         split = case["op_type"] == "GRU" and not case["linear"]
-        parts = ["R zr", "R h"] if split else ["R"]
-        for place_of_part, part in enumerate(parts):
-            expected = [step[place_of_part] for step in seen]
-            np.testing.assert_allclose(rows(part), expected, rtol=1e-4, atol=1e-5)
+        for part, what in enumerate(["W", "R zr", "R h"] if split else ["W", "R"]):
+            rows = found.activation(f"node ({what}{suffix})").reshape(len(order), -1)
+            expected = [seen[place][part] for place in order]
+            np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("per_neuron", [False, True])
