@@ -22,7 +22,9 @@ __all__ = [
     "MatMulUnfolding",
     "Patches",
     "Unfolding",
+    "image_pairs",
     "pieces",
+    "windows",
     "without_padding",
 ]
 
@@ -129,12 +131,14 @@ class MatMulUnfolding:
         groups: the batch axes of the constant operand, ``()`` if it is a plain matrix. Each of
             its matrices is a group, fed by the matching slice of the activation.
         columns: patches are columns: the constant stands on the left, or Gemm has transA.
+        neurons_first: neurons are rows of the output, not columns: the constant stands on the left.
 
     The tensor of one feed may be one-dimensional: then it is a single patch (numpy.matmul).
     """
 
     groups: tuple[int, ...] = ()
     columns: bool = False
+    neurons_first: bool = False
 
     def unfold(self, activation: NDArray[Any]) -> Float32:
         """See `Unfolding.unfold`."""
@@ -177,7 +181,13 @@ class MatMulUnfolding:
         self, activation: NDArray[Any], outputs: Sequence[NDArray[Any]], limit: int = PIECE_BYTES
     ) -> Iterator[tuple[Float32, list[Float32]]]:
         """See `Unfolding.pairs`; for plain matrices only, ``groups == ()``."""
-        rows = [_rows(value, columns=self.columns) for value in (activation, *outputs)]
+        rows = [_rows(activation, columns=self.columns)]
+        if not len(rows[0]):  # no sample reaches the layer
+            return
+        for value in outputs:
+            found = _rows(value, columns=self.neurons_first)
+            # The neurons may have been parted into several axes.
+            rows.append(found.reshape(len(rows[0]), -1))
         parts = max(1, -(-rows[0].nbytes // limit))
         for x, *targets in zip(*(np.array_split(value, parts) for value in rows), strict=True):
             yield x.T[None], [target.T[None] for target in targets]
@@ -252,23 +262,7 @@ class ConvUnfolding:
         self, activation: NDArray[Any], outputs: Sequence[NDArray[Any]], limit: int = PIECE_BYTES
     ) -> Iterator[tuple[Float32, list[Float32]]]:
         """See `Unfolding.pairs`."""
-        per_image = max(1, self.patch_bytes((1, *activation.shape[1:])))
-        step = max(1, limit // per_image)
-        for start in range(0, len(activation), step):
-            x = activation[start : start + step, None]
-            targets = [self._by_group(output[start : start + step]) for output in outputs]
-            parts = self.cut(x, -(-per_image // limit)) if per_image > limit else [self.unfold(x)]
-            first = 0
-            for columns in parts:
-                last = first + columns.shape[2]
-                yield columns, [target[:, :, first:last] for target in targets]
-                first = last
-
-    def _by_group(self, output: NDArray[Any]) -> Float32:
-        """``[batch, out, *spatial]`` as ``[group, out / group, patches]``."""
-        y = output.astype(np.float32, copy=False)
-        y = y.reshape(len(y), self.groups, -1, prod(y.shape[2:])).transpose(1, 2, 0, 3)
-        return y.reshape(*y.shape[:2], -1)
+        return image_pairs(self, self.groups, activation, outputs, limit)
 
     def _padded(self, activation: NDArray[Any]) -> Float32:
         x = activation.reshape(-1, *activation.shape[2:]).astype(np.float32, copy=False)
@@ -278,15 +272,70 @@ class ConvUnfolding:
     def _columns(self, padded: Float32) -> Float32:
         batch, channels, *spatial = padded.shape
         out = self.output_size(tuple(spatial))
-        of_batch, of_channel, *of_axis = padded.strides
-        shape = (channels, *self.kernel, batch, *out)
-        steps = [s * d for s, d in zip(of_axis, self.dilations, strict=True)]
-        hops = [s * d for s, d in zip(of_axis, self.strides, strict=True)]
-        windows = np.lib.stride_tricks.as_strided(
-            padded, shape, (of_channel, *steps, of_batch, *hops), writeable=False
-        )
         fan_in = channels // self.groups * prod(self.kernel)
-        return windows.reshape(self.groups, fan_in, batch * prod(out))
+        found = windows(padded, self.kernel, self.dilations, self.strides, out)
+        return found.reshape(self.groups, fan_in, batch * prod(out))
+
+
+def windows(
+    padded: Float32,
+    kernel: Sequence[int],
+    dilations: Sequence[int],
+    strides: Sequence[int],
+    out: Sequence[int],
+) -> Float32:
+    """See ``[batch, channels, *spatial]`` as ``[channels, *kernel, batch, *out]``, not copied.
+
+    Args:
+        padded: the images, with all zeros around them.
+        kernel: places of a window per spatial axis.
+        dilations: distance of these places.
+        strides: distance of the windows.
+        out: number of windows.
+    """
+    of_batch, of_channel, *of_axis = padded.strides
+    steps = [size * dilation for size, dilation in zip(of_axis, dilations, strict=True)]
+    hops = [size * stride for size, stride in zip(of_axis, strides, strict=True)]
+    shape = (padded.shape[1], *kernel, padded.shape[0], *out)
+    return np.lib.stride_tricks.as_strided(
+        padded, shape, (of_channel, *steps, of_batch, *hops), writeable=False
+    )
+
+
+def image_pairs(
+    unfolding: Unfolding,
+    groups: int,
+    activation: NDArray[Any],
+    outputs: Sequence[NDArray[Any]],
+    limit: int,
+) -> Iterator[tuple[Float32, list[Float32]]]:
+    """`Unfolding.pairs` of ``[batch, channels, *spatial]``, whatever its windows are.
+
+    Args:
+        unfolding: of the layer.
+        groups: of the layer.
+        activation: as the node saw it.
+        outputs: that were made of it.
+        limit: bytes that a piece may take.
+    """
+    per_image = max(1, unfolding.patch_bytes((1, *activation.shape[1:])))
+    step = max(1, limit // per_image)
+    for start in range(0, len(activation), step):
+        x = activation[start : start + step, None]
+        targets = [_by_group(output[start : start + step], groups) for output in outputs]
+        parts = -(-per_image // limit)
+        first = 0
+        for columns in unfolding.cut(x, parts) if parts > 1 else [unfolding.unfold(x)]:
+            last = first + columns.shape[2]
+            yield columns, [target[:, :, first:last] for target in targets]
+            first = last
+
+
+def _by_group(output: NDArray[Any], groups: int) -> Float32:
+    """``[batch, out, *spatial]`` as ``[group, out / group, patches]``."""
+    y = output.astype(np.float32, copy=False)
+    y = y.reshape(len(y), groups, -1, prod(y.shape[2:])).transpose(1, 2, 0, 3)
+    return y.reshape(*y.shape[:2], -1)
 
 
 def _rows(value: NDArray[Any], *, columns: bool) -> Float32:

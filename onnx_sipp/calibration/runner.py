@@ -11,9 +11,10 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from onnx_sipp.calibration.specs import Feed, InputSpec, input_specs
+from onnx_sipp.calibration.specs import Feed, InputSpec, input_specs, output_specs
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.walk import all_nodes
 
 __all__ = ["Batch", "Batching", "Runner", "batches", "joined", "open_session", "plan_batching"]
 
@@ -30,6 +31,7 @@ def open_session(
     folder: Path | None,
     threads: int | None,
     providers: Sequence[str] | None,
+    libraries: Sequence[Path] = (),
 ) -> Any:
     """Open an onnxruntime session that logs nothing.
 
@@ -38,9 +40,10 @@ def open_session(
         folder: of its external data, None if it has none.
         threads: intra-op threads, None for onnxruntime's default.
         providers: execution providers, None for the CPU.
+        libraries: files with operators that the model needs.
 
     Raises:
-        UsageError: this onnxruntime lacks a provider.
+        UsageError: this onnxruntime lacks a provider, or cannot load a library.
         SippError: onnxruntime refuses the model.
     """
     available = ort.get_available_providers()
@@ -59,6 +62,14 @@ def open_session(
     if folder is not None:
         key = "session.model_external_initializers_file_folder_path"
         options.add_session_config_entry(key, str(folder))
+    for library in libraries:
+        try:
+            options.register_custom_ops_library(str(library))
+        except Exception as error:  # see below
+            raise UsageError(
+                f"onnxruntime {ort.__version__} cannot load the operators of {str(library)!r}: "
+                f"{_first_line(error)}"
+            ) from error
     try:
         chosen = list(providers or ["CPUExecutionProvider"])
         return ort.InferenceSession(data, options, providers=chosen)
@@ -78,6 +89,12 @@ class Runner:
         threads: intra-op threads, None for onnxruntime's default.
         providers: execution providers, None for the CPU.
 
+    Attributes:
+        taps: these tensors, each once.
+        unseen: tensors that never have an element.
+        decides: whether the model holds an If or a Loop, which may treat a batch of samples in
+            another way than each of them.
+
     Raises:
         SippError: onnxruntime refuses the model.
     """
@@ -94,14 +111,23 @@ class Runner:
         outputs = [value.name for value in model.proto.graph.output]
         self.taps = list(dict.fromkeys(outputs if taps is None else taps))
         self._proto = model.proto
+        self.unseen = model.unseen
+        self.decides = any(node.op_type in ("If", "Loop") for node in all_nodes(model.proto))
         self._computed = [name for name in self.taps if name not in fed]
-        data, folder = model.runnable([name for name in self._computed if name not in outputs])
-        self._session = open_session(data, folder=folder, threads=threads, providers=providers)
+        data, folder = model.runnable(self._computed)
+        self._session = open_session(
+            data, folder=folder, threads=threads, providers=providers, libraries=model.libraries
+        )
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
         """What the model takes."""
         return input_specs(self._session, self._proto)
+
+    @property
+    def outputs(self) -> tuple[InputSpec, ...]:
+        """What the session gives, as far as it is tensors of numbers."""
+        return output_specs(self._session, self._proto)
 
     def run(self, feed: Feed) -> dict[str, Tensor]:
         """Run one feed and return the tapped tensors by name.
@@ -183,7 +209,9 @@ def plan_batching(runner: Runner, feeds: Sequence[Feed], largest: int | None = N
         SippError: the model fails on a single sample.
     """
     alone = [runner.run(feed) for feed in feeds[:2]]
-    if len(feeds) < 2 or largest == 1 or not _joinable(feeds[0], feeds[1], runner.inputs):
+    if len(feeds) < 2 or largest == 1 or runner.decides:
+        return Batching(1)
+    if not _joinable(feeds[0], feeds[1], runner.inputs):
         return Batching(1)
     try:
         joint = runner.run(_join(feeds[:2], runner.inputs))
@@ -191,6 +219,9 @@ def plan_batching(runner: Runner, feeds: Sequence[Feed], largest: int | None = N
         return Batching(1)
     axes: dict[str, int | None] = {}
     for name in runner.taps:
+        if name in runner.unseen:
+            axes[name] = None
+            continue
         found, axis = _sample_axis(alone[0][name], alone[1][name], joint[name])
         if not found:
             return Batching(1)
