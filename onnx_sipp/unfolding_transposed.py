@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_sipp.unfolding import PIECE_BYTES, Float32, image_pairs, windows
+from onnx_sipp.unfolding import PIECE_BYTES, Float32
+from onnx_sipp.unfolding_conv import image_pairs, windows
 
 __all__ = ["ConvTransposeUnfolding"]
 
