@@ -54,6 +54,10 @@ class Options:
         providers: onnxruntime execution providers; None for the CPU.
         mask_input: an input that is 0 where the data is padding, which then stays out of every
             statistic; None takes one called ``attention_mask``, ``""`` none at all.
+        states: inputs that are fed back from one sample to the next, and the outputs that they come
+            from; None finds them by their names.
+        state_reset: samples in a sequence; the states are reset after so many. None takes every
+            file of a folder for a sequence, and other data for one.
         memory_limit: bytes of activations to hold in memory between the stages of a refit; beyond
             it they go to files.
         workdir: folder for those files; None for the system's temporary folder.
@@ -78,6 +82,8 @@ class Options:
     threads: int | None = None
     providers: Sequence[str] | None = None
     mask_input: str | None = None
+    states: Mapping[str, str] | None = None
+    state_reset: int | None = None
     memory_limit: int = DEFAULT_LIMIT
     workdir: Path | None = None
     seed: int = 0
@@ -154,7 +160,7 @@ class Options:
         for holds, message in rules:
             if not holds:
                 raise UsageError(message)
-        for name in ("num_samples", "batch_size", "threads", "rounds"):
+        for name in ("num_samples", "batch_size", "threads", "rounds", "state_reset"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")

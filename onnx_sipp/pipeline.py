@@ -116,7 +116,7 @@ def prune(
     errors = measure_errors(weights, stored, outcome.shifts, observation)
     listener.stage("comparing outputs")
     pruned = outcome.model.result()
-    fidelity = _verify(dense, pruned, samples.held_out, chosen, listener)
+    fidelity = _verify(dense, pruned, samples, chosen, listener)
 
     report = assemble(
         lowered, findings, weights, statistics, outcome, errors, fidelity, samples, len(certified),
@@ -149,6 +149,9 @@ def _open(model: Model, calibration: Any, options: Options) -> Samples:
         seed=options.seed,
         input_shapes=options.input_shapes,
         providers=options.providers,
+        states=options.states,
+        state_reset=options.state_reset,
+        store=TensorStore(options.memory_limit, options.workdir),
     )
 
 
@@ -227,14 +230,21 @@ def _prune(
 
 
 def _verify(
-    dense: Model, pruned: Model, feeds: Chosen, options: Options, progress: Progress
+    dense: Model, pruned: Model, samples: Samples, options: Options, progress: Progress
 ) -> list[OutputFidelity]:
     ensure_same_verdict(dense, pruned)
     before, after = (
         Runner(model, threads=options.thread_count, providers=options.providers)
         for model in (dense, pruned)
     )
-    return measure_fidelity(before, after, feeds, batch_size=options.batch_size, progress=progress)
+    return measure_fidelity(
+        before,
+        after,
+        samples.held_out,
+        batch_size=options.batch_size,
+        progress=progress,
+        states=samples.states,
+    )
 
 
 def _masks(

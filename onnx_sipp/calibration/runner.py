@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from onnx_sipp.calibration.specs import Feed, InputSpec, input_specs
+from onnx_sipp.calibration.specs import Feed, InputSpec, input_specs, output_specs
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.model import Model
 
@@ -102,6 +102,11 @@ class Runner:
     def inputs(self) -> tuple[InputSpec, ...]:
         """What the model takes."""
         return input_specs(self._session, self._proto)
+
+    @property
+    def outputs(self) -> tuple[InputSpec, ...]:
+        """What the session gives, as far as it is tensors of numbers."""
+        return output_specs(self._session, self._proto)
 
     def run(self, feed: Feed) -> dict[str, Tensor]:
         """Run one feed and return the tapped tensors by name.
