@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small_models import make_model, weights
+from small_models import cell, make_model, weights
 
 import onnx_sipp
 from onnx_sipp.calibration.fidelity import measure_fidelity
@@ -13,22 +13,6 @@ from onnx_sipp.graph.model import Model
 from onnx_sipp.progress import Silent
 
 X = weights(12, 4)
-
-
-def cell(scale=0.5):
-    """A state of two numbers: ``hn = tanh(x w + h0 u)``, ``y = hn v``."""
-    return make_model(
-        [
-            ("MatMul", "x w", "a"),
-            ("MatMul", "h0 u", "b"),
-            ("Add", "a b", "s"),
-            ("Tanh", "s", "hn"),
-            ("MatMul", "hn v", "y"),
-        ],
-        {"w": weights(4, 2), "u": scale * weights(2, 2, seed=1), "v": weights(2, 3, seed=2)},
-        inputs={"x": [1, 4], "h0": [1, 2]},
-        outputs={"y": [1, 3], "hn": [1, 2]},
-    )
 
 
 def states_by_hand(x, first=None, restarts=(0,)):
