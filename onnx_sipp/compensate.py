@@ -15,14 +15,9 @@ from onnx_sipp.pruning.candidates import CANDIDATES, Proposal, removal_costs
 from onnx_sipp.pruning.error_budget import error_budget, relative_error
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.importance import LayerStatistics
-from onnx_sipp.pruning.methods import (
-    REFIT_ALLOCATIONS,
-    Decision,
-    Goal,
-    decide,
-    layer_counts,
-)
+from onnx_sipp.pruning.methods import REFIT_ALLOCATIONS, Decision, Goal, layer_counts
 from onnx_sipp.pruning.mixing import Choice, choose, probe, settle
+from onnx_sipp.pruning.unseen import decide_all, share_out
 from onnx_sipp.sequential import Refitter
 from onnx_sipp.weights import Weight, stored_values
 
@@ -74,7 +69,7 @@ def mask_only(
 ) -> Outcome:
     """Drop weights and leave the others as they are, or reweighted where they were sampled."""
     rng = np.random.default_rng(options.seed)
-    decisions = decide(statistics, goal, options.method, options.allocation, rng)
+    decisions = decide_all(statistics, goal, options.method, options.allocation, rng)
     model = dense.copy()
     for weight, decision in zip(weights, decisions, strict=True):
         old = dense.read(weight.name)
@@ -189,15 +184,12 @@ class _Chooser:
         now = [_updated(s, e) for s, e in zip(statistics, evidence, strict=True)]
         if options.method != "mixed":
             rng = np.random.default_rng([options.seed, round_])
-            made = decide(now, goal, options.method, options.allocation, rng)
+            made = decide_all(now, goal, options.method, options.allocation, rng)
             self._masks = [decision.kept for decision in made]
         elif len(evidence) == 1:
             self._counts = [goal.keep or 0]
-        elif options.allocation in REFIT_ALLOCATIONS:
-            known = costs or [removal_costs(found, options.thread_count) for found in evidence]
-            self._counts = _error_counts(evidence, known, goal, options, impacts)
         else:
-            self._counts = layer_counts(now, goal, options.allocation)
+            self._counts = _counts(evidence, now, costs, goal, options, impacts)
 
     def __call__(self, index: int, evidence: Evidence) -> Choice:
         refits = self._options.compensate != "none"
@@ -210,11 +202,12 @@ class _Chooser:
                 threads=threads,
                 refits=refits,
             )
+        names = self._options.candidates or tuple(CANDIDATES)
         return choose(
             evidence,
             self._counts[index],
             self._options.seed + self._round,
-            names=self._options.candidates or tuple(CANDIDATES),
+            names=names if evidence.is_seen else ("magnitude",),
             threads=threads,
             refits=refits,
         )
@@ -254,6 +247,9 @@ def _impacts(
     share = max(goal.keep / sum(layer.weight.size for layer in evidence), 0.3)
     found = []
     for index, layer in enumerate(evidence):
+        if not layer.is_seen:
+            found.append(Impact(by_neuron=False, share=share, error=0.0))
+            continue
         keep = min(round(share * layer.weight.size), int(np.count_nonzero(layer.weight)))
         ways = [
             (
@@ -266,6 +262,36 @@ def _impacts(
         found.append(Impact(by_neuron, share, error))
         progress.advance(1, len(evidence))
     return found
+
+
+def _counts(
+    evidence: Sequence[Evidence],
+    statistics: Sequence[LayerStatistics],
+    costs: Sequence[Costs] | None,
+    goal: Goal,
+    options: Options,
+    impacts: Sequence[Impact],
+) -> list[int]:
+    """How many weights every layer keeps. One that no sample reached keeps the share of all."""
+    assert goal.keep is not None
+    sizes = [found.weight.size for found in evidence]
+    alive = [int(np.count_nonzero(found.weight)) for found in evidence]
+    counts, left = share_out(sizes, alive, [found.is_seen for found in evidence], goal.keep)
+    seen = [index for index, found in enumerate(evidence) if found.is_seen]
+    rest = replace(goal, keep=left)
+    if not seen:
+        return [int(count) for count in counts]
+    if options.allocation in REFIT_ALLOCATIONS:
+        counts[seen] = _error_counts(
+            [evidence[index] for index in seen],
+            [costs[i] if costs else removal_costs(evidence[i], options.thread_count) for i in seen],
+            rest,
+            options,
+            [impacts[index] for index in seen] if impacts else [],
+        )
+    else:
+        counts[seen] = layer_counts([statistics[i] for i in seen], rest, options.allocation)
+    return [int(count) for count in counts]
 
 
 def _error_counts(

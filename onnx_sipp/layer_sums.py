@@ -93,8 +93,9 @@ class Gatherer:
         grams = {judge: Gram(groups, fan_in) for judge in (False, True)}
         for batch in batches:
             judge = self._judges[batch]
-            targets = [_target(place, dense[batch], pruned[batch]) for place in places]
-            activation = pruned[batch][layer.activation]
+            before, after = dense[batch], _alike(layer, dense[batch], pruned[batch])
+            targets = [_target(place, before, after) for place in places]
+            activation = after[layer.activation]
             if self._mask is not None and isinstance(layer.unfolding, MatMulUnfolding):
                 mask = dense[batch][self._mask] != 0
                 activation = without_padding(activation, mask)
@@ -120,7 +121,8 @@ class Gatherer:
         sums.gram, sums.judge_gram = Gram(groups, fan_in), Gram(groups, fan_in)
         for before, after, judge in zip(dense, pruned, self._judges, strict=True):
             gram, cross = sums.gram_of(judge=judge), sums.cross_of(judge=judge)
-            inputs = [side[layer.activation][None] for side in (before, after)]
+            sides = before, _alike(layer, before, after)
+            inputs = [side[layer.activation][None] for side in sides]
             for a, b in zip(*(pieces(layer.unfolding, x) for x in inputs), strict=True):
                 gram.update(b.columns)
                 cross.update(b.columns, weight @ a.columns)
@@ -179,6 +181,17 @@ def _without_pending_skip(place: Place, pending: set[int], flow: Flow) -> Place:
     if tail is None or tail.skip is None or not flow.upstream(tail.skip) & pending:
         return place
     return replace(place, tail=replace(tail, skip=None))
+
+
+def _alike(
+    layer: Layer, before: Mapping[str, Tensor], after: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """The pruned model's tensors; the dense model's where they are others in number.
+
+    So it is where the pruned model takes another branch, or another number of iterations.
+    """
+    name = layer.activation
+    return before if name in before and before[name].shape != after[name].shape else after
 
 
 def _target(place: Place, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Tensor:

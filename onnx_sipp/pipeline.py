@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnx_sipp.calibration.branches import lower_as_run
 from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
 from onnx_sipp.calibration.observe import Observation
 from onnx_sipp.calibration.runner import Runner
@@ -100,6 +101,10 @@ def prune(
     lowered = lower(dense)
     findings = _find(lowered, chosen)
     samples = _open(dense, calibration, chosen)
+    if lowered.plan.conditions or lowered.plan.taps:
+        listener.stage("observing branches")
+        lowered = _lowered(dense, samples, chosen)
+        findings = _find(lowered, chosen)
     weights = group_weights(lowered, findings.layers)
     mask = _mask_input(dense, chosen)
     runner = _tapped(lowered, findings, mask, chosen)
@@ -152,6 +157,12 @@ def _open(model: Model, calibration: Any, options: Options) -> Samples:
         states=options.states,
         state_reset=options.state_reset,
         store=TensorStore(options.memory_limit, options.workdir),
+    )
+
+
+def _lowered(model: Model, samples: Samples, options: Options) -> Lowered:
+    return lower_as_run(
+        model, samples.all_feeds(), threads=options.thread_count, providers=options.providers
     )
 
 

@@ -23,6 +23,7 @@ from onnx_sipp.calibration.store import TensorStore
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.tail import Tail, find_tail
+from onnx_sipp.graph.walk import all_nodes
 from onnx_sipp.layer_sums import Gatherer, Place, Sums, stages_of
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruning.evidence import Evidence
@@ -65,6 +66,7 @@ class Refitter:
     ) -> None:
         self._dense, self._weights, self._sensitivities = dense, weights, sensitivities
         self._flow = Flow(dense)
+        self._decides = any(n.op_type in ("If", "Loop") for n in all_nodes(dense.proto))
         self._threads, self._providers = threads, providers
         self._samples = samples
         self._store, self._mask = store, mask
@@ -252,7 +254,7 @@ class Refitter:
         """Tensors that a stage needs of the dense, or of the pruned model."""
         names = {self._mask} if self._mask is not None and dense else set()
         for place in stage:
-            if place.tail is None or not dense:
+            if place.tail is None or self._decides or not dense:
                 names.add(place.layer.activation)
             if place.tail is not None and dense:
                 names.add(place.tail.output)
@@ -272,6 +274,8 @@ class Refitter:
         tail = self._tails[target.layers[0].name]
         shape = target.matrix.shape[:2]
         shared = len(target.layers) > 1
+        if total.gram.count == 0:
+            return Evidence.unseen(weight, self._sensitivities[index])
         return Evidence(
             weight=weight,
             sensitivity=self._sensitivities[index],

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx_sipp.calibration.specs import Feed, InputSpec, input_specs, output_specs
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.walk import all_nodes
 
 __all__ = ["Batch", "Batching", "Runner", "batches", "joined", "open_session", "plan_batching"]
 
@@ -78,6 +79,12 @@ class Runner:
         threads: intra-op threads, None for onnxruntime's default.
         providers: execution providers, None for the CPU.
 
+    Attributes:
+        taps: these tensors, each once.
+        unseen: tensors that never have an element.
+        decides: whether the model holds an If or a Loop, which may treat a batch of samples in
+            another way than each of them.
+
     Raises:
         SippError: onnxruntime refuses the model.
     """
@@ -94,8 +101,10 @@ class Runner:
         outputs = [value.name for value in model.proto.graph.output]
         self.taps = list(dict.fromkeys(outputs if taps is None else taps))
         self._proto = model.proto
+        self.unseen = model.unseen
+        self.decides = any(node.op_type in ("If", "Loop") for node in all_nodes(model.proto))
         self._computed = [name for name in self.taps if name not in fed]
-        data, folder = model.runnable([name for name in self._computed if name not in outputs])
+        data, folder = model.runnable(self._computed)
         self._session = open_session(data, folder=folder, threads=threads, providers=providers)
 
     @property
@@ -188,7 +197,9 @@ def plan_batching(runner: Runner, feeds: Sequence[Feed], largest: int | None = N
         SippError: the model fails on a single sample.
     """
     alone = [runner.run(feed) for feed in feeds[:2]]
-    if len(feeds) < 2 or largest == 1 or not _joinable(feeds[0], feeds[1], runner.inputs):
+    if len(feeds) < 2 or largest == 1 or runner.decides:
+        return Batching(1)
+    if not _joinable(feeds[0], feeds[1], runner.inputs):
         return Batching(1)
     try:
         joint = runner.run(_join(feeds[:2], runner.inputs))
@@ -196,6 +207,9 @@ def plan_batching(runner: Runner, feeds: Sequence[Feed], largest: int | None = N
         return Batching(1)
     axes: dict[str, int | None] = {}
     for name in runner.taps:
+        if name in runner.unseen:
+            axes[name] = None
+            continue
         found, axis = _sample_axis(alone[0][name], alone[1][name], joint[name])
         if not found:
             return Batching(1)

@@ -75,6 +75,10 @@ class Samples:
     warnings: tuple[str, ...]
     states: Mapping[str, str] = field(default_factory=dict)
 
+    def all_feeds(self) -> Source:
+        """Calibration and held-out feeds, in their order."""
+        return self.calibration.source
+
 
 def open_samples(
     model: Model,

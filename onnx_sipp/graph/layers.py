@@ -18,7 +18,7 @@ from onnx_sipp.graph.kinds import (
 )
 from onnx_sipp.graph.lowering.lowered import Lowered
 from onnx_sipp.graph.lowering.rules import RULES
-from onnx_sipp.graph.nested import functions_called, in_functions, in_subgraphs
+from onnx_sipp.graph.nested import skipped_inside
 from onnx_sipp.graph.node import Constants, Label, NotPrunable
 from onnx_sipp.graph.sharing import other_readers, partial_overlaps
 from onnx_sipp.graph.tensors import is_parameter
@@ -96,7 +96,6 @@ def _candidates(model: Lowered) -> tuple[list[Layer], list[tuple[int, Skipped]]]
     """All nodes that are layers by themselves; the others that weigh a constant, with places."""
     proto, labels = model.proto, model.plan.labels
     constants = Constants.of(proto.graph, model.stored)
-    functions = functions_called(proto)
     # Nodes that stay beside the layers that stand for what they multiply.
     probed = {
         label.reader
@@ -104,22 +103,22 @@ def _candidates(model: Lowered) -> tuple[list[Layer], list[tuple[int, Skipped]]]
         if node_kind(node) in BUILDERS
     }
     candidates: list[Layer] = []
-    skipped = [(len(labels), skip) for skip in in_functions(proto, constants)]
+    skipped: list[tuple[int, Skipped]] = []
     for index, (node, label) in enumerate(zip(proto.graph.node, labels, strict=True)):
         if label.name in model.plan.refused:
             skipped.append((index, model.plan.refused[label.name]))
-        elif label.reader in probed and node_kind(node) not in BUILDERS:
             continue
-        elif node_kind(node) not in functions:
-            try:
-                layer = as_layer(node, label, index, constants)
-            except NotPrunable as found:
-                reason = Skipped(label.name, label.op_type, found.parameters, str(found))
-                skipped.append((index, reason))
-            else:
-                if layer is not None and model.is_written_through(layer.weight):
-                    candidates.append(layer)
-        skipped.extend((index, skip) for skip in in_subgraphs(node, label.name, constants))
+        if label.reader in probed and node_kind(node) not in BUILDERS:
+            continue
+        try:
+            layer = as_layer(node, label, index, constants)
+        except NotPrunable as found:
+            reason = Skipped(label.name, label.op_type, found.parameters, str(found))
+            skipped.append((index, reason))
+        else:
+            if layer is not None and model.is_written_through(layer.weight):
+                candidates.append(layer)
+    skipped.extend(_inside(model, constants, candidates, skipped))
     return candidates, skipped
 
 
@@ -178,6 +177,27 @@ class _Choice:
             if layer.name in reasons
         )
         return [layer for layer in layers if layer.name not in reasons]
+
+
+def _inside(
+    model: Lowered,
+    constants: Constants,
+    candidates: Sequence[Layer],
+    skipped: Sequence[tuple[int, Skipped]],
+) -> list[tuple[int, Skipped]]:
+    """What is left alone in subgraphs that stay, and in branches that are never taken."""
+    labels, refused = model.plan.labels, model.plan.refused
+    listed = {skip.name for _, skip in skipped}
+    found = [(len(labels), skip) for name, skip in refused.items() if name not in listed]
+    known = {labels[layer.index].reader for layer in candidates} | listed | set(refused)
+    known |= {label.name for label in labels}
+    reasons = {name: skip.reason for name, skip in refused.items()}
+    for index, (node, label) in enumerate(zip(model.proto.graph.node, labels, strict=True)):
+        if index not in model.plan.taps:
+            skips = skipped_inside([(node, label)], constants, known, reasons)
+            found.extend((index, skip) for skip in skips)
+    skips = skipped_inside(model.plan.left_out, constants, known, reasons)
+    return [*found, *((len(labels), skip) for skip in skips)]
 
 
 def _matches(name: str, globs: Iterable[str]) -> bool:

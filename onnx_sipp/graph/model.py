@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -105,6 +106,11 @@ class Model:
         return result
 
     @property
+    def unseen(self) -> frozenset[str]:
+        """Tensors that are known never to have an element."""
+        return frozenset()
+
+    @property
     def folder(self) -> Path:
         """Folder that external data must lie in: that of the model's path, as onnx has it."""
         return (self.path or Path()).parent.resolve()
@@ -120,6 +126,10 @@ class Model:
     def site_of(self, holder: Holder) -> int:
         """The site of a message of this very model (not of an equal one)."""
         return self._number[id(holder)]
+
+    def is_site(self, holder: Holder) -> bool:
+        """Whether a message of this very model is a site."""
+        return id(holder) in self._number
 
     def read_site(self, site: int) -> NDArray[Any]:
         """Elements at a site, as they are now.
@@ -172,11 +182,11 @@ class Model:
         else:
             write_inline(holder, values)
 
-    def runnable(self, extra_outputs: list[str] | None = None) -> tuple[bytes, Path | None]:
+    def runnable(self, asked: Sequence[str] = ()) -> tuple[bytes, Path | None]:
         """Bytes for a runtime, and the folder of the external data they still refer to.
 
         Args:
-            extra_outputs: tensors to add to the graph's outputs, by name only.
+            asked: tensors that will be asked for; the graph's outputs are there anyway.
 
         Raises:
             SippError: larger than a protobuf message may be (2 GB).
@@ -184,9 +194,7 @@ class Model:
         proto = ModelProto()
         proto.CopyFrom(self.proto)
         present = {output.name for output in proto.graph.output}
-        for name in extra_outputs or []:
-            if name not in present:
-                proto.graph.output.append(onnx.ValueInfoProto(name=name))
+        proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in asked if n not in present)
         self._put_replaced_inside(proto)
         return _serialize(proto), self.folder if self.external else None
 

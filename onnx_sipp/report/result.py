@@ -37,7 +37,7 @@ class LayerReport:
         sampled_halves: neuron halves whose weights were sampled, of ``halves``.
         halves: neuron halves that have weights.
         measured_error: relative error of the layer's output on held-out samples, from the dense
-            model's input.
+            model's input; NaN if none of them reached it.
         bias: name of the stored constant that took up a change of the bias, "" if none did.
         candidate: which way of choosing weights won, "" if there was one way only.
         damping: λ of the refit, 0 if it was not used, None if none was asked for.
@@ -46,6 +46,8 @@ class LayerReport:
         refit_error: the same after the refit.
         also_read_by: what else than layers reads the constant, "" if nothing does.
         shares_weight_with: another layer of the same weight that was listed before, "" if none.
+        observed: whether any sample reached a layer of the weight. If not, weights were chosen by
+            magnitude, as if all inputs were alike, and nothing is certified.
     """
 
     name: str
@@ -68,6 +70,7 @@ class LayerReport:
     refit_error: float | None = None
     shares_weight_with: str = ""
     also_read_by: str = ""
+    observed: bool = True
 
     @property
     def sparsity(self) -> float:

@@ -213,8 +213,9 @@ def test_a_weight_that_a_subgraph_reads_is_skipped():
         [("MatMul", "x w", "y", {"name": "m"}), branch], {"w": weights(4, 4), "c": np.array(True)},
         outputs=["y", "z2"],
     )  # fmt: skip
+    by = "Add 'If#1 > then_branch > inside', Add 'If#1 > else_branch > inside'"
     assert reasons(model) == [
-        ("m", 16, "its weight 'w' is also read by Add 'inside' (see --include-tied)")
+        ("m", 16, f"its weight 'w' is also read by {by} (see --include-tied)")
     ]
 
 
@@ -337,13 +338,13 @@ def test_an_attribute_without_a_type():
 # --- subgraphs and functions -------------------------------------------------------------------
 
 
-def branch(*nodes, constants=None):
-    graph = make_model(nodes, constants or {}).graph
+def branch(*nodes, constants=None, outputs=("y",)):
+    graph = make_model(nodes, constants or {}, outputs=outputs).graph
     del graph.input[:]
     return graph
 
 
-def test_subgraphs_are_listed():
+def test_layers_in_subgraphs():
     inner = branch(
         helper.make_node("If", ["c"], ["y"], name="deep",
                          then_branch=branch(("Gemm", "x own", "y", {"name": "g"}),
@@ -359,26 +360,40 @@ def test_subgraphs_are_listed():
             ("Transpose", "outer", "turned"),
             helper.make_node("If", ["c"], ["y"], name="if", then_branch=inner, else_branch=other),
         ],
-        {"c": np.array(True), "outer": W, "gain": W[0]},
-    )
-    computed = "its weight 'turned' is computed from constants (Transpose); "
-    in_subgraph = "it lies in a subgraph, not supported yet"
-    found = reasons(model)
-    assert [(name, size) for name, size, _ in found] == [
+        {"outer": W, "gain": W[0]}, inputs={"x": ["n", 4], "c": []},
+    )  # fmt: skip
+    found = find(model)
+    assert [(layer.name, layer.view.size) for layer in found.layers] == [
         ("if > else_branch > MatMul#1", 24),
         ("if > else_branch > MatMul#2", 24),
-        ("if > else_branch > ln", 6),
-        ("if > else_branch > MatMul#5", 0),
+        ("if > else_branch > MatMul#5", 24),
         ("if > then_branch > deep > then_branch > g", 8),
     ]
-    why = {name: reason for name, _, reason in found}
-    assert why["if > else_branch > MatMul#1"] == in_subgraph
-    assert why["if > else_branch > ln"] == "a factor per feature is no weight matrix"
-    assert why["if > else_branch > MatMul#5"].startswith(computed)
-    assert why["if > then_branch > deep > then_branch > g"] == in_subgraph
+    assert found.prunable == 56
+    (skip,) = found.skipped
+    assert (skip.name, skip.parameters) == ("if > else_branch > ln", 6)
 
 
-def test_functions_are_listed():
+def test_layers_that_subgraphs_hide():
+    """Their reasons are listed: of the layer itself, or of what it lies in."""
+    states = [helper.make_tensor_value_info(name, FLOAT, None) for name in ("s", "f")]
+    scanned = branch(("MatMul", "f own", "t"), ("Identity", "s", "o"), constants={"own": W},
+                     outputs=["o", "t"])  # fmt: skip
+    scanned.input.extend(states)
+    node = helper.make_node("Scan", ["n", "x", "x"], ["a", "b"], body=scanned, num_scan_inputs=1)
+    model = make_model([node, ("Add", "a b", "y")], {"n": np.array([3])})
+    model.opset_import[0].version = 8
+    padded = "what it hands out is padded to the longest sequence"
+    assert reasons(model) == [("Scan#0", 0, padded), ("Scan#0 > body > MatMul#0", 24, padded)]
+    body = branch(("Neg", "w", "k"), ("MatMul", "x k", "y"))
+    node = helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body)
+    model = make_model([node], {"w": W}, inputs={"x": ["n", 4], "c": []})
+    found = {name: reason for name, _, reason in reasons(model)}
+    assert sorted(found) == ["If#0 > else_branch > MatMul#1", "If#0 > then_branch > MatMul#1"]
+    assert all(reason.endswith("(Neg): Neg calculates") for reason in found.values())
+
+
+def test_layers_in_functions():
     body = [
         helper.make_node("MatMul", ["a", "b"], ["c"], name="inside"),
         constant("k", weights(6, 2)),
@@ -389,12 +404,12 @@ def test_functions_are_listed():
     )
     node = helper.make_node("Dense", ["x", "w"], ["y"], domain="f")
     model = make_model([node], {"w": W}, functions=[function], domains=["f"])
-    reason = "it lies in a model-local function, not supported yet"
-    assert reasons(model) == [
-        ("function Dense > inside", 24, reason),
-        ("function Dense > MatMul#2", 12, reason),
+    found = find(model)
+    assert [(layer.name, layer.view.size) for layer in found.layers] == [
+        ("Dense#0 > inside", 24),
+        ("Dense#0 > MatMul#2", 12),
     ]
-    assert find(model).parameters == 36
+    assert (found.prunable, found.parameters, found.skipped) == (36, 36, ())
 
 
 # --- exclusions --------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ The interface for rules is described in `builder`.
 
 from __future__ import annotations
 
+from onnx_sipp.graph.lowering.builder import Watching
 from onnx_sipp.graph.lowering.lower import lower
 from onnx_sipp.graph.lowering.lowered import Lowered
 
-__all__ = ["Lowered", "lower"]
+__all__ = ["Lowered", "Watching", "lower"]

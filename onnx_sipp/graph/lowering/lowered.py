@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 
 from onnx_sipp.graph.kinds import Skipped
 from onnx_sipp.graph.lowering.flatten import Twin
@@ -36,6 +36,14 @@ class Plan:
         reads: who reads which constant.
         numbering: of all stored elements.
         tracer: of the lowered graph's constants.
+        taps: places of the nodes that only hand out activations of layers inside subgraphs.
+        conditions: what Ifs decide by that are left in the main graph, by label; tensors of the
+            main graph.
+        unseen: names of tensors that never have an element: the activations of layers that no
+            sample reaches.
+        unwatched: those of them whose layers may be reached, but cannot be watched: their inputs
+            have other shapes in every iteration.
+        left_out: nodes of the branches that these layers lie in.
     """
 
     original: Model
@@ -46,6 +54,11 @@ class Plan:
     reads: tuple[Read, ...]
     numbering: Numbering
     tracer: Tracer
+    taps: frozenset[int]
+    conditions: Mapping[str, str]
+    unseen: frozenset[str]
+    unwatched: frozenset[str]
+    left_out: tuple[tuple[NodeProto, Label], ...]
 
     @cached_property
     def sites(self) -> Mapping[str, frozenset[int]]:
@@ -89,6 +102,11 @@ class Lowered(Model):
         super().__init__(proto, plan.original.path)
         self.plan = plan
         self._changes: dict[int, NDArray[Any]] = {}
+
+    @property
+    def unseen(self) -> frozenset[str]:
+        """The activations of layers that no sample reaches."""
+        return self.plan.unseen
 
     def copy(self) -> Lowered:
         """An independent copy."""

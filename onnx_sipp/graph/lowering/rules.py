@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from onnx_sipp.graph.lowering.attention import attention, quantized_attention
 from onnx_sipp.graph.lowering.builder import Rule
+from onnx_sipp.graph.lowering.control import branching, looping, scanning
 from onnx_sipp.graph.lowering.einsum import einsum
 from onnx_sipp.graph.lowering.fused import fused_conv, fused_gemm, fused_matmul
 from onnx_sipp.graph.lowering.plain import folded
@@ -31,12 +32,15 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("", "Einsum"): einsum,
     ("", "GRU"): recurrent,
     ("", "Gemm"): folded,
+    ("", "If"): branching,
     ("", "LSTM"): recurrent,
+    ("", "Loop"): looping,
     ("", "MatMul"): folded,
     ("", "MatMulInteger"): matmul_integer,
     ("", "QLinearConv"): qlinear_conv,
     ("", "QLinearMatMul"): qlinear_matmul,
     ("", "RNN"): recurrent,
+    ("", "Scan"): scanning,
     ("com.microsoft", "Attention"): attention,
     ("com.microsoft", "DynamicQuantizeLSTM"): dynamic_quantize_lstm,
     ("com.microsoft", "DynamicQuantizeMatMul"): dynamic_quantize_matmul,
