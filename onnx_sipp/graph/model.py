@@ -33,7 +33,7 @@ from onnx_sipp.graph.tensors import (
 )
 from onnx_sipp.graph.walk import Holder, all_sites, all_tensors, stored_tensors
 
-__all__ = ["Model"]
+__all__ = ["Model", "serialized"]
 
 _PAGE = 4096
 
@@ -196,7 +196,7 @@ class Model:
         present = {output.name for output in proto.graph.output}
         proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in asked if n not in present)
         self._put_replaced_inside(proto)
-        return _serialize(proto), self.folder if self.external else None
+        return serialized(proto), self.folder if self.external else None
 
     def inlined(self) -> ModelProto:
         """A copy of the message with every payload inside.
@@ -241,7 +241,7 @@ class Model:
         self.refuse_target(target)
         names = self._new_locations(target)
         moved = self._moved()
-        data = _serialize(self._relocated(names, moved))
+        data = serialized(self._relocated(names, moved))
         pieces: list[Piece] = [
             (target.parent / name, partial(self._write_external, location, moved))
             for location, name in names.items()
@@ -352,7 +352,12 @@ def _parse(data: bytes, what: str) -> ModelProto:
     return proto
 
 
-def _serialize(proto: ModelProto) -> bytes:
+def serialized(proto: ModelProto) -> bytes:
+    """The bytes of a message.
+
+    Raises:
+        SippError: larger than a protobuf message may be (2 GB).
+    """
     try:
         return bytes(proto.SerializeToString())
     except (ValueError, google.protobuf.message.EncodeError) as error:

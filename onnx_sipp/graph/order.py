@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from onnx import GraphProto, NodeProto
 
-__all__ = ["in_order", "reads", "subgraphs"]
+__all__ = ["in_order", "only_needed", "reads", "subgraphs"]
 
 
 def subgraphs(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
@@ -56,3 +56,16 @@ def in_order(nodes: Sequence[NodeProto]) -> list[int]:
             if waiting[follower] == 0:
                 heapq.heappush(ready, follower)
     return order
+
+
+def only_needed(nodes: Sequence[NodeProto], outputs: Sequence[str]) -> list[NodeProto]:
+    """The nodes that the outputs depend on, in their order."""
+    producer = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    found: set[int] = set()
+    pending = [producer[name] for name in outputs if name in producer]
+    while pending:
+        index = pending.pop()
+        if index not in found:
+            found.add(index)
+            pending.extend(producer[name] for name in reads(nodes[index]) if name in producer)
+    return [nodes[index] for index in sorted(found)]

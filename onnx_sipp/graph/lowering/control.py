@@ -14,9 +14,9 @@ import numpy as np
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from onnx_sipp.graph.lowering.builder import Builder
-from onnx_sipp.graph.lowering.taps import Tap, find_taps, lowered_body, only_needed
+from onnx_sipp.graph.lowering.taps import Tap, find_taps, lowered_body
 from onnx_sipp.graph.node import NotPrunable, attributes
-from onnx_sipp.graph.order import subgraphs
+from onnx_sipp.graph.order import only_needed, subgraphs
 
 __all__ = ["branching", "looping", "scanning"]
 

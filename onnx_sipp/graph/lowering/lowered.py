@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, ValueInfoProto
 
 from onnx_sipp.graph.kinds import Skipped
 from onnx_sipp.graph.lowering.flatten import Twin
 from onnx_sipp.graph.lowering.reads import Read
 from onnx_sipp.graph.lowering.trace import Tracer
 from onnx_sipp.graph.lowering.virtual import Numbering, Virtual
-from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.model import Model, serialized
 from onnx_sipp.graph.node import Label
+from onnx_sipp.graph.order import only_needed, reads
 
 __all__ = ["Lowered", "Plan"]
 
@@ -107,6 +109,30 @@ class Lowered(Model):
     def unseen(self) -> frozenset[str]:
         """The activations of layers that no sample reaches."""
         return self.plan.unseen
+
+    def runnable(self, asked: Sequence[str] = ()) -> tuple[bytes, Path | None]:
+        """See `Model.runnable`; taps that are not asked for are left out, and all else likewise."""
+        source = self.proto.graph
+        declared = {value.name: value for value in source.output}
+        names = list(asked) or list(declared)
+        nodes = only_needed(source.node, names)
+        used = {name for node in nodes for name in reads(node)} | set(names)
+        used |= {value.name for value in source.input}
+        result = ModelProto(ir_version=self.proto.ir_version)
+        result.opset_import.extend(self.proto.opset_import)
+        graph = result.graph
+        graph.name = source.name
+        graph.input.extend(source.input)
+        graph.node.extend(nodes)
+        graph.output.extend(declared.get(n, ValueInfoProto(name=n)) for n in names)
+        for tensor in source.initializer:
+            if tensor.name in used:
+                replaced = self.site_of(tensor) in self._replaced
+                graph.initializer.append(self.with_payload(tensor.name) if replaced else tensor)
+        graph.sparse_initializer.extend(
+            tensor for tensor in source.sparse_initializer if tensor.values.name in used
+        )
+        return serialized(result), self.folder if self.external else None
 
     def copy(self) -> Lowered:
         """An independent copy."""

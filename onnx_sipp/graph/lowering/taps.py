@@ -11,10 +11,9 @@ from onnx import NodeProto, helper
 from onnx_sipp.graph.kinds import known_as, node_kind
 from onnx_sipp.graph.lowering.builder import Builder
 from onnx_sipp.graph.node import Label, attributes
-from onnx_sipp.graph.order import reads
 from onnx_sipp.graph.tensors import FLOAT_TYPES
 
-__all__ = ["Tap", "find_taps", "lowered_body", "only_needed"]
+__all__ = ["Tap", "find_taps", "lowered_body"]
 
 Labelled = tuple[NodeProto, Label]
 
@@ -62,19 +61,6 @@ def find_taps(nodes: Sequence[Labelled], builder: Builder) -> list[Tap]:
     """The layers among lowered nodes of a subgraph."""
     taps = (_tap(node, label, builder) for node, label in nodes)
     return [tap for tap in taps if tap is not None]
-
-
-def only_needed(nodes: Sequence[NodeProto], outputs: Sequence[str]) -> list[NodeProto]:
-    """The nodes that the outputs depend on, in their order."""
-    producer = {name: index for index, node in enumerate(nodes) for name in node.output if name}
-    found: set[int] = set()
-    pending = [producer[name] for name in outputs if name in producer]
-    while pending:
-        index = pending.pop()
-        if index not in found:
-            found.add(index)
-            pending.extend(producer[name] for name in reads(nodes[index]) if name in producer)
-    return [nodes[index] for index in sorted(found)]
 
 
 def _tap(node: NodeProto, label: Label, builder: Builder) -> Tap | None:
