@@ -87,9 +87,12 @@ def _conv(
         return None
     found = attributes(node)
     kernel = dims[2:]
-    dilations = found.get("dilations") or [1] * len(kernel)
-    reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
-    channels = dims[1] * int(found.get("group", 1))
+    if node.op_type == "Conv":
+        dilations = found.get("dilations") or [1] * len(kernel)
+        reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
+        channels = dims[1] * int(found.get("group", 1))
+    else:
+        reach, channels = [1] * len(kernel), dims[0]
     handed = builder.node("Identity", [node.input[0]])
 
     def layer(name: str) -> NodeProto:
@@ -168,4 +171,9 @@ def _matmul(
     return Tap((handed,), handed.output[0], shape, elem_type, None, layer, label)
 
 
-_MAKERS = {("", "Conv"): _conv, ("", "Gemm"): _product, ("", "MatMul"): _product}
+_MAKERS = {
+    ("", "Conv"): _conv,
+    ("", "ConvTranspose"): _conv,
+    ("", "Gemm"): _product,
+    ("", "MatMul"): _product,
+}
