@@ -64,6 +64,7 @@ def sensitivities(
     batch_size: int | None = None,
     threads: int | None = None,
     providers: Sequence[str] | None = None,
+    custom_ops: Sequence[str | Path] = (),
     seed: int = 0,
 ) -> Sensitivities:
     """Measure the empirical sensitivity of every prunable weight (arXiv 1910.05422).
@@ -81,6 +82,7 @@ def sensitivities(
         batch_size: most samples at a time; changes nothing but speed and memory.
         threads: None for all cores.
         providers: onnxruntime execution providers; None for the CPU.
+        custom_ops: libraries with operators that onnxruntime must load.
         seed: of synthetic inputs.
 
     Raises:
@@ -89,7 +91,7 @@ def sensitivities(
     """
     if reduction not in ("mean", "max"):
         raise UsageError(f"reduction must be 'mean' or 'max', not {reduction!r}")
-    loaded = Model.load(model)
+    loaded = Model.load(model, [Path(library) for library in custom_ops])
     lowered = lower(loaded)
     layers = find_layers(lowered).layers
     if not layers:

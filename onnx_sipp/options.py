@@ -52,6 +52,8 @@ class Options:
         batch_size: most samples at a time; None to choose. Changes nothing but speed and memory.
         threads: threads to use; None for all cores.
         providers: onnxruntime execution providers; None for the CPU.
+        custom_ops: libraries with operators that onnxruntime must load to run the model; their code
+            is executed.
         mask_input: an input that is 0 where the data is padding, which then stays out of every
             statistic; None takes one called ``attention_mask``, ``""`` none at all.
         states: inputs that are fed back from one sample to the next, and the outputs that they come
@@ -81,6 +83,7 @@ class Options:
     batch_size: int | None = None
     threads: int | None = None
     providers: Sequence[str] | None = None
+    custom_ops: Sequence[str | Path] = ()
     mask_input: str | None = None
     states: Mapping[str, str] | None = None
     state_reset: int | None = None
@@ -135,6 +138,11 @@ class Options:
                 f"the work folder {str(self.workdir)!r} does not exist; create it",
             ),
             (0 <= self.floor <= 1, f"floor must be a share between 0 and 1, not {self.floor}"),
+            (
+                all(Path(library).is_file() for library in self.custom_ops),
+                "there is no such library of operators: "
+                + ", ".join(str(p) for p in self.custom_ops if not Path(p).is_file()),
+            ),
             (self.memory_limit >= 0, f"memory_limit is negative: {self.memory_limit}"),
             (self.seed >= 0, f"seed must be 0 or more, not {self.seed}"),
             (0 < self.delta < 1, f"delta must lie between 0 and 1, not {self.delta}"),
@@ -176,8 +184,8 @@ class Options:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return list(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 

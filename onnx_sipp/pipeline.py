@@ -97,7 +97,7 @@ def prune(
     """
     started = time.perf_counter()
     chosen, listener = Options.checked(options), progress or Silent()
-    dense = Model.load(model)
+    dense = Model.load(model, [Path(library) for library in chosen.custom_ops])
     lowered = lower(dense)
     findings = _find(lowered, chosen)
     samples = _open(dense, calibration, chosen)

@@ -31,6 +31,7 @@ def open_session(
     folder: Path | None,
     threads: int | None,
     providers: Sequence[str] | None,
+    libraries: Sequence[Path] = (),
 ) -> Any:
     """Open an onnxruntime session that logs nothing.
 
@@ -39,9 +40,10 @@ def open_session(
         folder: of its external data, None if it has none.
         threads: intra-op threads, None for onnxruntime's default.
         providers: execution providers, None for the CPU.
+        libraries: files with operators that the model needs.
 
     Raises:
-        UsageError: this onnxruntime lacks a provider.
+        UsageError: this onnxruntime lacks a provider, or cannot load a library.
         SippError: onnxruntime refuses the model.
     """
     available = ort.get_available_providers()
@@ -60,6 +62,14 @@ def open_session(
     if folder is not None:
         key = "session.model_external_initializers_file_folder_path"
         options.add_session_config_entry(key, str(folder))
+    for library in libraries:
+        try:
+            options.register_custom_ops_library(str(library))
+        except Exception as error:  # see below
+            raise UsageError(
+                f"onnxruntime {ort.__version__} cannot load the operators of {str(library)!r}: "
+                f"{_first_line(error)}"
+            ) from error
     try:
         chosen = list(providers or ["CPUExecutionProvider"])
         return ort.InferenceSession(data, options, providers=chosen)
@@ -105,7 +115,9 @@ class Runner:
         self.decides = any(node.op_type in ("If", "Loop") for node in all_nodes(model.proto))
         self._computed = [name for name in self.taps if name not in fed]
         data, folder = model.runnable(self._computed)
-        self._session = open_session(data, folder=folder, threads=threads, providers=providers)
+        self._session = open_session(
+            data, folder=folder, threads=threads, providers=providers, libraries=model.libraries
+        )
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:

@@ -92,6 +92,7 @@ class SegmentedRun:
             folder=None,
             threads=self._threads,
             providers=self._providers,
+            libraries=self._model.libraries,
         )
         for live in self._live:
             feed = {name: live[name] for name in segment.inputs if name in live}

@@ -136,6 +136,14 @@ onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
     metavar="DIR",
     help="Folder for those files. [default: the system's temporary folder]",
 )
+@click.option(
+    "--custom-ops",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="LIB",
+    help="Library with operators that onnxruntime must load for the model; its code is executed. "
+    "Repeat for more.",
+)
 @click.option("--providers", metavar="A,B", help="onnxruntime execution providers.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N")
 def command(

@@ -49,11 +49,15 @@ class Model:
     Args:
         proto: used as it is; external tensors must not have been loaded.
         path: the file it came from, None if it has none.
+        libraries: files with operators that a runtime must load before it.
     """
 
-    def __init__(self, proto: ModelProto, path: Path | None = None) -> None:
+    def __init__(
+        self, proto: ModelProto, path: Path | None = None, libraries: Sequence[Path] = ()
+    ) -> None:
         self.proto = proto
         self.path = path
+        self.libraries = tuple(libraries)
         self.sites = tuple(all_sites(proto))
         self._number = {id(holder): site for site, holder in enumerate(self.sites)}
         self.stored = dict(stored_tensors(proto.graph))
@@ -71,8 +75,14 @@ class Model:
                 read_bytes(reference, self.folder, payload_bytes(tensor))
 
     @classmethod
-    def load(cls, source: Model | ModelProto | bytes | str | Path) -> Model:
+    def load(
+        cls, source: Model | ModelProto | bytes | str | Path, libraries: Sequence[Path] = ()
+    ) -> Model:
         """Read a model from a file, its bytes, or a ModelProto (which is copied).
+
+        Args:
+            source: of the model.
+            libraries: see above; a `Model` brings its own.
 
         Raises:
             UsageError: there is no such file, or it is a folder.
@@ -83,9 +93,9 @@ class Model:
         if isinstance(source, ModelProto):
             proto = ModelProto()
             proto.CopyFrom(source)
-            return cls(proto)
+            return cls(proto, None, libraries)
         if isinstance(source, bytes):
-            return cls(_parse(source, "the given bytes"))
+            return cls(_parse(source, "the given bytes"), None, libraries)
         path = Path(source)
         try:
             data = path.read_bytes()
@@ -95,13 +105,13 @@ class Model:
             raise UsageError(f"{str(path)!r} is a folder; give the .onnx file inside it") from error
         except OSError as error:
             raise SippError(f"cannot read {str(path)!r}: {error.strerror}") from error
-        return cls(_parse(data, repr(str(path))), path)
+        return cls(_parse(data, repr(str(path))), path, libraries)
 
     def copy(self) -> Model:
         """An independent copy, external data still where it is."""
         proto = ModelProto()
         proto.CopyFrom(self.proto)
-        result = Model(proto, self.path)
+        result = Model(proto, self.path, self.libraries)
         result._replaced = dict(self._replaced)
         return result
 

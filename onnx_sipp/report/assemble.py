@@ -126,7 +126,7 @@ def assemble(
             *samples.warnings,
             *_warnings(total, zeros, before, options, certified, needed),
             *_tied_warnings(layers),
-            *_unseen_warnings(layers),
+            *_unseen_warnings(layers, findings, dense),
             *_refit_warnings(layers),
             *(_role_warnings(dense, weights) if outcome.choices else []),
         ],
@@ -212,15 +212,28 @@ def _tied_warnings(layers: Sequence[LayerReport]) -> list[str]:
     ]
 
 
-def _unseen_warnings(layers: Sequence[LayerReport]) -> list[str]:
+def _unseen_warnings(
+    layers: Sequence[LayerReport], findings: Findings, dense: Lowered
+) -> list[str]:
     """Which weights were chosen without knowing what they multiply."""
-    unseen = [layer.name for layer in layers if not layer.observed]
-    if not unseen:
-        return []
+    unseen = {layer.name for layer in layers if not layer.observed}
+    hidden = {one.name for one in findings.layers if one.activation in dense.plan.unwatched}
     return [
-        "no sample reached these layers, so their weights were chosen by magnitude alone, and "
-        "what that costs is not known (give samples that reach them, or exclude them): "
-        + ", ".join(unseen)
+        f"{why}, so the weights were chosen by magnitude alone, and what that costs is not known "
+        f"({mend}): {', '.join(layer.name for layer in layers if layer.name in names)}"
+        for names, why, mend in (
+            (
+                unseen - hidden,
+                "no sample reached these layers",
+                "give samples that reach them, or exclude them",
+            ),
+            (
+                unseen & hidden,
+                "what these layers multiply has another shape in every iteration of a loop",
+                "exclude them to leave them alone",
+            ),
+        )
+        if names
     ]
 
 

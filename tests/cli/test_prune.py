@@ -143,6 +143,15 @@ def test_states(run, folder):
     assert (result.code, "not of the form input=output" in result.err) == (2, True)
 
 
+def test_custom_ops(run, folder):
+    result = run("in.onnx", "out.onnx", "--calib", "data.npz", "--custom-ops", "ops.so")
+    assert (result.code, "no such library of operators: ops.so" in result.err) == (2, True)
+    (folder / "ops.so").write_bytes(b"no library")
+    result = run("in.onnx", "out.onnx", "--calib", "data.npz", "--custom-ops", "ops.so")
+    assert (result.code, "cannot load the operators of 'ops.so'" in result.err) == (2, True)
+    assert not (folder / "out.onnx").exists()
+
+
 def test_epsilon(run):
     for epsilon in ("0", "100"):
         options = ["--calib", "data.npz", "--epsilon", epsilon, "--delta", "1e-3"]

@@ -101,7 +101,7 @@ class Lowered(Model):
     """
 
     def __init__(self, proto: ModelProto, plan: Plan) -> None:
-        super().__init__(proto, plan.original.path)
+        super().__init__(proto, plan.original.path, plan.original.libraries)
         self.plan = plan
         self._changes: dict[int, NDArray[Any]] = {}
 
