@@ -65,7 +65,7 @@ def _branches(
     always: dict[str, bool] = {}
     varying: set[str] = set()
     while True:
-        lowered = lower(model, always)
+        lowered = lower(model, always, rules={})
         asked = {k: name for k, name in lowered.plan.conditions.items() if k not in varying}
         if not asked:
             return always

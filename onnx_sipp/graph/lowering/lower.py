@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from onnx_sipp.graph.lowering.builder import Builder, Watching
+from onnx_sipp.graph.lowering.builder import Builder, Rule, Watching
 from onnx_sipp.graph.lowering.flatten import Flat, flatten
 from onnx_sipp.graph.lowering.lowered import Lowered, Plan
 from onnx_sipp.graph.lowering.reads import reads_of
@@ -23,6 +23,7 @@ def lower(
     model: Model,
     branches: Mapping[str, bool] | None = None,
     watched: Mapping[str, Watching] | None = None,
+    rules: Mapping[tuple[str, str], Rule] = RULES,
 ) -> Lowered:
     """Make the lowered model of a model.
 
@@ -31,11 +32,12 @@ def lower(
         branches: what the conditions of Ifs always are on the data, by label (see
             `Plan.conditions`); the other branches are never taken.
         watched: how the layers inside nodes of the main graph are to be watched, by label.
+        rules: by domain and operator; without any, only functions and known branches dissolve.
 
     Raises:
         SippError: a function calls itself.
     """
-    flat, builder = _decided(model, branches or {}, watched or {})
+    flat, builder = _decided(model, branches or {}, watched or {}, rules)
     for node, label in flat.nodes:
         builder.emit(node, label)
     unseen = emit_unseen(flat.unseen, builder)
@@ -76,13 +78,16 @@ def lower(
 
 
 def _decided(
-    model: Model, branches: Mapping[str, bool], watched: Mapping[str, Watching]
+    model: Model,
+    branches: Mapping[str, bool],
+    watched: Mapping[str, Watching],
+    rules: Mapping[tuple[str, str], Rule],
 ) -> tuple[Flat, Builder]:
     """Flatten a model; Ifs whose condition is a constant are decided, one in the other, too."""
     branches = dict(branches)
     while True:
         flat = flatten(model, branches)
-        builder = Builder(flat, RULES, watched)
+        builder = Builder(flat, rules, watched)
         fixed: dict[str, bool] = {}
         for label, name in flat.conditions.items():
             if builder.is_constant(name):
