@@ -95,7 +95,8 @@ class Refitter:
                 yield held_out, feed
 
     def _plan(self, batch_size: int | None) -> tuple[Batching, tuple[InputSpec, ...]]:
-        taps = [layer.activation for weight in self._weights for layer in weight.layers]
+        asked = [self._asked(s, dense=side) for s in self._stages for side in (True, False)]
+        taps = sorted(set().union(*asked) | {o.name for o in self._dense.proto.graph.output})
         runner = Runner(self._dense, taps, threads=self._threads, providers=self._providers)
         first = [feed for feed, _ in zip(self._samples.calibration, range(2), strict=False)]
         return plan_batching(runner, first, batch_size), runner.inputs
