@@ -124,6 +124,7 @@ def assemble(
         budgets=dict(outcome.plans),
         warnings=[
             *samples.warnings,
+            *dense.plan.notes,
             *_warnings(total, zeros, before, options, certified, needed),
             *_tied_warnings(layers),
             *_unseen_warnings(layers, findings, dense),

@@ -96,6 +96,7 @@ class Builder:
         self.nodes: list[tuple[NodeProto, Label]] = []
         self._given_labels: dict[int, tuple[NodeProto, Label]] = {}
         self._taps: dict[int, NodeProto] = {}
+        self.notes: list[str] = []
         self._label = Label("", "")
         stored = {name: self._tensor(name) for name in flat.twins}
         graph = flat.model.proto.graph
@@ -242,6 +243,10 @@ class Builder:
         """Label a node that a rule will return and that stands for a node inside a subgraph."""
         self._given_labels[id(node)] = node, label
         return node
+
+    def note(self, text: str) -> None:
+        """Tell the user something about the model."""
+        self.notes.append(text)
 
     def tap(self, node: NodeProto) -> NodeProto:
         """Say that a node is a copy that only hands out activations: it reads for nobody."""

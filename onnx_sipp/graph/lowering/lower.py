@@ -73,6 +73,7 @@ def lower(
         unseen=unseen | unwatched,
         unwatched=unwatched,
         left_out=tuple(flat.unseen),
+        notes=tuple(dict.fromkeys(builder.notes)),
     )
     return Lowered(_assembled(builder, plan, nodes, needed), plan)
 

@@ -46,6 +46,7 @@ class Plan:
         unwatched: those of them whose layers may be reached, but cannot be watched: their inputs
             have other shapes in every iteration.
         left_out: nodes of the branches that these layers lie in.
+        notes: what the user must know.
     """
 
     original: Model
@@ -61,6 +62,7 @@ class Plan:
     unseen: frozenset[str]
     unwatched: frozenset[str]
     left_out: tuple[tuple[NodeProto, Label], ...]
+    notes: tuple[str, ...]
 
     @cached_property
     def sites(self) -> Mapping[str, frozenset[int]]:

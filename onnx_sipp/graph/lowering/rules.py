@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from onnx_sipp.graph.lowering.attention import attention, quantized_attention
 from onnx_sipp.graph.lowering.builder import Rule
 from onnx_sipp.graph.lowering.control import branching, looping, scanning
+from onnx_sipp.graph.lowering.dropout import dropout
 from onnx_sipp.graph.lowering.einsum import einsum
 from onnx_sipp.graph.lowering.fused import fused_conv, fused_gemm, fused_matmul
 from onnx_sipp.graph.lowering.plain import folded
@@ -29,6 +30,7 @@ RULES: Mapping[tuple[str, str], Rule] = {
     ("", "Conv"): folded,
     ("", "ConvInteger"): conv_integer,
     ("", "ConvTranspose"): folded,
+    ("", "Dropout"): dropout,
     ("", "Einsum"): einsum,
     ("", "GRU"): recurrent,
     ("", "Gemm"): folded,
