@@ -179,6 +179,8 @@ class MatMulUnfolding:
     ) -> Iterator[tuple[Float32, list[Float32]]]:
         """See `Unfolding.pairs`; for plain matrices only, ``groups == ()``."""
         rows = [_rows(activation, columns=self.columns)]
+        if not len(rows[0]):  # no sample reaches the layer
+            return
         for value in outputs:
             found = _rows(value, columns=self.neurons_first)
             # The neurons may have been parted into several axes.

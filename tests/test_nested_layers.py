@@ -20,6 +20,7 @@ from nested_models import (
     scan_model,
 )
 from onnx import TensorProto, helper
+from onnx.numpy_helper import to_array
 from small_models import constant, make_model, weights
 
 import onnx_sipp
@@ -28,7 +29,9 @@ from onnx_sipp.calibration.observe import Observation
 from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.samples import open_samples
 from onnx_sipp.calibration.store import TensorStore
+from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import find_layers
+from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.walk import all_sites
 from onnx_sipp.progress import Silent
@@ -349,6 +352,26 @@ def test_no_bound_is_given_where_nothing_was_seen():
     assert [layer["epsilon_worst"] for layer in result.report.to_dict()["layers"][1:]] == [None] * 2
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "choice",
+        "choice > then_branch",
+        "choice > then_branch > *",
+        "choice > then_branch > [fs]*",
+        "*branch > first",
+    ],
+)
+def test_what_lies_in_a_node_is_excluded_with_it(name):
+    for condition in (np.array(True), np.array(False)):
+        model = with_a_branch_never_taken()
+        model.graph.initializer[3].CopyFrom(onnx.numpy_helper.from_array(condition, "no"))
+        result = onnx_sipp.prune(model, X, sparsity=0.5, exclude_nodes=[name])
+        inside = [layer.name for layer in result.report.layers if layer.name != "seen"]
+        assert inside == (["choice > then_branch > second"] if name == "*branch > first" else [])
+        assert (of_shape(result.model, 4, 6) == W1).all()
+
+
 def test_a_weight_of_both_branches_is_one():
     """Seen in one of them, it is chosen by that; in the other, it is the same constant."""
     then = body([("MatMul", "x w", "z", {"name": "a"})], ["z"])
@@ -362,6 +385,34 @@ def test_a_weight_of_both_branches_is_one():
         assert [row.observed for row in rows] == [True, True]
         assert (result.report.prunable, result.report.zeros) == (24, 12)
         assert sum(bool(row.shares_weight_with) for row in rows) == 1
+
+
+@pytest.mark.parametrize("make", [in_two_functions, loop_model], ids=["functions", "loop"])
+def test_weights_of_bodies_in_external_files(make, tmp_path):
+    stored = onnx.ModelProto()
+    stored.CopyFrom(make())
+    onnx.save(
+        stored, tmp_path / "in.onnx", save_as_external_data=True, location="in.bin",
+        size_threshold=30, convert_attribute=True,
+    )  # fmt: skip
+    assert len(Model.load(tmp_path / "in.onnx").external) > 2
+    result = onnx_sipp.prune(tmp_path / "in.onnx", X, sparsity=0.5)
+    result.save(tmp_path / "out.onnx")
+    expected = onnx_sipp.prune(make(), X, sparsity=0.5)
+    assert result.report.zeros == expected.report.zeros
+    found, wanted = onnx.load(tmp_path / "out.onnx"), expected.model
+    for mine, theirs in zip(all_sites(found), all_sites(wanted), strict=True):
+        assert (to_array(mine) == to_array(theirs)).all()
+
+
+def test_what_comes_first_is_refitted_first():
+    """The layers inside a Loop, however many nodes lead to them, before what follows the Loop."""
+    lowered = lower(Model.load(loop_model()))
+    place = Flow(lowered).place
+    inside, after = find_layers(lowered).layers
+    assert (inside.name, after.name) == ("loop > body > inside", "after")
+    (node,) = (i for i, n in enumerate(lowered.proto.graph.node) if list(n.output) == ["e"])
+    assert place[inside.index] < place[node] < place[after.index]
 
 
 def test_what_reads_a_weight_in_a_branch_never_taken_counts():

@@ -57,7 +57,8 @@ def find_layers(
 
     Args:
         model: is not changed.
-        exclude_nodes: names of nodes to leave alone, or globs over them.
+        exclude_nodes: names of nodes to leave alone, or globs over them. What lies in a node, or
+            in a branch of it, is left alone with it.
         exclude_op_types: operator types to leave alone, or globs over them.
         include_tied: list weights, too, that something else than layers reads.
 
@@ -67,7 +68,7 @@ def find_layers(
     """
     labels = model.plan.labels
     candidates, skipped = _candidates(model)
-    names = [name for label in labels for name in (label.name, label.reader)]
+    names = [name for label in labels for name in _names(label)]
     names = list(dict.fromkeys([*names, *(skip.name for _, skip in skipped)]))
     _refuse_idle(exclude_nodes, names, "node is called")
     operators = known_operators(RULES).union(label.op_type for label in labels)
@@ -75,8 +76,7 @@ def find_layers(
     barred = {
         label
         for label in labels
-        if _matches(label.name, exclude_nodes)
-        or _matches(label.reader, exclude_nodes)
+        if any(_matches(name, exclude_nodes) for name in _names(label))
         or _matches(label.op_type, exclude_op_types)
     }
     choice = _Choice(model, barred, include_tied=include_tied)
@@ -198,6 +198,13 @@ def _inside(
             found.extend((index, skip) for skip in skips)
     skips = skipped_inside(model.plan.left_out, constants, known, reasons)
     return [*found, *((len(labels), skip) for skip in skips)]
+
+
+def _names(label: Label) -> list[str]:
+    """What a node can be called: by its label, its node, and all that it lies in."""
+    parts = label.reader.split(" > ")
+    outer = [" > ".join(parts[:depth]) for depth in range(1, len(parts))]
+    return [label.name, label.reader, *outer]
 
 
 def _matches(name: str, globs: Iterable[str]) -> bool:
