@@ -4,79 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
+from onnx_sipp.calibration.session import first_line, open_session
 from onnx_sipp.calibration.specs import Feed, InputSpec, input_specs, output_specs
-from onnx_sipp.errors import SippError, UsageError
+from onnx_sipp.errors import SippError
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.walk import all_nodes
 
-__all__ = ["Batch", "Batching", "Runner", "batches", "joined", "open_session", "plan_batching"]
+__all__ = ["Batch", "Batching", "Runner", "batches", "joined", "plan_batching"]
 
 Tensor = NDArray[Any]
 
 # Tapped tensors of one batch take at most about this much memory.
 BATCH_BYTES = 48 << 20
 MAX_BATCH = 256
-
-
-def open_session(
-    data: bytes,
-    *,
-    folder: Path | None,
-    threads: int | None,
-    providers: Sequence[str] | None,
-    libraries: Sequence[Path] = (),
-) -> Any:
-    """Open an onnxruntime session that logs nothing.
-
-    Args:
-        data: a serialised model.
-        folder: of its external data, None if it has none.
-        threads: intra-op threads, None for onnxruntime's default.
-        providers: execution providers, None for the CPU.
-        libraries: files with operators that the model needs.
-
-    Raises:
-        UsageError: this onnxruntime lacks a provider, or cannot load a library.
-        SippError: onnxruntime refuses the model.
-    """
-    available = ort.get_available_providers()
-    for provider in providers or ():
-        if provider not in available:
-            raise UsageError(
-                f"this onnxruntime has no execution provider {provider!r}; "
-                f"it has {', '.join(available)}"
-            )
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # refusals arrive as exceptions; the rest is noise here
-    # Its threads would otherwise spin between runs, at the cost of whatever runs meanwhile.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    if folder is not None:
-        key = "session.model_external_initializers_file_folder_path"
-        options.add_session_config_entry(key, str(folder))
-    for library in libraries:
-        try:
-            options.register_custom_ops_library(str(library))
-        except Exception as error:  # see below
-            raise UsageError(
-                f"onnxruntime {ort.__version__} cannot load the operators of {str(library)!r}: "
-                f"{_first_line(error)}"
-            ) from error
-    try:
-        chosen = list(providers or ["CPUExecutionProvider"])
-        return ort.InferenceSession(data, options, providers=chosen)
-    except Exception as error:  # onnxruntime's exceptions share no base class
-        raise SippError(
-            f"onnxruntime {ort.__version__} refuses the model: {_first_line(error)}"
-        ) from error
 
 
 class Runner:
@@ -140,7 +85,7 @@ class Runner:
         except Exception as error:  # see above
             shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feed.items())
             raise SippError(
-                f"onnxruntime fails on the input ({shapes}): {_first_line(error)}\n"
+                f"onnxruntime fails on the input ({shapes}): {first_line(error)}\n"
                 "Check the data, or the shapes of made-up inputs (--input-shapes)"
             ) from error
         result = dict(zip(self._computed, values, strict=True))
@@ -304,8 +249,3 @@ def _close(a: Tensor, b: Tensor) -> bool:
     a, b = a.astype(np.float64), b.astype(np.float64)
     scale = float(np.max(np.abs(a), initial=0.0, where=np.isfinite(a)))
     return bool(np.allclose(a, b, rtol=1e-3, atol=1e-4 * scale, equal_nan=True))
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return (text.splitlines()[0] if text else type(error).__name__)[:400]

@@ -18,6 +18,9 @@ There are two kinds:
   multiplies the activation that the node multiplies inside with ``builder.weight(...)``: statistics
   and refit happen there, and what they write reaches the node through its own constants.
 
+Rules are called for nodes inside functions, branches and bodies, too. In a body that stays one,
+what they return lies there, and the layers among it are watched from outside: see `taps`.
+
 Which stored elements a virtual weight consists of, and how real values become stored ones, the
 builder finds out itself; see `weight`. A Conv, Gemm or MatMul whose weight is stored directly needs
 no virtual weight: its constant is a *twin*, a constant of the lowered graph that is written through
@@ -41,7 +44,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_sipp.graph.kinds import Skipped, known_as, node_kind
-from onnx_sipp.graph.lowering.flatten import Flat
+from onnx_sipp.graph.lowering.flat import Flat
 from onnx_sipp.graph.lowering.grid import Grid
 from onnx_sipp.graph.lowering.trace import Traced, Tracer, spread
 from onnx_sipp.graph.lowering.virtual import Numbering, Virtual

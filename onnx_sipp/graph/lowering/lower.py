@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from onnx_sipp.graph.lowering.builder import Builder, Rule, Watching
-from onnx_sipp.graph.lowering.flatten import Flat, flatten
+from onnx_sipp.graph.lowering.flat import Flat
+from onnx_sipp.graph.lowering.flatten import flatten
 from onnx_sipp.graph.lowering.lowered import Lowered, Plan
 from onnx_sipp.graph.lowering.reads import reads_of
 from onnx_sipp.graph.lowering.rules import RULES

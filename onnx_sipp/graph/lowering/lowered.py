@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, ValueInfoProto
 
 from onnx_sipp.graph.kinds import Skipped
-from onnx_sipp.graph.lowering.flatten import Twin
+from onnx_sipp.graph.lowering.flat import Twin
 from onnx_sipp.graph.lowering.reads import Read
 from onnx_sipp.graph.lowering.trace import Tracer
 from onnx_sipp.graph.lowering.virtual import Numbering, Virtual
