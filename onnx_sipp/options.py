@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from onnx_sipp.calibration.store import DEFAULT_LIMIT
 from onnx_sipp.errors import UsageError
 from onnx_sipp.pruning.candidates import CANDIDATES
 from onnx_sipp.pruning.certificate import DELTA
 from onnx_sipp.pruning.error_budget import FLOOR
 from onnx_sipp.pruning.methods import METHODS, allocations_of
+from onnx_sipp.store import DEFAULT_LIMIT
 
 __all__ = ["COMPENSATIONS", "DEFAULT_METHOD", "DEFAULT_SPARSITY", "Options", "available_threads"]
 

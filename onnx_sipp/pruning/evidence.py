@@ -85,13 +85,11 @@ class Evidence:
         """Costs of removal at the neurons' own sums, as they count by `rate`.
 
         Args:
-            costs: shape of the weight, or of that of `some_neurons`, which then stand for all:
-                right as a curve, not weight by weight.
+            costs: shape of the weight, or of that of `some_neurons`.
         """
         whole = costs.shape == self.weight.shape
         rate = (self if whole else self.some_neurons()).rate[..., None]
-        scaled = costs * rate.astype(np.float32)
-        result: NDArray[np.float32] = scaled if whole else np.resize(scaled, self.weight.shape)
+        result: NDArray[np.float32] = costs * rate.astype(np.float32)
         return result
 
     def pick(self, score: Float, keep: int) -> Mask:
@@ -118,7 +116,7 @@ class Evidence:
             check=None if self.check is None else self.check.of_neurons(rows),
             gain=self.gain[:, rows],
             neurons=rows,
-            whole=self.weight.shape,
+            whole=self.whole or self.weight.shape,
         )
 
     def of(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -148,6 +146,5 @@ def damping_for(evidence: Evidence) -> float:
     problem = evidence.fit
     if not evidence.is_seen:
         return _DAMPING
-    fan_in = problem.gram.shape[-1]
     independent = min(problem.count, 64 * evidence.samples)
-    return _DAMPING + 0.5 * float(fan_in) / max(1, independent)
+    return _DAMPING + 0.5 * float(problem.fan_in) / max(1, independent)

@@ -64,6 +64,7 @@ def choose(
     names: Sequence[str],
     threads: int,
     refits: bool = True,
+    damping: float | None = None,
 ) -> Choice:
     """Choose a layer's weights by the best candidate, and refit them.
 
@@ -74,11 +75,12 @@ def choose(
         names: keys of `CANDIDATES` to compare.
         threads: for the greedy order.
         refits: whether to refit at all; if not, candidates are compared as they are.
+        damping: of the refit, None to find out.
     """
     if len(names) == 1:
         proposal = CANDIDATES[names[0]](evidence, keep, seed, threads)
-        return settle(evidence, proposal, names[0], threads=threads, refits=refits)
-    if evidence.is_large:
+        return settle(evidence, proposal, names[0], threads=threads, refits=refits, damping=damping)
+    if evidence.is_large or evidence.fit.is_very_wide:
         names = [name for name in names if name != _NOT_IN_LARGE_LAYERS]
     # A wide layer is tried out on some of its neurons; the winner then chooses for all.
     jury = evidence.some_neurons()
@@ -93,7 +95,7 @@ def choose(
     _, name, proposal = best
     if jury is not evidence:
         proposal = CANDIDATES[name](evidence, keep, seed, threads)
-    return settle(evidence, proposal, name, threads=threads, refits=refits)
+    return settle(evidence, proposal, name, threads=threads, refits=refits, damping=damping)
 
 
 def _screening_steps(jury: Evidence) -> int:
@@ -129,11 +131,25 @@ def probe(evidence: Evidence, keep: int, *, threads: int) -> Choice:
 
 
 def settle(
-    evidence: Evidence, proposal: Proposal, candidate: str, *, threads: int, refits: bool = True
+    evidence: Evidence,
+    proposal: Proposal,
+    candidate: str,
+    *,
+    threads: int,
+    refits: bool = True,
+    damping: float | None = None,
 ) -> Choice:
     """Refit the kept weights as errs least on held-out samples.
 
     A refit that is no better than leaving the kept weights alone is not used.
+
+    Args:
+        evidence: of the layer.
+        proposal: which weights stay.
+        candidate: whose proposal it is.
+        threads: of the refit.
+        refits: whether to refit at all.
+        damping: λ, None to find out which errs least.
     """
     kept = proposal.kept
     plain = np.where(kept, evidence.weight, 0)
@@ -143,7 +159,8 @@ def settle(
     if not refits:
         bias = np.zeros(kept.shape[:2])
         return Choice(kept, plain, bias, candidate, 0.0, before, before)
-    damping = _best_damping(evidence.some_neurons(), proposal, threads)
+    if damping is None:
+        damping = _best_damping(evidence.some_neurons(), proposal, threads)
     solution = refit(
         evidence.fit, evidence.weight, kept,
         damping=damping, steps=_LARGE_STEPS if evidence.is_large else _STEPS,
