@@ -75,13 +75,18 @@ def mask_and_refit(
     plans = run.plans()
     if len(plans) == 1:
         ((_, impacts),) = plans.items()
-        return run.in_rounds(impacts)
+        return run.in_rounds(impacts, rectify=options.compensate != "none")
     tried: list[tuple[float, str, Outcome]] = []
     for name, impacts in plans.items():
         outcome = run.in_rounds(impacts, name)
         tried.append((refitter.output_error(outcome.model), name, outcome))
-    best = min(tried, key=lambda item: item[0])
-    return replace(best[2], plan=best[1], plans={name: error**0.5 for error, name, _ in tried})
+    lowest, plan, best = min(tried, key=lambda item: item[0])
+    errors = {name: error**0.5 for error, name, _ in tried}
+    if refitter.has_cuts and options.compensate != "none":
+        outcome = run.in_rounds(plans[plan], plan, rectify=True)
+        if refitter.output_error(outcome.model) < lowest:
+            best = outcome
+    return replace(best, plan=plan, plans=errors)
 
 
 class _Run:
@@ -158,7 +163,9 @@ class _Run:
             "mild-impact": [impact.mild() for impact in impacts],
         }
 
-    def in_rounds(self, impacts: Sequence[Impact], plan: str = "") -> Outcome:
+    def in_rounds(
+        self, impacts: Sequence[Impact], plan: str = "", *, rectify: bool = False
+    ) -> Outcome:
         """Prune and refit by one budget."""
         options, goal = self._options, self._goal
         assert goal.keep is not None
@@ -179,6 +186,7 @@ class _Run:
                 chooser,
                 self._progress,
                 sequential=options.compensate == "sequential",
+                rectify=rectify,
                 before=before,
                 look=look if round_ < options.rounds else None,
             )

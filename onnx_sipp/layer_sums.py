@@ -24,7 +24,7 @@ from onnx_sipp.threads import blas_threads, side_by_side
 from onnx_sipp.unfolding import Float32, MatMulUnfolding, pieces, without_padding
 from onnx_sipp.weights import Weight
 
-__all__ = ["Gatherer", "Place", "Sums", "stages_of"]
+__all__ = ["Gatherer", "Place", "Sums", "product_of", "stages_of"]
 
 
 # Of all sums that are gathered in one pass over a stage, in memory at a time.
@@ -183,7 +183,7 @@ class Gatherer:
                 if with_gram:
                     sums[0].gram_of(judge=judge).update(columns)
                 for place, own, output in zip(places, sums, outputs, strict=True):
-                    own.cross_of(judge=judge).update(columns, _product(place, output))
+                    own.cross_of(judge=judge).update(columns, product_of(place, output))
         return sums
 
     def _sums_by_weight(
@@ -271,7 +271,7 @@ def _without_pending_skip(place: Place, pending: set[int], flow: Flow) -> Place:
     tail = place.tail
     if tail is None or tail.skip is None or not flow.upstream(tail.skip) & pending:
         return place
-    return replace(place, tail=replace(tail, skip=None))
+    return replace(place, tail=tail.without_skip())
 
 
 def _alike(
@@ -298,7 +298,7 @@ def _target(place: Place, before: Mapping[str, Tensor], after: Mapping[str, Tens
     return output.astype(np.float32) + (skip.astype(np.float32) - after[tail.skip])
 
 
-def _product(place: Place, output: Float32) -> Float32:
+def product_of(place: Place, output: Float32) -> Float32:
     """W a of the place's neurons from the effective output, ``[group, out, patches]``."""
     tail = place.tail
     assert tail is not None

@@ -26,7 +26,7 @@ from onnx_sipp.calibration.segments import SegmentedRun, Tensor
 from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.lowering import Lowered
-from onnx_sipp.graph.tail import Tail, find_tail
+from onnx_sipp.graph.tail import UNLIMITED, Tail, find_tail
 from onnx_sipp.layer_sums import Gatherer, Place, Sums, stages_of
 from onnx_sipp.measures import Measured
 from onnx_sipp.progress import Progress
@@ -34,6 +34,7 @@ from onnx_sipp.pruned import PrunedWeights, bias_place
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.mixing import Choice
 from onnx_sipp.pruning.removal import input_scale
+from onnx_sipp.rectified import Rectifier
 from onnx_sipp.statistics.gram import Gram, Regression
 from onnx_sipp.store import LiveTensors, TensorStore
 from onnx_sipp.weights import Weight
@@ -109,6 +110,7 @@ class Refitter:
         self._batching = execution.plan(dense, [taps], samples.calibration)
         judges = [held_out for held_out, _ in self._batches()]
         self._gatherer = Gatherer(judges, mask, execution.threads or 1)
+        self._rectifier = Rectifier(judges, mask, execution.threads or 1)
 
     def _batches(self, *, held_out_first: bool = False) -> Iterator[tuple[bool, Feed]]:
         """All feeds, joined as planned, each with whether it is held out."""
@@ -124,6 +126,11 @@ class Refitter:
         """By layer name, the stored constant that takes up a change of the bias."""
         places = {w.layers[0].name: bias_place(w, self._tails) for w in self._weights}
         return {name: place.name for name, place in places.items() if place is not None}
+
+    @property
+    def has_cuts(self) -> bool:
+        """Whether a layer's output is cut off by the next node."""
+        return any(tail is not None and tail.span != UNLIMITED for tail in self._tails.values())
 
     def survey(self, look: Look, progress: Progress) -> None:
         """Gather evidence for every weight from the dense model alone, summed over its layers.
@@ -156,6 +163,7 @@ class Refitter:
         progress: Progress,
         *,
         sequential: bool,
+        rectify: bool = False,
         before: PrunedWeights | None = None,
         look: Look | None = None,
     ) -> PrunedWeights:
@@ -169,6 +177,7 @@ class Refitter:
             progress: told after every stage.
             sequential: whether layers are refitted on the activations of the pruned model, rather
                 than on those of the dense one.
+            rectify: whether what the next node cuts off is free; see `rectified`.
             before: an earlier pass to start from, None for the dense model.
             look: called for every weight with its new values if another pass follows.
         """
@@ -187,7 +196,14 @@ class Refitter:
                     scores = partial(self._scores, place, evidence, before)
                     decider.open(place.index, evidence, place.weight.size, scores)
                     continue
-                self._settle(place, evidence, decider, pruned)
+                choice = self._decided(place, evidence, decider)
+                if rectify and len(place.weight.blocks) == len(place.weight.layers) == 1:
+                    choice = self._rectifier.refine(
+                        place, evidence, choice, tensors[0], tensors[-1]
+                    )
+                judge = evidence.check or evidence.fit
+                power = float(np.sum(evidence.rate * judge.spread()))
+                pruned.write(place.index, place.block, choice, power)
                 if look is not None and pruned.is_complete(place.index):
                     new = place.weight.of_jury(partial(pruned.weight, place.index))
                     look(place.index, replace(jury or evidence, weight=new))
@@ -214,19 +230,12 @@ class Refitter:
                 found = self._shared[place.index]
                 yield place, replace(found, weight=_weight(place, before))
 
-    def _settle(
-        self, place: Place, evidence: Evidence, decider: Decider, pruned: PrunedWeights
-    ) -> None:
+    def _decided(self, place: Place, evidence: Evidence, decider: Decider) -> Choice:
         index, number = place.index, place.block
         assert number is not None
         if len(place.weight.blocks) == 1:
-            choice = decider.decide(index, evidence)
-        else:
-            rows = place.weight.blocks[number].rows
-            choice = decider.decide_block(index, number, rows, evidence)
-        judge = evidence.check or evidence.fit
-        power = float(np.sum(evidence.rate * judge.spread()))
-        pruned.write(index, number, choice, power)
+            return decider.decide(index, evidence)
+        return decider.decide_block(index, number, place.weight.blocks[number].rows, evidence)
 
     def _scores(
         self, place: Place, jury: Evidence, before: PrunedWeights | None

@@ -8,7 +8,7 @@ on every layer; see docs/accuracy.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from onnx_sipp.pruning.compensation import refit
 from onnx_sipp.pruning.evidence import Evidence, damping_for
 from onnx_sipp.pruning.selection import Mask
 
-__all__ = ["Choice", "choose", "probe", "settle"]
+__all__ = ["Choice", "choose", "probe", "resettle", "settle"]
 
 Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
@@ -173,6 +173,23 @@ def settle(
     weight = np.where(kept & (solution.weight == 0), plain, solution.weight)
     bias = evidence.fit.best_bias(weight)
     return Choice(kept, weight, bias, candidate, damping, before, error)
+
+
+def resettle(evidence: Evidence, choice: Choice, *, threads: int) -> Choice:
+    """Refit the same weights towards other targets, from where they are.
+
+    Args:
+        evidence: with the new targets.
+        choice: what was settled on; its error is not measured anew.
+        threads: of the refit.
+    """
+    solution = refit(
+        evidence.fit, evidence.weight, choice.kept,
+        damping=choice.damping, steps=_LARGE_STEPS if evidence.is_large else _STEPS,
+        start=choice.weight, threads=threads,
+    )  # fmt: skip
+    weight = np.where(choice.kept & (solution.weight == 0), choice.weight, solution.weight)
+    return replace(choice, weight=weight, bias=evidence.fit.best_bias(weight))
 
 
 def _best_damping(jury: Evidence, proposal: Proposal, threads: int) -> float:

@@ -271,16 +271,12 @@ class Regression:
             cross: of the targets, over the same patches.
             centred: whether the layer has a bias that can take the means.
         """
-        count = max(1, gram.count)
-        mean_input, mean_target = gram.sums / count, cross.sums / count
-        moments = gram.moments(centred=centred)
-        b, power = cross.products / cross.products.dtype.type(count), cross.squares / count
-        if centred:
-            for group in range(len(b)):
-                b[group] -= (mean_target[group, :, None] * mean_input[group]).astype(b.dtype)
-            power -= mean_target**2
-            b[np.broadcast_to(moments.diagonal[:, None, :] == 0, b.shape)] = 0
-        return cls(moments, b, np.maximum(power, 0), mean_input, mean_target, centred, gram.count)
+        mean_input = gram.sums / max(1, gram.count)
+        return _regression(gram.moments(centred=centred), mean_input, gram.count, cross, centred)
+
+    def with_targets(self, cross: Cross) -> Regression:
+        """The same inputs with other targets, over the same patches."""
+        return _regression(self.moments, self.mean_input, self.count, cross, self.centred)
 
     @classmethod
     def blind(cls, weight: NDArray[np.floating]) -> Regression:
@@ -363,3 +359,21 @@ class Regression:
             return np.zeros_like(self.mean_target)
         result: Float64 = self.mean_target - np.einsum("gof,gf->go", weight, self.mean_input)
         return result
+
+
+def _regression(
+    moments: Moments,
+    mean_input: Float64,
+    seen: int,
+    cross: Cross,
+    centred: bool,
+) -> Regression:
+    count = max(1, seen)
+    mean_target = cross.sums / count
+    b, power = cross.products / cross.products.dtype.type(count), cross.squares / count
+    if centred:
+        for group in range(len(b)):
+            b[group] -= (mean_target[group, :, None] * mean_input[group]).astype(b.dtype)
+        power -= mean_target**2
+        b[np.broadcast_to(moments.diagonal[:, None, :] == 0, b.shape)] = 0
+    return Regression(moments, b, np.maximum(power, 0), mean_input, mean_target, centred, seen)
