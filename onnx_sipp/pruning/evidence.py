@@ -16,8 +16,9 @@ __all__ = ["Evidence", "damping_for", "product_work"]
 Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
 
-# Neurons that stand for all when a large layer is only to be judged.
+# Neurons that stand for all when a wide layer is only to be judged.
 _NEURONS = 128
+_NEURONS_OF_LARGE = 64
 _DAMPING = 0.03
 # Multiplications of a product with H from which on every product is thought over.
 LARGE_PRODUCT = 2e9
@@ -105,9 +106,10 @@ class Evidence:
     def some_neurons(self) -> Evidence:
         """The same for some neurons of each group, evenly spread; all if there are few."""
         outs = self.weight.shape[1]
-        if outs <= 2 * _NEURONS:
+        count = _NEURONS_OF_LARGE if self.is_large else _NEURONS
+        if outs <= 2 * count:
             return self
-        rows = np.linspace(0, outs - 1, _NEURONS).round().astype(np.intp)
+        rows = np.linspace(0, outs - 1, count).round().astype(np.intp)
         return replace(
             self,
             weight=self.weight[:, rows],
