@@ -17,6 +17,7 @@ from onnx_sipp.calibration.segments import Tensor
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.tail import Tail
+from onnx_sipp.memory import Plan
 from onnx_sipp.statistics.gram import Cross, Gram
 from onnx_sipp.store import LiveTensors
 from onnx_sipp.thinning import Thinning
@@ -27,8 +28,6 @@ from onnx_sipp.weights import Weight
 __all__ = ["Gatherer", "Place", "Sums", "product_of", "stages_of"]
 
 
-# Of all sums that are gathered in one pass over a stage, in memory at a time.
-SUMS_BYTES = 128 << 20
 # Sums of a layer from which on its batches are not parted among threads, which have sums each.
 _WIDE_BYTES = 64 << 20
 
@@ -98,10 +97,13 @@ class Gatherer:
         judges: per batch, whether its samples are held out.
         mask: name of an input that tells padding from data, None if there is none.
         threads: batches worked on at the same time.
+        limit: bytes of sums in memory at a time; those of a single place may take more.
     """
 
-    def __init__(self, judges: Sequence[bool], mask: str | None, threads: int) -> None:
-        self._judges, self._mask, self._threads = judges, mask, threads
+    def __init__(
+        self, judges: Sequence[bool], mask: str | None, threads: int, limit: int = Plan.sums
+    ) -> None:
+        self._judges, self._mask, self._threads, self._limit = judges, mask, threads, limit
 
     def observe(
         self,
@@ -116,7 +118,7 @@ class Gatherer:
         for unfolding in dict.fromkeys(place.layer.unfolding for place in places):
             plain = [p for p in places if p.layer.unfolding == unfolding and p.tail is not None]
             grams: tuple[Gram, Gram] | None = None
-            for group in _fitting(plain):
+            for group in _fitting(plain, self._limit):
                 sums = self._sums(group, dense, pruned, grams)
                 grams = sums[0].gram, sums[0].judge_gram
                 yield from zip(group, sums, strict=True)
@@ -208,11 +210,11 @@ class Gatherer:
         return sums
 
 
-def _fitting(places: Sequence[Place]) -> Iterator[list[Place]]:
+def _fitting(places: Sequence[Place], limit: int) -> Iterator[list[Place]]:
     """Part places into groups whose sums fit into memory together."""
     group: list[Place] = []
     for place in places:
-        if group and sum(p.sums_bytes for p in [*group, place]) > SUMS_BYTES:
+        if group and sum(p.sums_bytes for p in [*group, place]) > limit:
             yield group
             group = []
         group.append(place)

@@ -24,6 +24,7 @@ from onnx_sipp.graph.lowering import Lowered, lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.verdict import ensure_same_verdict
 from onnx_sipp.measures import Measured, measure_errors, measure_statistics
+from onnx_sipp.memory import Plan
 from onnx_sipp.options import DEFAULT_METHOD, Options
 from onnx_sipp.outcome import Outcome
 from onnx_sipp.progress import Progress, Silent
@@ -31,7 +32,8 @@ from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.report.assemble import assemble
 from onnx_sipp.report.result import Report
 from onnx_sipp.sequential import Refitter
-from onnx_sipp.store import DEFAULT_LIMIT, TensorStore
+from onnx_sipp.statistics.gram import largest_gram
+from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import Weight, group_weights
 
 __all__ = ["ModelSource", "PruneResult", "prune"]
@@ -132,9 +134,9 @@ def prune(
         listener.stage("observing branches")
         lowered = _lowered(dense, samples, chosen)
         findings = _find(lowered, chosen)
-    weights = group_weights(lowered, findings.layers)
+    execution = _execution(findings, samples, chosen)
+    weights = group_weights(lowered, findings.layers, execution.memory.block)
     mask = _mask_input(dense, chosen)
-    execution = _execution(samples, chosen)
     kept = TensorStore(KEPT_BYTES, chosen.workdir)
 
     listener.stage("calibrating")
@@ -189,7 +191,7 @@ def _open(model: Model, calibration: Any, options: Options) -> Samples:
         providers=options.providers,
         states=options.states,
         state_reset=options.state_reset,
-        store=TensorStore(options.memory_limit, options.workdir),
+        store=TensorStore(folder=options.workdir),
     )
 
 
@@ -199,13 +201,15 @@ def _lowered(model: Model, samples: Samples, options: Options) -> Lowered:
     )
 
 
-def _execution(samples: Samples, options: Options) -> Execution:
+def _execution(findings: Findings, samples: Samples, options: Options) -> Execution:
+    widest = max(layer.view.matrix[2] for layer in findings.layers)
     return Execution(
         samples.inputs,
-        TensorStore(DEFAULT_LIMIT, options.workdir),
+        TensorStore(folder=options.workdir),
         options.thread_count,
         options.providers,
         options.batch_size,
+        Plan.within(options.memory_limit, largest_gram(widest)),
     )
 
 

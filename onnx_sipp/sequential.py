@@ -29,6 +29,7 @@ from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.tail import UNLIMITED, Tail, find_tail
 from onnx_sipp.layer_sums import Gatherer, Place, Sums, stages_of
 from onnx_sipp.measures import Measured
+from onnx_sipp.memory import release_memory
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruned import PrunedWeights, bias_place
 from onnx_sipp.pruning.evidence import Evidence
@@ -109,7 +110,7 @@ class Refitter:
         taps = sorted(set().union(*asked) | {o.name for o in dense.proto.graph.output})
         self._batching = execution.plan(dense, [taps], samples.calibration)
         judges = [held_out for held_out, _ in self._batches()]
-        self._gatherer = Gatherer(judges, mask, execution.threads or 1)
+        self._gatherer = Gatherer(judges, mask, execution.threads or 1, execution.memory.sums)
         self._rectifier = Rectifier(judges, mask, execution.threads or 1)
 
     def _batches(self, *, held_out_first: bool = False) -> Iterator[tuple[bool, Feed]]:
@@ -204,6 +205,7 @@ class Refitter:
                 judge = evidence.check or evidence.fit
                 power = float(np.sum(evidence.rate * judge.spread()))
                 pruned.write(place.index, place.block, choice, power)
+                release_memory()
                 if look is not None and pruned.is_complete(place.index):
                     new = place.weight.of_jury(partial(pruned.weight, place.index))
                     look(place.index, replace(jury or evidence, weight=new))

@@ -20,15 +20,14 @@ from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.sharing import positions
 from onnx_sipp.graph.views import MatrixView
+from onnx_sipp.memory import Plan
 
-__all__ = ["BLOCK_SIZE", "Block", "Weight", "group_weights", "stored_values"]
+__all__ = ["Block", "Weight", "group_weights", "stored_values"]
 
 Float = NDArray[np.floating]
 Float32 = NDArray[np.float32]
 Value = TypeVar("Value", bound=np.generic)
 
-# Weights that are worked on at a time.
-BLOCK_SIZE = 1 << 22
 # Neurons of a weight in several blocks that are looked at before it is decided on.
 JURY_SIZE = 128
 
@@ -43,12 +42,14 @@ class Weight:
         layers: in graph order.
         places: by layer name, where each element of that layer's matrix stands in the flattened
             ``matrix``; layers that see the same matrix are left out.
+        block_size: weights that are worked on at a time.
     """
 
     name: str
     model: Lowered = field(repr=False)
     layers: tuple[Layer, ...] = field(repr=False)
     places: Mapping[str, NDArray[np.int64]] = field(default_factory=dict, repr=False)
+    block_size: int = Plan.block
 
     @property
     def view(self) -> MatrixView:
@@ -79,10 +80,10 @@ class Weight:
     def blocks(self) -> tuple[Block, ...]:
         """Its neurons in a few blocks; one if the weight is small, shared or in groups."""
         axis = self.view.neuron_axis
-        if self.size <= BLOCK_SIZE or axis is None or len(self.layers) > 1:
+        if self.size <= self.block_size or axis is None or len(self.layers) > 1:
             return (Block(self, slice(0, self.shape[1]), self.view, None),)
         _, outs, fan_in = self.shape
-        step = max(1, BLOCK_SIZE // fan_in)
+        step = max(1, self.block_size // fan_in)
         rows = [slice(start, min(outs, start + step)) for start in range(0, outs, step)]
         return tuple(Block(self, part, self.view.of_neurons(part), axis) for part in rows)
 
@@ -168,12 +169,15 @@ def _matrix(view: MatrixView, stored: NDArray[Any]) -> Float32:
         return view.to_matrix(stored).astype(np.float32, order="C")
 
 
-def group_weights(model: Lowered, layers: Sequence[Layer]) -> list[Weight]:
+def group_weights(
+    model: Lowered, layers: Sequence[Layer], block_size: int = Plan.block
+) -> list[Weight]:
     """Gather layers by the stored elements that they multiply, in graph order.
 
     Args:
         model: that the layers belong to.
         layers: two of them multiply the same elements, or have none in common.
+        block_size: weights that are worked on at a time.
 
     Raises:
         SippError: a weight is not finite, in float32.
@@ -182,7 +186,7 @@ def group_weights(model: Lowered, layers: Sequence[Layer]) -> list[Weight]:
     for layer in layers:
         groups.setdefault(model.first_element(layer.weight), []).append(layer)
     weights = [
-        Weight(users[0].weight, model, tuple(users), _places(model, users))
+        Weight(users[0].weight, model, tuple(users), _places(model, users), block_size)
         for users in groups.values()
     ]
     for weight in weights:

@@ -24,6 +24,7 @@ from onnx_sipp.calibration.segments import SegmentedRun
 from onnx_sipp.calibration.specs import Feed, InputSpec
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.model import Model
+from onnx_sipp.memory import Plan
 from onnx_sipp.store import LiveTensors, TensorStore
 
 __all__ = ["Execution", "Sweep"]
@@ -42,6 +43,7 @@ class Execution:
         threads: of the runtime.
         providers: of the runtime.
         batch_size: most samples at a time, None to choose.
+        memory: how work is parted.
     """
 
     inputs: tuple[InputSpec, ...]
@@ -49,6 +51,7 @@ class Execution:
     threads: int | None = None
     providers: Sequence[str] | None = None
     batch_size: int | None = None
+    memory: Plan = field(default_factory=Plan)
     _plans: dict[tuple[frozenset[str], int | None], Batching] = field(
         default_factory=dict, repr=False
     )

@@ -16,6 +16,7 @@ from onnx_sipp.calibration.samples import Chosen
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.model import Model
+from onnx_sipp.memory import release_memory
 from onnx_sipp.progress import Progress
 from onnx_sipp.threads import blas_threads
 from onnx_sipp.unfolding import (
@@ -27,9 +28,6 @@ from onnx_sipp.unfolding import (
 )
 
 __all__ = ["Accumulator", "Observation", "Watch", "observe"]
-
-# Of all that is gathered in one pass, in memory at a time.
-ACCUMULATOR_BYTES = 192 << 20
 
 
 class Accumulator(Protocol):
@@ -117,9 +115,7 @@ class Watch(Generic[A]):
     end: Callable[[Sequence[A]], None]
 
 
-def observe(
-    how: Observation, watches: Sequence[Watch[Any]], limit: int = ACCUMULATOR_BYTES
-) -> None:
+def observe(how: Observation, watches: Sequence[Watch[Any]]) -> None:
     """Run the samples and show every layer's patches to its accumulators.
 
     Every accumulator sees the samples in order, whatever the number of threads. Accumulators that
@@ -128,12 +124,11 @@ def observe(
     Args:
         how: the model, its samples, and with how many threads.
         watches: in graph order.
-        limit: bytes of accumulators at a time; a single watch may take more.
 
     Raises:
         SippError: the runtime fails on an input, or a layer's input is not finite.
     """
-    groups = _groups(watches, limit)
+    groups = _groups(watches, how.execution.memory.sums)
     stages = [_taps(group, how.mask) for group in groups]
     execution = how.execution if how.mask is None else replace(how.execution, batch_size=1)
     batching = execution.plan(how.model, stages, how.feeds)
@@ -183,3 +178,5 @@ def _observe_group(
         how.progress.advance(batch.samples, total)
     for watch, own in zip(group, accumulators, strict=True):
         watch.end(own)
+    del accumulators, forks
+    release_memory()

@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 
 from onnx_sipp.unfolding import Float32
 
-__all__ = ["VERY_WIDE", "WIDE", "Cross", "Gram", "Moments", "Regression"]
+__all__ = [
+    "MOST_BYTES",
+    "VERY_WIDE",
+    "WIDE",
+    "Cross",
+    "Gram",
+    "Moments",
+    "Regression",
+    "largest_gram",
+]
 
 # From this fan-in on, products with H are float32: rounding is far below the statistics' noise.
 WIDE = 256
@@ -23,11 +32,21 @@ _ROUNDING = 1e-5
 
 # From above this fan-in on, sums of products are float32, too: in memory they are large.
 VERY_WIDE = 2048
+# Of H of a group, or of the patches that stand for it.
+MOST_BYTES = 256 << 20
 # Of a large matrix, worked on at a time.
 _ROWS = 1024
 
 Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
+
+
+def largest_gram(fan_in: int) -> int:
+    """Bytes of what least squares with so many inputs have to hold of them, at most."""
+    if fan_in <= VERY_WIDE:
+        return 0
+    square = 4 * fan_in**2
+    return 2 * square if square <= MOST_BYTES else MOST_BYTES  # of two kinds of samples
 
 
 class Gram:
@@ -91,8 +110,9 @@ class Gram:
 
     def _sum_up_many(self) -> None:
         """Go over to Σ a aᵀ once the patches are more than half as many as the inputs."""
-        columns = self._columns or []
-        if 2 * sum(part.shape[2] for part in columns) > self._shape[1]:
+        columns, fan_in = self._columns or [], self._shape[1]
+        many = 2 * sum(part.shape[2] for part in columns) > fan_in
+        if many and 4 * fan_in**2 <= MOST_BYTES:
             self._columns, self._products = None, np.zeros(self._shape, np.float32)
             while columns:
                 self._add(columns.pop(0))

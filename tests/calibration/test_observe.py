@@ -11,6 +11,7 @@ from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
+from onnx_sipp.memory import Plan
 from onnx_sipp.progress import Silent
 from onnx_sipp.store import TensorStore
 
@@ -51,9 +52,10 @@ def record(proto, data, *, batch_size=None, threads=2, progress=None, limit=1 <<
 
         return Watch(layer, 1, lambda: [Recorder()], end)
 
-    execution = Execution(samples.inputs, TensorStore(), batch_size=batch_size)
+    memory = Plan(sums=limit)
+    execution = Execution(samples.inputs, TensorStore(0), batch_size=batch_size, memory=memory)
     observation = Observation(execution, model, samples.calibration, threads, progress or Silent())
-    observe(observation, [watch(layer) for layer in layers], limit)
+    observe(observation, [watch(layer) for layer in layers])
     return found
 
 
@@ -62,8 +64,10 @@ DATA = np.random.default_rng(0).standard_normal((50, 4), np.float32)
 
 @pytest.mark.parametrize("batch_size", [None, 1, 7, 32])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_every_layer_sees_every_patch_in_order(batch_size, threads):
-    found = record(mlp(), DATA, batch_size=batch_size, threads=threads)
+@pytest.mark.parametrize("limit", [0, 1 << 20])
+def test_every_layer_sees_every_patch_in_order(batch_size, threads, limit):
+    """In one pass, or with one layer after the other."""
+    found = record(mlp(), DATA, batch_size=batch_size, threads=threads, limit=limit)
     model = Model(mlp())
     hidden = np.maximum(DATA @ model.read("w1") + model.read("b1"), 0)
     for name, expected in (("first", DATA), ("second", hidden)):
