@@ -19,7 +19,7 @@ _BASE = 280 << 20
 # Bytes per weight of a block while it is refitted; and the fewest and most weights in a block. A
 # larger one would not be faster.
 _BYTES_PER_WEIGHT = 64
-_SMALLEST, _LARGEST = 1 << 16, 1 << 22
+_SMALLEST, _LARGEST = 1 << 18, 1 << 22
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Plan:
     sums: int = 192 << 20
 
     @classmethod
-    def within(cls, limit: int, squares: int = 0) -> Plan:
+    def within(cls, limit: int, inputs: int = 0) -> Plan:
         """Plan for a limit of the memory of the whole process, as far as it can be kept.
 
         Args:
             limit: in bytes.
-            squares: bytes of the largest matrix over the inputs of a layer.
+            inputs: bytes of what has to be held of the inputs of a layer, whatever the block.
         """
-        room = max(0, limit - _BASE - squares)
+        room = max(0, limit - _BASE - inputs)
         block = min(max(room // _BYTES_PER_WEIGHT, _SMALLEST), _LARGEST)
         return cls(1 << (block.bit_length() - 1), min(max(room // 2, 1 << 22), cls.sums))
 

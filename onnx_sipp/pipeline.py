@@ -32,7 +32,7 @@ from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.report.assemble import assemble
 from onnx_sipp.report.result import Report
 from onnx_sipp.sequential import Refitter
-from onnx_sipp.statistics.gram import largest_gram
+from onnx_sipp.statistics.gram import VERY_WIDE, gram_bytes
 from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import Weight, group_weights
 
@@ -134,7 +134,7 @@ def prune(
         listener.stage("observing branches")
         lowered = _lowered(dense, samples, chosen)
         findings = _find(lowered, chosen)
-    execution = _execution(findings, samples, chosen)
+    execution = _execution(lowered, findings, samples, chosen)
     weights = group_weights(lowered, findings.layers, execution.memory.block)
     mask = _mask_input(dense, chosen)
     kept = TensorStore(KEPT_BYTES, chosen.workdir)
@@ -201,16 +201,25 @@ def _lowered(model: Model, samples: Samples, options: Options) -> Lowered:
     )
 
 
-def _execution(findings: Findings, samples: Samples, options: Options) -> Execution:
-    widest = max(layer.view.matrix[2] for layer in findings.layers)
-    return Execution(
+def _execution(model: Lowered, findings: Findings, samples: Samples, options: Options) -> Execution:
+    execution = Execution(
         samples.inputs,
         TensorStore(folder=options.workdir),
         options.thread_count,
         options.providers,
         options.batch_size,
-        Plan.within(options.memory_limit, largest_gram(widest)),
     )
+    wide = [layer for layer in findings.layers if layer.view.matrix[2] > VERY_WIDE]
+    inputs = 0
+    if wide:
+        names = {layer.activation for layer in wide}
+        shapes = execution.shapes(model, names, next(iter(samples.calibration)))
+        feeds = len(samples.calibration) + len(samples.held_out)
+        for layer in wide:
+            groups, _, fan_in = layer.view.matrix
+            size = layer.unfolding.patch_bytes(shapes[layer.activation])
+            inputs = max(inputs, gram_bytes(fan_in, feeds * size // (4 * groups * fan_in)))
+    return replace(execution, memory=Plan.within(options.memory_limit, inputs))
 
 
 def _observation(

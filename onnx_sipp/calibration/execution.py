@@ -8,6 +8,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.calibration.runner import (
@@ -110,6 +111,21 @@ class Execution:
         batched = _counted(joined(feeds, batching, self.inputs), counts)
         for tensors in self._in_segments(model, stages, batched):
             yield _StoredSweep(tensors, counts, batching)
+
+    def shapes(
+        self, model: Model, names: Collection[str], feed: Feed
+    ) -> dict[str, tuple[int, ...]]:
+        """Shapes of tensors for one feed.
+
+        Raises:
+            SippError: the runtime fails on it.
+        """
+        if not is_large(model):
+            values: Mapping[str, Tensor] = self.runner(model, names).run(feed)
+            return {name: np.shape(values[name]) for name in names}
+        for (tensors,) in self._in_segments(model, [names], [feed]):
+            return {name: np.shape(tensors[name]) for name in names}
+        raise AssertionError("there is one stage")
 
     def outputs(self, model: Model, feeds: Sequence[Feed]) -> Iterator[Mapping[str, Tensor]]:
         """The outputs of a model for every feed.

@@ -22,7 +22,7 @@ __all__ = [
     "Gram",
     "Moments",
     "Regression",
-    "largest_gram",
+    "gram_bytes",
 ]
 
 # From this fan-in on, products with H are float32: rounding is far below the statistics' noise.
@@ -41,12 +41,18 @@ Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
 
 
-def largest_gram(fan_in: int) -> int:
-    """Bytes of what least squares with so many inputs have to hold of them, at most."""
+def gram_bytes(fan_in: int, patches: int) -> int:
+    """Bytes of what least squares hold of a very wide input; 0 for others, where it is little.
+
+    Args:
+        fan_in: number of inputs.
+        patches: of calibration and held-out samples together.
+    """
     if fan_in <= VERY_WIDE:
         return 0
-    square = 4 * fan_in**2
-    return 2 * square if square <= MOST_BYTES else MOST_BYTES  # of two kinds of samples
+    if 2 * patches <= fan_in or 4 * fan_in**2 > MOST_BYTES:
+        return min(4 * fan_in * patches, MOST_BYTES)
+    return 2 * 4 * fan_in**2
 
 
 class Gram:
