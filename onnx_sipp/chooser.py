@@ -27,7 +27,7 @@ class Chooser:
         round_: number of the round, from 1 on.
         by_neuron: per weight, whether every neuron keeps the same share.
         counts: per weight, how many weights stay; or
-        masks: per weight, which.
+        masks: gives, for a weight and the number of a block of it, which.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Chooser:
         by_neuron: Sequence[bool],
         *,
         counts: Sequence[int] = (),
-        masks: Sequence[Mask] = (),
+        masks: Callable[[int, int], Mask] | None = None,
     ) -> None:
         self._options, self._round, self._by_neuron = options, round_, by_neuron
         self._counts, self._masks = counts, masks
@@ -48,25 +48,25 @@ class Chooser:
     def decide(self, index: int, evidence: Evidence) -> Choice:
         """Decide on a whole weight."""
         found = replace(evidence, by_neuron=self._by_neuron[index])
-        if self._masks:
-            return self._settle(found, self._masks[index])
+        if self._masks is not None:
+            return self._settle(found, self._masks(index, 0))
         return self._choose(found, self._counts[index], self._names(evidence))
 
     def open(
         self, index: int, jury: Evidence, size: int, scores: Callable[[], Iterator[Float]]
     ) -> None:
         """Find out by its jury how to choose from a weight that comes in blocks."""
-        if self._masks:
+        if self._masks is not None:
             return
         keep = self._counts[index]
         names = self._names(jury)
         lead = self._choose(jury, round(keep * jury.weight.size / size), names)
         self._open = (lead.candidate,), lead.damping or None, shares_of_top(scores, keep)
 
-    def decide_block(self, index: int, number: int, rows: slice, evidence: Evidence) -> Choice:
+    def decide_block(self, index: int, number: int, evidence: Evidence) -> Choice:
         """Decide on one block of the weight that was opened last."""
-        if self._masks:
-            return self._settle(evidence, self._masks[index][:, rows])
+        if self._masks is not None:
+            return self._settle(evidence, self._masks(index, number))
         names, damping, shares = self._open
         return self._choose(evidence, shares[number], names, damping)
 

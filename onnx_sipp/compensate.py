@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -16,9 +16,10 @@ from onnx_sipp.options import Options
 from onnx_sipp.outcome import Outcome, Settled
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruned import PrunedWeights
+from onnx_sipp.pruning.blocks import BlockwiseDecisions, Parted
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.importance import LayerStatistics
-from onnx_sipp.pruning.methods import REFIT_ALLOCATIONS, Goal, layer_counts
+from onnx_sipp.pruning.methods import REFIT_ALLOCATIONS, Decision, Goal, layer_counts
 from onnx_sipp.pruning.mixing import probe
 from onnx_sipp.pruning.survey import Impact, Survey, error_counts, surveys_of
 from onnx_sipp.pruning.unseen import decide_all, share_out
@@ -30,6 +31,8 @@ __all__ = ["mask_and_refit", "mask_only"]
 
 Float = NDArray[np.floating]
 
+# Weights that may be in memory all together, with some statistics of each.
+SMALL = 1 << 25
 # Multiplications of all the runs of the model that a budget may take.
 TRIALS_LIMIT = 2e13
 
@@ -43,16 +46,70 @@ def mask_only(
     store: TensorStore,
 ) -> Outcome:
     """Drop weights and leave the others as they are, or reweighted where they were sampled."""
-    rng = np.random.default_rng(options.seed)
-    statistics = [found.whole() for found in measured]
-    decisions = decide_all(statistics, goal, options.method, options.allocation, rng)
+    decisions = _decisions(measured, goal, options, [options.seed])
     model = dense.copy(store)
-    for weight, decision in zip(weights, decisions, strict=True):
-        for block in weight.blocks:
-            new, kept = decision.weight[:, block.rows], decision.kept[:, block.rows]
-            block.write(model, stored_values(block, block.stored_in(dense), new, kept))
-    settled = [Settled(np.zeros(d.kept.shape[:2]), d.sampled) for d in decisions]
+    settled = []
+    for index, weight in enumerate(weights):
+        sampled = []
+        for number, block in enumerate(weight.blocks):
+            made = decisions(index, number)
+            old = block.stored_in(dense)
+            block.write(model, stored_values(block, old, made.weight, made.kept))
+            sampled.append(made.sampled)
+        shift = np.zeros(weight.shape[:2])
+        settled.append(Settled(shift, np.concatenate(sampled, axis=2)))
     return Outcome(model, settled)
+
+
+def _decisions(
+    measured: Sequence[Measured],
+    goal: Goal,
+    options: Options,
+    seed: Sequence[int],
+    before: PrunedWeights | None = None,
+) -> Callable[[int, int], Decision]:
+    """What the method decides on each block; with the new weights of an earlier pass, if any."""
+    if is_small(measured):
+        now = [
+            _updated(found.whole(), None if before is None else before.whole(index))
+            for index, found in enumerate(measured)
+        ]
+        rng = np.random.default_rng(seed)
+        made = decide_all(now, goal, options.method, options.allocation, rng)
+        return lambda index, _: made[index]
+    return _blockwise(measured, goal, options.method, options.allocation, seed, before)
+
+
+def is_small(measured: Sequence[Measured]) -> bool:
+    """Whether all weights and their statistics may be in memory together."""
+    weights = [found.weight for found in measured]
+    whole = all(len(weight.blocks) == 1 for weight in weights)
+    return whole and sum(weight.size for weight in weights) <= SMALL
+
+
+def _blockwise(
+    measured: Sequence[Measured],
+    goal: Goal,
+    method: str,
+    allocation: str,
+    seed: Sequence[int],
+    before: PrunedWeights | None,
+) -> BlockwiseDecisions:
+    def read(index: int, number: int) -> LayerStatistics:
+        weight = None if before is None else before.weight(index, number)
+        return _updated(measured[index].block(number), weight)
+
+    layers = [
+        Parted(
+            [partial(read, index, number) for number in range(len(found.weight.blocks))],
+            found.weight.size,
+            found.weight.shape[0] * found.weight.shape[1],
+            found.weight.capacity,
+            found.patches,
+        )
+        for index, found in enumerate(measured)
+    ]
+    return BlockwiseDecisions(layers, goal, method, allocation, seed)
 
 
 def mask_and_refit(
@@ -230,15 +287,11 @@ class _Run:
         if self._by_error:
             chosen = [surveys[way].get(index) for index, way in enumerate(ways)]
             return Chooser(options, round_, ways, counts=self._counts(goal, chosen, impacts))
-        now = [
-            _updated(found.whole(), None if before is None else before.whole(index))
-            for index, found in enumerate(self._measured)
-        ]
         if options.method == "mixed":
-            return Chooser(options, round_, ways, counts=self._counts_of(now, goal))
-        rng = np.random.default_rng([options.seed, round_])
-        made = decide_all(now, goal, options.method, options.allocation, rng)
-        return Chooser(options, round_, ways, masks=[decision.kept for decision in made])
+            return Chooser(options, round_, ways, counts=self._counts_of(goal, before))
+        seed = [options.seed, round_]
+        decisions = _decisions(self._measured, goal, options, seed, before)
+        return Chooser(options, round_, ways, masks=lambda i, n: decisions(i, n).kept)
 
     def _counts(
         self, goal: Goal, surveys: Sequence[Survey | None], impacts: Sequence[Impact]
@@ -251,12 +304,20 @@ class _Run:
         counts[seen] = error_counts(known, left, self._options.floor, told)
         return [int(count) for count in counts]
 
-    def _counts_of(self, statistics: Sequence[LayerStatistics], goal: Goal) -> list[int]:
+    def _counts_of(self, goal: Goal, before: PrunedWeights | None) -> list[int]:
         """Another budget; likewise."""
-        seen = [found.patches > 0 for found in statistics]
+        allocation = self._options.allocation
+        if not is_small(self._measured):
+            made = _blockwise(self._measured, goal, "magnitude", allocation, [0], before)
+            return [sum(counts) for counts in made.counts]
+        seen = [found.patches > 0 for found in self._measured]
         counts, left = self._shared_out(goal, seen)
-        known = [found for found in statistics if found.patches > 0]
-        counts[seen] = layer_counts(known, replace(goal, keep=left), self._options.allocation)
+        known = [
+            _updated(found.whole(), None if before is None else before.whole(index))
+            for index, found in enumerate(self._measured)
+            if seen[index]
+        ]
+        counts[seen] = layer_counts(known, replace(goal, keep=left), allocation)
         return [int(count) for count in counts]
 
     def _shared_out(self, goal: Goal, seen: Sequence[bool]) -> tuple[NDArray[np.int64], int]:

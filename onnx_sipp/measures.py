@@ -103,6 +103,18 @@ class Measured:
         """The most patches of a sample, summed over the layers."""
         return sum(count.most for count in self.counts)
 
+    def block(self, number: int) -> LayerStatistics:
+        """That of a block, in memory."""
+        if len(self.weight.blocks) == 1:
+            return self.whole()
+        return LayerStatistics(
+            weight=self.weight.blocks[number].matrix,
+            sensitivity_max=self.maximum.block(number),
+            sensitivity_mean=None if self.mean is None else self.mean.block(number),
+            second_moment=self.second_moment,  # of the inputs: the weight has one layer
+            patches=self.patches,
+        )
+
     def whole(self) -> LayerStatistics:
         """All of it, in memory."""
         return LayerStatistics(

@@ -35,6 +35,7 @@ from onnx_sipp.pruned import PrunedWeights, bias_place
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.mixing import Choice
 from onnx_sipp.pruning.removal import input_scale
+from onnx_sipp.pruning.selection import positive
 from onnx_sipp.rectified import Rectifier
 from onnx_sipp.statistics.gram import Gram, Regression
 from onnx_sipp.store import LiveTensors, TensorStore
@@ -43,7 +44,6 @@ from onnx_sipp.weights import Weight
 __all__ = ["Decider", "Look", "Refitter"]
 
 Float = NDArray[np.floating]
-_TINY = np.finfo(np.float32).tiny
 # Told the index of a weight, and its evidence (or that of its jury, if it comes in blocks).
 Look = Callable[[int, Evidence], None]
 
@@ -66,7 +66,7 @@ class Decider(Protocol):
             scores: gives, block by block, what the blocks are compared by.
         """
 
-    def decide_block(self, index: int, number: int, rows: slice, evidence: Evidence) -> Choice:
+    def decide_block(self, index: int, number: int, evidence: Evidence) -> Choice:
         """Decide on one block of the weight that was opened last."""
 
 
@@ -237,7 +237,7 @@ class Refitter:
         assert number is not None
         if len(place.weight.blocks) == 1:
             return decider.decide(index, evidence)
-        return decider.decide_block(index, number, place.weight.blocks[number].rows, evidence)
+        return decider.decide_block(index, number, evidence)
 
     def _scores(
         self, place: Place, jury: Evidence, before: PrunedWeights | None
@@ -247,8 +247,7 @@ class Refitter:
         gain = np.abs(_gain(place.weight, place.tail))
         for number, block in enumerate(place.weight.blocks):
             weight = _weight(replace(place, block=number), before)
-            score = np.abs(weight) * (gain[:, block.rows, None] * scale).astype(np.float32)
-            yield np.where(weight != 0, np.maximum(score, _TINY), 0)
+            yield positive(np.abs(weight) * (gain[:, block.rows, None] * scale), weight)
 
     def impact(self, index: int, choice: Choice) -> float:
         """Relative squared error of the model's outputs when one weight alone is changed.

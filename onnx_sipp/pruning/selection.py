@@ -11,7 +11,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ALLOCATIONS", "Mask", "apportion", "select", "shares_of_top", "top", "top_rows"]
+__all__ = [
+    "ALLOCATIONS",
+    "Mask",
+    "apportion",
+    "positive",
+    "score_histogram",
+    "select",
+    "shares_of_top",
+    "top",
+    "top_rows",
+]
 
 Mask = NDArray[np.bool_]
 Scores = NDArray[np.floating]
@@ -76,6 +86,31 @@ def shares_of_top(scores: Callable[[], Iterable[Scores]], count: int) -> list[in
     taken = np.minimum(np.cumsum(lower[:, edge]), count - int(shares.sum()))
     shares += np.diff(taken, prepend=0)
     return [int(share) for share in shares]
+
+
+def positive(scores: Scores, weight: Scores) -> NDArray[np.float32]:
+    """Scores as `shares_of_top` takes them: 0 exactly where the weight is."""
+    above = np.maximum(scores.astype(np.float32), np.finfo(np.float32).tiny)
+    return np.where(weight != 0, above, np.float32(0))
+
+
+def score_histogram(blocks: Iterable[Scores]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Positive scores by their first 16 bits, in ascending order.
+
+    Args:
+        blocks: scores of a layer, some at a time.
+
+    Returns:
+        How many there are with the same bits, and the sum of their squares.
+    """
+    counts, squares = np.zeros(1 << 16, np.int64), np.zeros(1 << 16)
+    for block in blocks:
+        values = np.ascontiguousarray(block, np.float32).ravel()
+        values = values[values > 0]
+        halves = values.view(np.uint32) >> 16
+        counts += np.bincount(halves, minlength=1 << 16)
+        squares += np.bincount(halves, values.astype(np.float64) ** 2, minlength=1 << 16)
+    return counts, squares
 
 
 def _bit_counts(scores: Scores, upper: int | None) -> NDArray[np.int64]:
