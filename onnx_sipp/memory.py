@@ -14,11 +14,11 @@ __all__ = ["DEFAULT_LIMIT", "Plan", "peak_memory", "release_memory"]
 
 # Of all that the process takes.
 DEFAULT_LIMIT = 5 << 28
-# The interpreter, numpy, onnxruntime and the compiler, with nothing loaded.
-_BASE = 320 << 20
+# The interpreter, numpy, onnxruntime and the compiler, and what is held whatever the block.
+_BASE = 360 << 20
 # Bytes per weight of a block while it is refitted; and the fewest and most weights in a block. A
 # larger one would not be faster.
-_BYTES_PER_WEIGHT = 64
+_BYTES_PER_WEIGHT = 96
 _SMALLEST, _LARGEST = 1 << 18, 1 << 22
 
 

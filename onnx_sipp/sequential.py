@@ -37,7 +37,8 @@ from onnx_sipp.pruning.mixing import Choice
 from onnx_sipp.pruning.removal import input_scale
 from onnx_sipp.pruning.selection import positive
 from onnx_sipp.rectified import Rectifier
-from onnx_sipp.statistics.gram import Gram, Regression
+from onnx_sipp.statistics.gram import Gram
+from onnx_sipp.statistics.regression import Regression
 from onnx_sipp.store import LiveTensors, TensorStore
 from onnx_sipp.weights import Weight
 

@@ -16,7 +16,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_sipp.statistics.gram import WIDE, Regression
+from onnx_sipp.statistics.gram import WIDE
+from onnx_sipp.statistics.regression import Regression
 from onnx_sipp.threads import side_by_side
 
 __all__ = ["Solution", "refit"]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.pruning.selection import Mask, apportion, top, top_rows
-from onnx_sipp.statistics.gram import Regression
+from onnx_sipp.statistics.regression import Regression
 
 __all__ = ["Evidence", "damping_for", "product_work"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.compiled import compiled
-from onnx_sipp.statistics.gram import Regression
+from onnx_sipp.statistics.regression import Regression
 from onnx_sipp.threads import side_by_side
 
 __all__ = ["greedy_costs"]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from onnx_sipp.pruning.compensation import refit
 from onnx_sipp.pruning.selection import Mask, top
-from onnx_sipp.statistics.gram import Regression
+from onnx_sipp.statistics.regression import Regression
 
 __all__ = ["Pick", "gradual_costs", "gradual_mask", "greedy_work", "input_scale"]
 

@@ -1,4 +1,4 @@
-"""Second-order statistics for refitting: H = E[a aᵀ], B = E[t aᵀ] and the means.
+"""Second-order statistics for refitting: H = E[a aᵀ], and sums for B = E[t aᵀ] and the means.
 
 Sums are additive, so accumulators of two sets of samples merge into that of their union. A piece
 of patches is multiplied in float32, the sum over pieces is float64 unless the input is very wide.
@@ -6,7 +6,7 @@ of patches is multiplied in float32, the sum over pieces is float64 unless the i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -21,7 +21,6 @@ __all__ = [
     "Cross",
     "Gram",
     "Moments",
-    "Regression",
     "gram_bytes",
 ]
 
@@ -34,8 +33,9 @@ _ROUNDING = 1e-5
 VERY_WIDE = 2048
 # Of H of a group, or of the patches that stand for it.
 MOST_BYTES = 256 << 20
-# Of a large matrix, worked on at a time.
+# Of a large matrix, worked on at a time; and what is called so.
 _ROWS = 1024
+_COPIED = 8 << 20
 
 Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
@@ -149,11 +149,11 @@ class Gram:
         count = max(1, self.count)
         other = self._moments.get(not centred)
         h: Float
-        if not self._is_wide:
+        if self._products.nbytes <= _COPIED:
             h = self._products / count
         elif other is None:  # what follows needs the sums no more
-            h = _mirrored(self._products)
-            h /= np.float32(count)
+            h = _mirrored(self._products) if self._is_wide else self._products
+            h /= h.dtype.type(count)
         else:
             h = other.dense.copy()
             if not centred:
@@ -264,142 +264,3 @@ class Cross:
         self.products += other.products
         self.sums += other.sums
         self.squares += other.squares
-
-
-@dataclass(frozen=True, eq=False)
-class Regression:
-    """Least squares of a layer: minimise E‖t − Ŵ a‖² over Ŵ, and a bias where there is room.
-
-    Attributes:
-        moments: H; centred if the bias takes the means.
-        cross: B, ``[group, out, fan_in]``; likewise.
-        power: E[t²] per neuron, ``[group, out]``; likewise.
-        mean_input: E[a], ``[group, fan_in]``.
-        mean_target: E[t], ``[group, out]``.
-        centred: whether the bias takes the means.
-        count: patches behind the means.
-    """
-
-    moments: Moments
-    cross: Float
-    power: Float64
-    mean_input: Float64
-    mean_target: Float64
-    centred: bool
-    count: int
-
-    @classmethod
-    def of(cls, gram: Gram, cross: Cross, *, centred: bool) -> Regression:
-        """Turn sums into means.
-
-        Args:
-            gram: of the inputs.
-            cross: of the targets, over the same patches.
-            centred: whether the layer has a bias that can take the means.
-        """
-        mean_input = gram.sums / max(1, gram.count)
-        return _regression(gram.moments(centred=centred), mean_input, gram.count, cross, centred)
-
-    def with_targets(self, cross: Cross) -> Regression:
-        """The same inputs with other targets, over the same patches."""
-        return _regression(self.moments, self.mean_input, self.count, cross, self.centred)
-
-    @classmethod
-    def blind(cls, weight: NDArray[np.floating]) -> Regression:
-        """What to go by where nothing was seen: inputs that are independent and equally large.
-
-        Args:
-            weight: ``[group, out, fan_in]``, whose outputs are the targets.
-        """
-        groups, outs, fan_in = weight.shape
-        return cls(
-            moments=Moments(isotropic=(groups, fan_in)),
-            cross=weight.astype(np.float64),
-            power=np.sum(weight.astype(np.float64) ** 2, axis=-1),
-            mean_input=np.zeros((groups, fan_in)),
-            mean_target=np.zeros((groups, outs)),
-            centred=False,
-            count=0,
-        )
-
-    @property
-    def gram(self) -> Float:
-        """H, ``[group, fan_in, fan_in]``."""
-        return self.moments.dense
-
-    @property
-    def fan_in(self) -> int:
-        """Inputs of every neuron."""
-        return int(self.mean_input.shape[1])
-
-    @property
-    def is_very_wide(self) -> bool:
-        """Whether H is so large that it should not be copied, let alone inverted."""
-        return self.fan_in > VERY_WIDE
-
-    @property
-    def diagonal(self) -> Float64:
-        """Of H, ``[group, fan_in]``."""
-        return self.moments.diagonal
-
-    def of_neurons(self, rows: NDArray[np.intp]) -> Regression:
-        """The same problem for some neurons of every group only."""
-        return replace(
-            self,
-            cross=self.cross[:, rows],
-            power=self.power[:, rows],
-            mean_target=self.mean_target[:, rows],
-        )
-
-    def errors(self, weight: NDArray[np.floating]) -> Float64:
-        """E[(t − ŵᵀa − best bias)²] of each neuron, ``[group, out]``."""
-        dtype = np.float32 if weight.shape[-1] >= WIDE else np.float64
-        narrow: Float = weight.astype(dtype, copy=False)
-        product = np.stack([self.moments.product(g, rows) for g, rows in enumerate(narrow)])
-        quadratic = np.einsum("gof,gof->go", product, weight, dtype=np.float64)
-        linear = np.einsum("gof,gof->go", self.cross, weight, dtype=np.float64)
-        result: Float64 = np.maximum(quadratic - 2 * linear + self.power, 0)
-        return result
-
-    def errors_with(self, weight: NDArray[np.floating], bias: Float64) -> Float64:
-        """E[(t − ŵᵀa − bias)²] of each neuron, ``[group, out]``, with a bias from elsewhere."""
-        off = self.mean_target - bias - np.einsum("gof,gf->go", weight, self.mean_input)
-        # Centred errors leave the mean out, the others have it in with the bias at 0.
-        result: Float64
-        if self.centred:
-            result = self.errors(weight) + off**2
-            return result
-        result = np.maximum(self.errors(weight) - (off + bias) ** 2 + off**2, 0)
-        return result
-
-    def spread(self) -> Float64:
-        """Variance of the target of each neuron, ``[group, out]``."""
-        if self.centred:
-            return self.power
-        result: Float64 = np.maximum(self.power - self.mean_target**2, 0)
-        return result
-
-    def best_bias(self, weight: NDArray[np.floating]) -> Float64:
-        """The bias that goes with a weight, ``[group, out]``: E[t] − ŵᵀE[a]; 0 if not centred."""
-        if not self.centred:
-            return np.zeros_like(self.mean_target)
-        result: Float64 = self.mean_target - np.einsum("gof,gf->go", weight, self.mean_input)
-        return result
-
-
-def _regression(
-    moments: Moments,
-    mean_input: Float64,
-    seen: int,
-    cross: Cross,
-    centred: bool,
-) -> Regression:
-    count = max(1, seen)
-    mean_target = cross.sums / count
-    b, power = cross.products / cross.products.dtype.type(count), cross.squares / count
-    if centred:
-        for group in range(len(b)):
-            b[group] -= (mean_target[group, :, None] * mean_input[group]).astype(b.dtype)
-        power -= mean_target**2
-        b[np.broadcast_to(moments.diagonal[:, None, :] == 0, b.shape)] = 0
-    return Regression(moments, b, np.maximum(power, 0), mean_input, mean_target, centred, seen)

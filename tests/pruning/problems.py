@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from onnx_sipp.statistics.gram import Moments, Regression
+from onnx_sipp.statistics.gram import Moments
+from onnx_sipp.statistics.regression import Regression
 
 
 def mixed_inputs(rng, groups, fan_in, count, correlation=0.5):

@@ -8,7 +8,7 @@ from onnx_sipp.pruning.importance import LayerStatistics
 from onnx_sipp.pruning.methods import Goal, decide
 from onnx_sipp.pruning.mixing import choose
 from onnx_sipp.pruning.unseen import decide_all, share_out
-from onnx_sipp.statistics.gram import Regression
+from onnx_sipp.statistics.regression import Regression
 
 
 def layer(rng, shape=(1, 6, 10), patches=3):

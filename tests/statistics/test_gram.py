@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from onnx_sipp.statistics.gram import WIDE, Cross, Gram, Regression
+from onnx_sipp.statistics.gram import WIDE, Cross, Gram
+from onnx_sipp.statistics.regression import Regression
 
 SHAPE = (2, 3, 5)
 
