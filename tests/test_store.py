@@ -1,12 +1,14 @@
 """Tensors in memory up to a limit, beyond it in files."""
 
+import errno
 import gc
+import os
 
 import numpy as np
 import pytest
 
 from onnx_sipp import SippError
-from onnx_sipp.store import LiveTensors, TensorStore, load
+from onnx_sipp.store import LiveTensors, TensorStore, load, ranges
 
 A, B = np.arange(6, dtype=np.float32).reshape(2, 3), np.arange(4, dtype=np.int64)
 
@@ -110,3 +112,68 @@ def test_live_tensors(tmp_path, limit):
     assert len(files(tmp_path)) == (1 if limit == 0 else 0)
     with pytest.raises(KeyError):
         live["a"]
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def test_a_file_goes_with_its_last_reference(tmp_path):
+    store = TensorStore(0, tmp_path)
+    kept = [store.keep(A), store.keep(B)]
+    del store
+    assert len(files(tmp_path)) == 2
+    np.testing.assert_array_equal(load(kept[1]), B)
+    kept.pop()
+    gc.collect()
+    assert len(files(tmp_path)) == 1
+    del kept
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_are_read_and_written(tmp_path):
+    store = TensorStore(0, tmp_path)
+    file = store.keep(A)
+    np.testing.assert_array_equal(file.slab(1, slice(1, 3)), A[:, 1:])
+    store.write(file, 1, 1, -A[:, 1:])
+    np.testing.assert_array_equal(file.load(), [[0, -1, -2], [3, -4, -5]])
+    mapped = file.mapped()
+    np.testing.assert_array_equal(mapped, file.load())
+    assert not mapped.flags.writeable
+    assert file.nbytes == A.nbytes
+
+
+def test_an_array_that_comes_in_pieces(tmp_path):
+    store = TensorStore(1 << 20, tmp_path)
+    file = store.file_of([A[:1], A[1:]], A.shape, A.dtype)
+    np.testing.assert_array_equal(load(file), A)
+    large = np.arange(3 << 20, dtype=np.int32).reshape(3, 1 << 20)
+    np.testing.assert_array_equal(load(TensorStore(0, tmp_path).keep(large[:, ::2])), large[:, ::2])
+
+
+def test_empty_arrays_are_mapped_too(tmp_path):
+    empty = np.zeros((0, 3), np.float32)
+    assert TensorStore(0, tmp_path).file_of([empty], (0, 3), empty.dtype).mapped().shape == (0, 3)
+
+
+@pytest.mark.parametrize("act", ["keep", "write"])
+def test_a_full_disk(tmp_path, monkeypatch, act):
+    store = TensorStore(0, tmp_path)
+    file = store.keep(A)
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("onnx_sipp.store.as_bytes", full)
+    monkeypatch.setattr("onnx_sipp.store.write_slab", full)
+    with pytest.raises(SippError, match="No space left on device; name a folder with space"):
+        store.keep(B) if act == "keep" else store.write(file, 0, 0, A)
+    gc.collect()
+    assert files(tmp_path) == [file.path]
+
+
+@pytest.mark.parametrize(("length", "row_bytes"), [(0, 4), (1, 4), (7, 4), (7, 100), (7, 0)])
+def test_ranges(length, row_bytes):
+    found = list(ranges(length, row_bytes, limit=12))
+    assert [i for part in found for i in range(part.start, part.stop)] == list(range(length))
+    assert all((part.stop - part.start) * row_bytes <= max(12, row_bytes) for part in found)

@@ -18,7 +18,7 @@ from onnx_sipp.pruning.budget import Halves, allocate_halves
 from onnx_sipp.pruning.importance import IMPORTANCES, LayerStatistics
 from onnx_sipp.pruning.methods import METHODS, Decision, Goal, decide, neuron_halves
 from onnx_sipp.pruning.selection import apportion, positive, score_histogram, shares_of_top
-from onnx_sipp.pruning.unseen import share_out
+from onnx_sipp.pruning.unseen import is_blind, share_out
 
 __all__ = ["BlockwiseDecisions", "Parted"]
 
@@ -66,6 +66,8 @@ class BlockwiseDecisions:
     ) -> None:
         self._layers, self._goal, self._seed = layers, goal, tuple(seed)
         self._method, self._allocation = method, allocation
+        blind = is_blind(method, allocation)
+        self._seen = [blind or layer.patches > 0 for layer in layers]
         self.counts: list[list[int]] = []
         if goal.keep is not None:
             self.counts = self._shares(goal.keep)
@@ -77,7 +79,7 @@ class BlockwiseDecisions:
         method, allocation, goal = self._method, self._allocation, self._goal
         if goal.keep is not None:
             goal = replace(goal, keep=self.counts[index][number])
-        if not self._layers[index].patches:
+        if not self._seen[index]:
             everything = int(np.count_nonzero(statistics.weight))
             keep = everything if goal.keep is None else goal.keep
             method, allocation, goal = "magnitude", "layer", Goal(keep=keep)
@@ -87,7 +89,7 @@ class BlockwiseDecisions:
 
     def _shares(self, keep: int) -> list[list[int]]:
         """Per layer and block, how many weights stay."""
-        seen = [layer.patches > 0 for layer in self._layers]
+        seen = self._seen
         sizes, capacities = [x.size for x in self._layers], [x.capacity for x in self._layers]
         even, left = share_out(sizes, capacities, seen, keep)
         known = [index for index, reached in enumerate(seen) if reached]

@@ -12,7 +12,7 @@ from onnx_sipp.pruning.importance import LayerStatistics
 from onnx_sipp.pruning.methods import METHODS, Decision, Goal, decide
 from onnx_sipp.pruning.selection import apportion, top
 
-__all__ = ["decide_all", "share_out"]
+__all__ = ["decide_all", "is_blind", "share_out"]
 
 _BLIND = ("magnitude", "random")
 
@@ -56,7 +56,7 @@ def decide_all(
         rng: see `methods.decide`.
     """
     seen = [layer.patches > 0 for layer in layers]
-    if all(seen) or (METHODS[method].importance in _BLIND and allocation != "sipp"):
+    if all(seen) or is_blind(method, allocation):
         return decide(layers, goal, method, allocation, rng)
     alive = [int(np.count_nonzero(layer.weight)) for layer in layers]
     counts = np.array(alive)
@@ -70,6 +70,11 @@ def decide_all(
         next(made) if reached else _largest(layer, int(count))
         for layer, reached, count in zip(layers, seen, counts, strict=True)
     ]
+
+
+def is_blind(method: str, allocation: str) -> bool:
+    """Whether a method looks at nothing but weights."""
+    return METHODS[method].importance in _BLIND and allocation != "sipp"
 
 
 def _largest(layer: LayerStatistics, count: int) -> Decision:

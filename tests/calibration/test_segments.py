@@ -6,8 +6,10 @@ import pytest
 from onnx import TensorProto, helper
 from small_models import constant, make_model, mlp, save_external, tensor, weights
 
+from onnx_sipp.calibration.products import WideProduct
 from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.segments import SegmentedRun
+from onnx_sipp.errors import SippError
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
@@ -198,3 +200,85 @@ def test_the_model_itself_does_not_change():
     before.CopyFrom(proto)
     check(proto, [{"r"}, {"y"}], ROWS)
     assert proto == before
+
+
+# --- large constants ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pieces(monkeypatch):
+    """Constants of a few bytes are large."""
+    monkeypatch.setattr("onnx_sipp.calibration.segments.SEGMENT_BYTES", 40)
+    monkeypatch.setattr("onnx_sipp.graph.model.MAPPED_BYTES", 20)
+
+
+@pytest.mark.parametrize("external", [True, False])
+def test_in_several_segments(pieces, tmp_path, external):
+    proto = save_external(mlp(), tmp_path / "m.onnx") if external else mlp()
+    check(proto, [{"x"}, {"y"}], ROWS)
+    check(proto, [{"r"}, {"r", "y"}], ROWS, limit=0)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "transformer"])
+def test_the_examples_in_several_segments(models, monkeypatch, tmp_path, name):
+    monkeypatch.setattr("onnx_sipp.calibration.segments.SEGMENT_BYTES", 2000)
+    monkeypatch.setattr("onnx_sipp.graph.model.MAPPED_BYTES", 500)
+    path, proto = tmp_path / "m.onnx", onnx.load(models / f"{name}.onnx")
+    onnx.save(proto, path, save_as_external_data=True, size_threshold=500)
+    images = np.load(models / "digits-calib.npz")["input"]
+    check(path, [{"logits"}], [{"input": images[:3]}, {"input": images[3:5]}])
+
+
+PRODUCTS = {
+    "MatMul": ("MatMul", "x w", (4, 6), {}),
+    "Gemm": ("Gemm", "x w", (4, 6), {}),
+    "transB": ("Gemm", "x w", (6, 4), {"transB": 1, "alpha": 2.0}),
+    "bias": ("Gemm", "x w c", (4, 6), {"beta": 0.5}),
+    "one bias for all": ("Gemm", "x w s", (4, 6), {}),
+    "bias per row": ("Gemm", "x w r", (4, 6), {}),
+    "transA": ("Gemm", "t w", (3, 6), {"transA": 1}),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_columns_of_a_product_one_after_the_other(pieces, tmp_path, name):
+    op, inputs, shape, attributes = PRODUCTS[name]
+    rows = 4 if name == "transA" else 3
+    constants = {
+        "w": weights(*shape),
+        "c": weights(6),
+        "s": np.float32(2).reshape(()),
+        "r": weights(rows, 1),
+    }
+    nodes = [("Identity", "x", "t"), (op, inputs, "p", attributes), ("Relu", "p", "y")]
+    used = {key: value for key, value in constants.items() if key in inputs.split()}
+    path = save_external(make_model(nodes, used), tmp_path / "m.onnx")
+    model = Model.load(path)
+    product = WideProduct.of(model, model.proto.graph.node[1])
+    assert product is not None
+    check(path, [{"y"}], ROWS)
+    check(path, [{"p"}], ROWS, limit=0)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants"),
+    [
+        ([("MatMul", "w x", "y")], {"w": weights(6, 3)}),  # the constant is on the left
+        ([("MatMul", "x w", "y")], {"w": weights(2, 4, 6)}),  # batched
+        ([("Abs", "x", "c"), ("Gemm", "x w c", "y")], {"w": weights(4, 4)}),  # a bias that varies
+        ([("MatMul", "x w", "y")], {"w": weights(4, 1)}),  # small
+        ([("Add", "x w", "y")], {"w": weights(3, 4)}),
+    ],
+)
+def test_other_nodes_are_run_whole(pieces, tmp_path, nodes, constants):
+    path = save_external(make_model(nodes, constants), tmp_path / "m.onnx")
+    model = Model.load(path)
+    assert all(WideProduct.of(model, node) is None for node in model.proto.graph.node)
+    check(path, [{"y"}], ROWS)
+
+
+def test_a_failure_of_the_runtime_is_told(pieces, tmp_path):
+    path = save_external(mlp(), tmp_path / "m.onnx")
+    run = open_run(Model.load(path), [{"y"}], [{"x": weights(3, 5)}])
+    with pytest.raises(SippError, match="onnxruntime fails on the input"):
+        run.advance()

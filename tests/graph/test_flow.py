@@ -176,3 +176,54 @@ def test_a_body_may_hand_out_an_outer_tensor():
     node = helper.make_node("If", ["cond"], ["y"], then_branch=graph, else_branch=graph)
     proto.graph.node.append(node)
     assert "a" in Flow(Model(proto)).reads[1]
+
+
+# --- by weight ---------------------------------------------------------------------------------
+
+
+def by_weight(proto, wanted, weights_of, limit):
+    model = Model.load(proto)
+    flow = Flow(model)
+    return cut(flow, model.proto.graph, wanted, weights_of.__getitem__, limit)
+
+
+def test_a_stage_falls_into_segments_by_what_its_nodes_weigh():
+    proto = chain(7)
+    segments = by_weight(proto, [{"t3"}, {"y"}], [2, 0, 2, 3, 0, 9, 0], 4)
+    # t4 and the weightless t5; t6 is above the limit and stands alone.
+    expected = [["t1", "t2", "t3"], ["t4", "t5"], ["t6"], ["y"]]
+    assert [names(proto, segment) for segment in segments] == expected
+    assert [segment.stage for segment in segments] == [0, 1, 1, 1]
+    assert [segment.outputs for segment in segments] == [("t3",), ("t5",), ("t6",), ("y",)]
+    assert [segment.inputs for segment in segments] == [("x",), ("t3",), ("t5",), ("t6",)]
+
+
+def test_every_stage_has_a_segment():
+    segments = by_weight(chain(3), [{"x"}, {"t1"}, {"t1"}, {"y"}], [9, 9, 9], 1)
+    assert [segment.stage for segment in segments] == [0, 1, 2, 3, 3]
+    assert [bool(segment.nodes) for segment in segments] == [False, True, False, True, True]
+
+
+def test_constant_nodes_go_to_every_segment_that_reads_them():
+    proto = make_model(
+        [
+            constant("c", weights(4)),
+            ("Neg", "c", "d"),
+            ("Add", "x d", "a"),
+            ("Add", "a d", "b"),
+            ("Identity", "d", "y"),
+        ],
+        {},
+        outputs=("b", "y"),
+    )
+    segments = by_weight(proto, [{"b", "y"}], [0, 0, 5, 5, 0], 5)
+    expected = [["c", "d", "a"], ["c", "d", "b", "y"]]
+    assert [names(proto, segment) for segment in segments] == expected
+    assert segments[1].outputs == ("b", "y")
+
+
+def test_a_tensor_made_in_an_inner_segment_lives_until_its_stage_is_over():
+    segments = by_weight(chain(4), [{"t1", "t3"}, {"y"}], [5, 5, 5, 5], 5)
+    assert "t1" in segments[0].outputs
+    assert "t1" not in segments[1].dead
+    assert "t1" in segments[2].dead

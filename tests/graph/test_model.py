@@ -14,6 +14,7 @@ from small_models import constant, make_model, mlp, save_external, tensor, weigh
 
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.model import Model
+from onnx_sipp.store import TensorStore
 
 WEIGHT = weights(4, 6)
 
@@ -166,6 +167,50 @@ def test_a_damaged_weight_is_told():
     proto.graph.initializer[0].raw_data = b"1234"
     with pytest.raises(SippError, match="'w1' cannot be read"):
         Model.load(proto).read("w1")
+
+
+# --- parts -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["inside", "external", "in a store"])
+def parted(request, folder, tmp_path):
+    """A model whose constants are read and replaced in part."""
+    if request.param == "inside":
+        return Model.load(mlp())
+    model = Model.load(save_external(mlp(), folder / "m.onnx"))
+    return model.copy(TensorStore(0, tmp_path)) if request.param == "in a store" else model
+
+
+def test_parts_of_constants(parted, out):
+    dense, w1 = parted.copy(), weights(4, 8)
+    np.testing.assert_array_equal(parted.read_slab("w1", 1, slice(2, 5)), w1[:, 2:5])
+    parted.replace_slab("w1", 1, 2, -w1[:, 2:5])
+    parted.replace_slab("w1", 0, 3, 2 * w1[3:])
+    w1[:, 2:5] *= -1
+    w1[3] = 2 * weights(4, 8)[3]
+    np.testing.assert_array_equal(parted.read("w1"), w1)
+    np.testing.assert_array_equal(parted.read_slab("w1", 0, slice(1, 2)), w1[1:2])
+    np.testing.assert_array_equal(dense.read("w1"), weights(4, 8))
+    parted.save(out / "o.onnx")
+    saved = Model.load(out / "o.onnx")
+    np.testing.assert_array_equal(saved.read("w1"), w1)
+    np.testing.assert_array_equal(saved.read("w2"), dense.read("w2"))
+
+
+def test_what_is_kept_elsewhere_is_taken_over(parted, tmp_path):
+    site = parted.site_of(parted.stored["w2"])
+    parted.share_site(site, TensorStore(0, tmp_path).keep(np.ones((8, 3), np.float32)))
+    np.testing.assert_array_equal(parted.read("w2"), np.ones((8, 3)))
+
+
+def test_large_external_constants_are_mapped(folder, monkeypatch):
+    model = Model.load(save_external(mlp(), folder / "m.onnx"))
+    assert model.mapped("w1") is None
+    assert model.constant_bytes("w1") == 128
+    monkeypatch.setattr("onnx_sipp.graph.model.MAPPED_BYTES", 128)
+    np.testing.assert_array_equal(model.mapped("w1"), weights(4, 8))
+    assert model.mapped("b1") is None
+    assert Model.load(mlp()).mapped("w1") is None
 
 
 # --- for the runtime ---------------------------------------------------------------------------
@@ -460,7 +505,15 @@ def test_data_that_changes_under_way_is_not_followed_out(external, folder, out):
     (folder / "w.onnx.data").symlink_to(folder / "elsewhere")
     with pytest.raises(SippError, match="symbolic link"):
         external.save(out / "o.onnx")
+    with pytest.raises(SippError, match="symbolic link"):
+        external.read_slab("w2", 0, slice(0, 1))
     assert digests(out) == {}
+
+
+def test_data_that_is_cut_off_under_way(external, folder):
+    os.truncate(folder / "w.onnx.data", 200)
+    with pytest.raises(SippError, match="too short"):
+        external.read_slab("w2", 0, slice(0, 1))
 
 
 def test_external_data_in_every_float_type(folder, out):

@@ -1,5 +1,7 @@
 """The weight matrix is a view, and the way back is exact."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -72,3 +74,23 @@ def test_no_single_axis_counts_the_neurons_of_a_parted_tensor():
     assert plain.neuron_axis == 1
     assert MatrixView((6, 4), (0, 2, 1), (2, 4, 3), (2, 3, 4)).neuron_axis is None
     assert MatrixView((6, 4), (0, 2, 1), (1, 4, 6), (1, 6, 4)).neuron_axis is None
+
+
+def test_neurons_are_cut_along_one_axis():
+    for _, stored, _, matrix, expected in CASES.values():
+        tensor = np.arange(np.prod(stored)).reshape(stored)
+        views = [
+            MatrixView(stored, order, matrix)
+            for order in itertools.permutations(range(len(stored)))
+            if np.array_equal(MatrixView(stored, order, matrix).to_matrix(tensor), expected(tensor))
+        ]
+        for view in views:
+            axis = view.neuron_axis
+            if axis is None:
+                assert matrix[0] > 1 or matrix[1] == 1
+                continue
+            rows = slice(1, 3)
+            part = np.take(tensor, range(1, 3), axis)
+            found = view.of_neurons(rows)
+            np.testing.assert_array_equal(found.to_matrix(part), expected(tensor)[:, rows])
+            np.testing.assert_array_equal(found.to_stored(found.to_matrix(part)), part)

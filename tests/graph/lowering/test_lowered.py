@@ -14,6 +14,7 @@ from onnx_sipp.graph.lowering.flatten import flatten
 from onnx_sipp.graph.lowering.rules import RULES
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.node import Label, NotPrunable
+from onnx_sipp.store import TensorStore
 
 W = weights(4, 6)
 X = weights(3, 4, seed=1)
@@ -209,3 +210,41 @@ def test_what_a_rule_makes_is_labelled_and_run(monkeypatch):
     after = lowered.result().read("w")
     assert not after[:, :3].any()
     np.testing.assert_array_equal(after[:, 3:], W[:, 3:])
+
+
+# --- parts of constants in external data ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("proto", [turned(), make_model([("MatMul", "x w", "y")], {"w": W})])
+def test_parts_reach_the_original_and_every_reader(tmp_path, proto):
+    path = save_external(proto, tmp_path / "m.onnx")
+    lowered = lower(Model.load(path))
+    layer = find_layers(lowered).layers[0]
+    before = lowered.read(layer.weight).copy()
+    store = TensorStore(0, tmp_path)
+    changed, expected = lowered.copy(store), before.copy()
+    for rows in (slice(0, 2), slice(3, 4)):
+        changed.replace_slab(layer.weight, 1, rows.start, 2 * before[:, rows])
+        expected[:, rows] *= 2
+    np.testing.assert_array_equal(changed.read(layer.weight), expected)
+    np.testing.assert_array_equal(lowered.read(layer.weight), before)
+    result = changed.result()
+    inlined = result.inlined().SerializeToString()
+    lowered_proto = changed.inlined().SerializeToString()
+    np.testing.assert_allclose(run(inlined), run(lowered_proto), rtol=1e-6)
+    again = changed.copy()
+    again.replace_slab(layer.weight, 1, 0, before[:, :1])
+    np.testing.assert_array_equal(changed.read(layer.weight), expected)
+    twin = changed.plan.original.stored["w"]
+    stays = result.read("w") if expected.shape == tuple(twin.dims) else result.read("w").T
+    np.testing.assert_array_equal(stays, expected)
+
+
+def test_external_data_that_is_replaced_is_kept_once(tmp_path):
+    path = save_external(make_model([("MatMul", "x w", "y")], {"w": W}), tmp_path / "m.onnx")
+    changed = lower(Model.load(path)).copy(TensorStore(0, tmp_path))
+    changed.replace("w", -W)
+    result = changed.result()
+    kept = [p for p in tmp_path.rglob("*") if p.is_file() and p.parent.name.startswith("onnx-sipp")]
+    assert len(kept) == 1
+    np.testing.assert_array_equal(result.read("w"), -W)

@@ -1,0 +1,37 @@
+"""A plan for the memory of the process."""
+
+import numpy as np
+import pytest
+
+from onnx_sipp import memory
+from onnx_sipp.memory import DEFAULT_LIMIT, Plan, peak_memory, release_memory
+
+
+def test_the_default_is_all_that_helps():
+    assert Plan.within(DEFAULT_LIMIT) == Plan()
+    assert Plan.within(1 << 40) == Plan()
+
+
+@pytest.mark.parametrize("inputs", [0, 100 << 20])
+def test_less_memory_smaller_parts(inputs):
+    plans = [Plan.within(limit << 20, inputs) for limit in range(0, 1500, 20)]
+    blocks = [plan.block for plan in plans]
+    assert blocks == sorted(blocks)
+    assert [plan.sums for plan in plans] == sorted(plan.sums for plan in plans)
+    assert blocks[0] >= 1 << 16
+    assert blocks[-1] == Plan.block
+    assert len(set(blocks)) > 2
+    assert all(block & (block - 1) == 0 for block in blocks)
+
+
+def test_peak_memory():
+    before = peak_memory()
+    assert 10 << 20 < before < 1 << 40
+    held = np.ones(before // 8 + (16 << 20))
+    assert peak_memory() >= held.nbytes
+
+
+def test_memory_is_given_back(monkeypatch):
+    release_memory()
+    monkeypatch.setattr(memory, "_trim", lambda: None)  # not with every allocator
+    release_memory()
