@@ -82,3 +82,24 @@ def test_a_model(options):
     for name, mask in first.masks.items():
         np.testing.assert_array_equal(second.masks[name], mask)
     assert first.report.zeros == first.report.prunable // 2
+
+
+def test_inputs_whose_matrix_would_be_too_large_have_few_patches(monkeypatch):
+    fan_in, unfolding = 60, MatMulUnfolding()
+    rows = np.arange(fan_in * 400, dtype=np.float32).reshape(400, fan_in)
+
+    def places(size):
+        batches = [rows[i : i + size] for i in range(0, 400, size)]
+        chosen = Thinning(unfolding, (1, 2, fan_in), [batch.shape for batch in batches])
+        pairs = [chosen.of(n, unfolding.pairs(batch, [batch])) for n, batch in enumerate(batches)]
+        return np.concatenate([columns[0, 0] / fan_in for batch in pairs for columns, _ in batch])
+
+    monkeypatch.setattr(thinning, "MOST_BYTES", 4 * fan_in * 30)
+    for size in (400, 40, 7):
+        found = places(size)
+        assert 25 <= len(found) <= 35
+        assert np.all(np.diff(found) > 0)
+        assert found[0] < 30
+        assert found[-1] > 370
+    monkeypatch.setattr(thinning, "MOST_BYTES", 4 * fan_in * fan_in)
+    np.testing.assert_array_equal(places(40), np.arange(400))

@@ -119,3 +119,63 @@ def test_a_weight_that_is_not_finite_is_named(bad):
     model = make_model([("MatMul", "x w", "y", {"name": "layer"})], {"w": broken})
     with pytest.raises(SippError, match="'w' of layer 'layer' holds infinities or NaN"):
         prune(model, DATA)
+
+
+# --- in blocks ---------------------------------------------------------------------------------
+
+
+def plain(transposed, size=12, outs=10, fan_in=4):
+    """The only weight of a model, parted into blocks of so many weights."""
+    stored = weights(outs, fan_in) if transposed else weights(fan_in, outs)
+    nodes = [("Gemm", "x w", "y", {"transB": int(transposed)})]
+    model = lower(Model(make_model(nodes, {"w": stored}, {"x": ["n", fan_in]})))
+    (weight,) = group_weights(model, find_layers(model).layers, size)
+    return model, weight
+
+
+@pytest.mark.parametrize("transposed", [True, False])
+@pytest.mark.parametrize("size", [1, 4, 11, 12, 39, 40])
+def test_blocks_are_the_weight(transposed, size):
+    model, weight = plain(transposed, size)
+    blocks = weight.blocks
+    assert len(blocks) == (1 if size >= 40 else -(-10 // max(1, size // 4)))
+    assert [row for b in blocks for row in range(b.rows.start, b.rows.stop)] == list(range(10))
+    np.testing.assert_array_equal(np.concatenate([b.matrix for b in blocks], 1), weight.matrix)
+    assert weight.capacity == weight.size == 40
+    changed = model.copy()
+    for block in blocks[::2]:
+        block.write(changed, -block.stored_in(model))
+    expected = weight.matrix.copy()
+    for block in blocks[::2]:
+        expected[:, block.rows] *= -1
+        np.testing.assert_array_equal(block.matrix_in(changed), expected[:, block.rows])
+    (other,) = group_weights(changed, find_layers(changed).layers)
+    np.testing.assert_array_equal(other.matrix, expected)
+
+
+def test_a_jury_is_of_all_blocks(monkeypatch):
+    monkeypatch.setattr("onnx_sipp.weights.JURY_SIZE", 4)
+    _, weight = plain(True)
+    np.testing.assert_array_equal(weight.jury, [0, 3, 6, 9])
+    found = weight.of_jury(lambda number: weight.blocks[number].matrix)
+    np.testing.assert_array_equal(found, weight.matrix[:, [0, 3, 6, 9]])
+    _, whole = plain(True, 40)
+    np.testing.assert_array_equal(whole.of_jury(lambda _: whole.matrix), whole.matrix)
+
+
+def test_what_is_shared_or_in_groups_stays_whole():
+    nodes = [("Conv", "x w", "y", {"group": 2})]
+    grouped = make_model(nodes, {"w": W[..., None]}, {"x": [1, 12, 5]})
+    for proto in (tied(), twice(), grouped):
+        model = lower(Model(proto))
+        (weight,) = group_weights(model, find_layers(model).layers, 1)
+        (block,) = weight.blocks
+        np.testing.assert_array_equal(block.matrix, weight.matrix)
+
+
+def test_a_block_that_is_not_finite_is_found():
+    broken = weights(4, 10)
+    broken[1, 8] = np.nan
+    model = lower(Model(make_model([("MatMul", "x w", "y", {"name": "layer"})], {"w": broken})))
+    with pytest.raises(SippError, match="'w' of layer 'layer' holds infinities or NaN"):
+        group_weights(model, find_layers(model).layers, 12)

@@ -73,12 +73,13 @@ def surveys_of(
     found = {}
     for way in ways:
         judged = replace(evidence, by_neuron=way)
-        power, scaled = judged.power, judged.at_output(costs)
+        # A jury has its share of the layer's power.
+        power, scaled = judged.power * (size / evidence.weight.size), judged.at_output(costs)
         if costs.size == size or size <= _SMALL:
             found[way] = Survey(np.sort(np.resize(scaled, size)), None, power, capacity)
-        else:  # a jury has its share of the layer's power
+        else:
             means, times = condensed(scaled, size)
-            found[way] = Survey(means, times, power * size / evidence.weight.size, capacity)
+            found[way] = Survey(means, times, power, capacity)
     return found
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_sipp.pruning.error_budget import FLOOR, error_budget, relative_error
+from onnx_sipp.pruning.error_budget import FLOOR, condensed, error_budget, relative_error
 
 
 def some_costs(seed, sizes, zeros=0.0):
@@ -151,3 +151,55 @@ def test_relative_error():
     assert relative_error(costs, 20.0, 0) == pytest.approx(10 / 20)
     assert relative_error(costs, 5.0, 0) == 1
     assert relative_error(costs, 0.0, 1) == 1
+
+
+# --- costs that stand for several weights ------------------------------------------------------
+
+
+@given(st.integers(0, 999), st.integers(1, 60), st.integers(1, 9), st.floats(0, 1))
+@settings(deadline=None)
+def test_costs_may_stand_for_several_weights(seed, points, times, share):
+    rng = np.random.default_rng(seed)
+    few = np.sort(rng.random(points))
+    many, counts = np.repeat(few, times), np.full(points, times)
+    power = 2 * float(many.sum())
+    keep = round(share * many.size)
+    assert relative_error(few, power, keep, counts) == pytest.approx(
+        relative_error(many, power, keep)
+    )
+    other = np.sort(rng.random(50)) * times
+    powers = [power, 2 * float(other.sum())]
+    capacities = [many.size, other.size]
+    keep = round(share * (many.size + other.size))
+    exact = error_budget([many, other], powers, capacities, keep)
+    found = error_budget([few, other], powers, capacities, keep, times=[counts, None])
+    assert sum(found) == sum(exact) == keep
+    # The error within a point counts as that at its end.
+    assert abs(found[0] - exact[0]) <= max(3 * times, 0.1 * many.size)
+
+
+def test_stored_zeros_take_no_place_of_what_stands_for_several():
+    few = np.array([0.0, 0.0, 1.0, 2.0])
+    counts = np.full(4, 10)
+    found = error_budget([few, np.ones(5)], [60.0, 10.0], [17, 5], 40, times=[counts, None])
+    assert found == [17, 5]
+
+
+@pytest.mark.parametrize("size", [90, 100, 1000, 123457])
+def test_condensed(size):
+    rng = np.random.default_rng(0)
+    costs = rng.exponential(size=(2, 45)).astype(np.float32)
+    points, times = condensed(costs, size)
+    assert times.sum() == size
+    assert np.all(np.diff(points) >= 0)
+    assert np.sum(points * times) / size == pytest.approx(costs.mean(), rel=0.05)
+
+
+def test_condensed_curves_are_short():
+    costs = np.random.default_rng(0).exponential(size=1 << 16)
+    points, times = condensed(costs, 1 << 20)
+    assert len(points) == len(times) == 1 << 14
+    assert np.sum(points * times) == pytest.approx(16 * costs.sum())
+    assert relative_error(points, 1e9, 1 << 19, times) == pytest.approx(
+        16 * np.sort(costs)[: 1 << 15].sum() / 1e9, rel=1e-3
+    )

@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_sipp.pruning.selection import ALLOCATIONS, apportion, select, top, top_rows
+from onnx_sipp.pruning.selection import (
+    ALLOCATIONS,
+    apportion,
+    positive,
+    score_histogram,
+    select,
+    shares_of_top,
+    top,
+    top_rows,
+)
 
 
 @st.composite
@@ -137,3 +146,46 @@ def test_neuron_gives_each_neuron_its_share():
     masks = select(layers, layers, 70, "neuron")
     assert np.all(masks[0].sum(axis=-1) == 5)
     assert np.all(masks[1].sum(axis=-1) == 10)
+
+
+# --- in blocks ---------------------------------------------------------------------------------
+
+
+@given(stacks(), st.floats(0, 1))
+@settings(deadline=None)
+def test_shares_of_blocks_are_those_of_one_ranking(layers, share):
+    weights, scores = layers
+    blocks = [positive(score, weight) for score, weight in zip(scores, weights, strict=True)]
+    keep = round(share * sum(np.count_nonzero(weight) for weight in weights))
+    counts = shares_of_top(lambda: iter(blocks), keep)
+    assert sum(counts) == keep
+    flat = np.concatenate([block.ravel() for block in blocks])
+    edge = np.sort(flat)[::-1][keep - 1] if keep else np.inf
+    for count, block in zip(counts, blocks, strict=True):
+        assert np.sum(block > edge) <= count <= np.sum(block >= edge)
+        assert count <= np.count_nonzero(block)
+
+
+def test_ties_go_to_earlier_blocks():
+    blocks = [np.array([1.0, 2.0]), np.array([2.0, 2.0, 3.0]), np.array([2.0])]
+    assert shares_of_top(lambda: iter(blocks), 4) == [1, 3, 0]
+    assert shares_of_top(lambda: iter(blocks), 0) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("score", [0.0, 1e-40, 1e-300, 1.0, 1e30])
+def test_scores_are_positive_where_there_is_a_weight(score):
+    found = positive(np.array([score, score]), np.array([0.5, 0.0]))
+    assert found[0] > 0
+    assert found[1] == 0
+
+
+def test_histogram():
+    rng = np.random.default_rng(0)
+    scores = rng.exponential(size=(3, 500)).astype(np.float32)
+    scores[0, :9] = 0
+    counts, squares = score_histogram(scores)
+    assert counts.sum() == np.count_nonzero(scores)
+    assert squares.sum() == pytest.approx(np.sum(scores.astype(np.float64) ** 2))
+    filled = np.flatnonzero(counts)
+    means = squares[filled] / counts[filled]
+    assert np.all(np.diff(means) > 0)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnx_sipp.statistics.gram import WIDE, Cross, Gram
+from onnx_sipp.statistics.gram import WIDE, Cross, Gram, gram_bytes
 from onnx_sipp.statistics.regression import Regression
 
 SHAPE = (2, 3, 5)
@@ -130,3 +130,92 @@ def test_some_neurons(rng):
     some = problem.of_neurons(rows)
     np.testing.assert_allclose(some.errors(weight[:, rows]), problem.errors(weight)[:, rows])
     np.testing.assert_allclose(some.best_bias(weight[:, rows]), problem.best_bias(weight)[:, rows])
+
+
+# --- very wide inputs --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def very_wide(monkeypatch):
+    """Inputs are very wide from 5 on, and worked on two at a time."""
+    monkeypatch.setattr("onnx_sipp.statistics.gram.VERY_WIDE", 4)
+    monkeypatch.setattr("onnx_sipp.statistics.gram._ROWS", 2)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("counts", [(2,), (1, 1), (200,), (1, 1, 90), (90, 7, 1)])
+def test_very_wide_inputs_give_the_same(rng, very_wide, counts, centred):
+    pieces = [some_data(rng, count) for count in counts]
+    for columns, _ in pieces:
+        columns[:, 3] = 0.7  # an input that does not vary ...
+    gram, cross = sums(pieces)
+    a, t = (np.concatenate(side, axis=2).astype(np.float64) for side in zip(*pieces, strict=True))
+    np.testing.assert_allclose(gram.products, a @ a.transpose(0, 2, 1), rtol=1e-4, atol=1e-3)
+    assert (gram.moments(centred=centred).factor is None) == (sum(counts) > 2)
+    found = Regression.of(gram, cross, centred=centred)
+    if centred:
+        a, t = (values - values.mean(axis=2, keepdims=True) for values in (a, t))
+    h, b = (values @ a.transpose(0, 2, 1) / a.shape[2] for values in (a, t))
+    np.testing.assert_allclose(found.gram, h, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found.cross, b, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found.diagonal, np.einsum("gff->gf", h), rtol=1e-3, atol=1e-4)
+    if centred:  # ... leaves nothing behind
+        assert np.all(found.gram[:, 3] == 0)
+        assert np.all(found.diagonal[:, 3] == 0)
+        assert np.all(found.cross[:, :, 3] == 0)
+    weight = rng.standard_normal(SHAPE)
+    direct = np.mean((t - weight @ a) ** 2, axis=2)
+    np.testing.assert_allclose(found.errors(weight), direct, rtol=1e-2)
+    for dtype in (np.float32, np.float64):
+        x = weight[1].astype(dtype)
+        product = found.moments.product(1, x)
+        assert product.dtype == dtype
+        np.testing.assert_allclose(product, x @ h[1], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("count", [2, 50])
+def test_both_kinds_of_moments_of_one_gram(rng, very_wide, monkeypatch, first, count):
+    monkeypatch.setattr("onnx_sipp.statistics.gram._COPIED", 0)
+    columns, _ = some_data(rng, count)
+    gram = Gram(*columns.shape[:2])
+    gram.update(columns)
+    a = columns.astype(np.float64)
+    for centred in (first, not first):
+        found = gram.moments(centred=centred).dense
+        own = a - a.mean(axis=2, keepdims=True) if centred else a
+        expected = own @ own.transpose(0, 2, 1) / count
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (2, 60), (60, 2), (60, 60)])
+def test_very_wide_accumulators_merge(rng, very_wide, counts):
+    pieces = [some_data(rng, count) for count in counts]
+    whole, _ = sums(pieces)
+    first, second = (sums([piece])[0] for piece in pieces)
+    before = second.products.copy()
+    first.merge(second)
+    np.testing.assert_allclose(first.products, whole.products, rtol=1e-4)
+    np.testing.assert_allclose(second.products, before)
+    assert first.count == whole.count
+
+
+def test_patches_stand_for_a_matrix_that_would_be_too_large(rng, very_wide, monkeypatch):
+    monkeypatch.setattr("onnx_sipp.statistics.gram.MOST_BYTES", 4 * 25 - 1)
+    gram, _ = sums([some_data(rng, 40)])
+    assert gram.moments(centred=False).factor.shape == (2, 5, 40)
+
+
+@pytest.mark.parametrize(
+    ("fan_in", "patches", "expected"),
+    [
+        (2048, 10**6, 0),
+        (4096, 100, 4 * 4096 * 100),
+        (4096, 2048, 4 * 4096 * 2048),
+        (4096, 2049, 2 * 4 * 4096**2),
+        (16384, 100, 4 * 16384 * 100),
+        (16384, 10**6, 256 << 20),
+    ],
+)
+def test_memory_of_the_inputs(fan_in, patches, expected):
+    assert gram_bytes(fan_in, patches) == expected
