@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.graph.lowering import Lowered
+from onnx_sipp.idle import Respent, Trial, spend_again, without
 from onnx_sipp.options import Options
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruning.candidates import CANDIDATES, Proposal, removal_costs
@@ -43,6 +44,7 @@ class Outcome:
         plans: relative error of the outputs with each budget, on up to 16 batches, the held-out
             ones first.
         biases: by layer name, the stored constant that took up a change of the bias.
+        respent: what was found on dead paths.
     """
 
     model: Lowered
@@ -51,6 +53,7 @@ class Outcome:
     plan: str = ""
     plans: Mapping[str, float] = field(default_factory=dict)
     biases: Mapping[str, str] = field(default_factory=dict)
+    respent: Respent = field(default_factory=Respent)
 
     @property
     def changed(self) -> list[NDArray[np.floating]]:
@@ -98,24 +101,43 @@ def mask_and_refit(
         options: of the run.
         progress: told how far it is.
     """
-    planned = options.method == "mixed" and options.allocation == "auto"
+    assert goal.keep is not None
     evidence = _first_evidence(refitter, options, progress)
-    if not planned or len(evidence) == 1:
-        impacts = []
-        if options.allocation == "impact" and len(evidence) > 1:
-            impacts = _impacts(refitter, evidence, goal, options, progress)
-        return _in_rounds(refitter, evidence, statistics, goal, options, impacts, progress)
-    impacts = _impacts(refitter, evidence, goal, options, progress)
-    costs = [removal_costs(found, options.thread_count) for found in evidence]
-    plans = {"error": [], "impact": impacts, "mild-impact": [impact.mild() for impact in impacts]}
-    tried: list[tuple[float, str, Outcome]] = []
-    for name, plan in plans.items():
-        outcome = _in_rounds(
-            refitter, evidence, statistics, goal, options, plan, progress, name, costs
-        )
-        tried.append((refitter.output_error(outcome.model), name, outcome))
-    best = min(tried, key=lambda item: item[0])
-    return replace(best[2], plan=best[1], plans={name: error**0.5 for error, name, _ in tried})
+    if options.frees_dead_paths:
+        evidence = without(evidence, refitter.idle(refitter.dense), goal.keep)
+    several = len(evidence) > 1
+    compares = options.method == "mixed" and options.allocation == "auto" and several
+    plans: dict[str, Sequence[Impact]] = {"": []}
+    costs: list[Costs] | None = None
+    if several and (compares or options.allocation == "impact"):
+        plans[""] = _impacts(refitter, evidence, goal, options, progress)
+    if compares:
+        costs = [removal_costs(found, options.thread_count) for found in evidence]
+        mild = [impact.mild() for impact in plans[""]]
+        plans = {"error": [], "impact": plans[""], "mild-impact": mild}
+    tried = {
+        name: _in_rounds(refitter, evidence, statistics, goal, options, plan, progress, name, costs)
+        for name, plan in plans.items()
+    }
+    errors = {name: refitter.output_error(trial.model) for name, trial in tried.items() if compares}
+    plan = min(errors, key=errors.__getitem__, default="")
+    trial, respent = tried[plan], Respent()
+    if options.frees_dead_paths:
+        progress.stage("spending again what dead paths took")
+        trial, respent = spend_again(trial, goal.keep, refitter.idle, refitter.output_error)
+    return Outcome(
+        trial.model,
+        [_decision(choice) for choice in trial.choices],
+        list(trial.choices),
+        plan=plan,
+        plans={name: error**0.5 for name, error in errors.items()},
+        biases={} if options.compensate == "none" else refitter.biases,
+        respent=respent,
+    )
+
+
+def _decision(choice: Choice) -> Decision:
+    return Decision(choice.kept, choice.weight, np.zeros((2, *choice.kept.shape[:2]), np.bool_))
 
 
 def _first_evidence(refitter: Refitter, options: Options, progress: Progress) -> list[Evidence]:
@@ -138,9 +160,11 @@ def _in_rounds(
     progress: Progress,
     plan: str = "",
     costs: Sequence[Costs] | None = None,
-) -> Outcome:
+) -> Trial:
+    """Prune and refit in rounds; returns the last."""
     assert goal.keep is not None
     total = sum(found.weight.size for found in evidence)
+    importance = _Importance(impacts)
     if impacts:
         evidence = [
             replace(found, by_neuron=impact.by_neuron)
@@ -150,20 +174,28 @@ def _in_rounds(
         progress.stage(_stage_name(plan, round_, options.rounds))
         share = (goal.keep / total) ** (round_ / options.rounds)
         keep = goal.keep if round_ == options.rounds else round(total * share)
-        known = costs if round_ == 1 else None
-        chooser = _Chooser(
-            evidence, statistics, replace(goal, keep=keep), options, round_, impacts, known
-        )
-        if options.compensate != "sequential":
-            model, choices = refitter.apply(evidence, chooser, progress)
-            evidence = [replace(e, weight=c.weight) for e, c in zip(evidence, choices, strict=True)]
-        else:
-            model, choices, evidence = refitter.refit(evidence, chooser, progress)
-    decisions = [
-        Decision(c.kept, c.weight, np.zeros((2, *c.kept.shape[:2]), np.bool_)) for c in choices
-    ]
-    biases = {} if options.compensate == "none" else refitter.biases
-    return Outcome(model, decisions, choices, biases=biases)
+
+        def one_pass(
+            start: Sequence[Evidence],
+            known: Sequence[Costs] | None = None,
+            round_: int = round_,
+            keep: int = keep,
+        ) -> Trial:
+            chooser = _Chooser(
+                start, statistics, replace(goal, keep=keep), options, round_, importance, known
+            )
+            if options.compensate == "sequential":
+                model, choices, after = refitter.refit(start, chooser, progress)
+            else:
+                model, choices = refitter.apply(start, chooser, progress)
+                after = [replace(e, weight=c.weight) for e, c in zip(start, choices, strict=True)]
+            return Trial(model, choices, start, after, one_pass)
+
+        trial = one_pass(evidence, costs if round_ == 1 else None)
+        evidence = trial.after
+        if options.frees_dead_paths and round_ < options.rounds:
+            evidence = without(evidence, refitter.idle(trial.model), goal.keep)
+    return trial
 
 
 def _stage_name(plan: str, round_: int, rounds: int) -> str:
@@ -181,7 +213,7 @@ class _Chooser:
         goal: Goal,
         options: Options,
         round_: int,
-        impacts: Sequence[Impact] = (),
+        importance: _Importance,
         costs: Sequence[Costs] | None = None,
     ) -> None:
         self._options, self._round = options, round_
@@ -195,7 +227,7 @@ class _Chooser:
             self._counts = [goal.keep or 0]
         elif options.allocation in REFIT_ALLOCATIONS:
             known = costs or [removal_costs(found, options.thread_count) for found in evidence]
-            self._counts = _error_counts(evidence, known, goal, options, impacts)
+            self._counts = _error_counts(evidence, known, goal, options, importance)
         else:
             self._counts = layer_counts(now, goal, options.allocation)
 
@@ -268,27 +300,50 @@ def _impacts(
     return found
 
 
+class _Importance:
+    """What the error of each layer counts in the budget: as much as shows at the model's outputs.
+
+    It is found once, on the evidence that a plan starts from: later, most costs are those of
+    weights that have gone already.
+
+    Args:
+        impacts: per layer; if there are none, all layers count the same.
+    """
+
+    def __init__(self, impacts: Sequence[Impact]) -> None:
+        self._impacts = impacts
+        self._found: list[float] = []
+
+    def of(
+        self, costs: Sequence[Costs], powers: Sequence[float]
+    ) -> list[float] | None:
+        """Factors per layer.
+
+        Args:
+            costs: of removal, as they count at the layers' outputs.
+            powers: of those outputs.
+        """
+        if self._impacts and not self._found:
+            for impact, cost, power in zip(self._impacts, costs, powers, strict=True):
+                own = _log_loss(relative_error(cost, power, round(impact.share * cost.size)))
+                self._found.append((_log_loss(impact.error) / max(own, 1e-9)) ** impact.exponent)
+        return self._found or None
+
+
 def _error_counts(
     evidence: Sequence[Evidence],
     own_costs: Sequence[Costs],
     goal: Goal,
     options: Options,
-    impacts: Sequence[Impact],
+    importance: _Importance,
 ) -> list[int]:
     """The budget by measured error; a layer counts as its error shows at the model's outputs."""
     assert goal.keep is not None
     costs = [found.at_output(own) for found, own in zip(evidence, own_costs, strict=True)]
     powers = [found.power for found in evidence]
-    importance = [
-        (
-            _log_loss(impact.error)
-            / max(_log_loss(relative_error(cost, power, round(impact.share * cost.size))), 1e-9)
-        )
-        ** impact.exponent
-        for impact, cost, power in zip(impacts, costs, powers, strict=bool(impacts))
-    ] or None
     capacities = [int(np.count_nonzero(found.weight)) for found in evidence]
-    return error_budget(costs, powers, capacities, goal.keep, importance, options.floor)
+    factors = importance.of(costs, powers)
+    return error_budget(costs, powers, capacities, goal.keep, factors, options.floor)
 
 
 def _log_loss(error: float) -> float:

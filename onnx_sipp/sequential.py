@@ -23,6 +23,7 @@ from onnx_sipp.calibration.store import TensorStore
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.tail import Tail, find_tail
+from onnx_sipp.idle import Idle, find_idle
 from onnx_sipp.layer_sums import Gatherer, Place, Sums, stages_of
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruning.evidence import Evidence
@@ -39,7 +40,7 @@ class Refitter:
     """Passes over the layers of a model in graph order.
 
     Args:
-        dense: the lowered model; is not changed.
+        dense: the lowered model; is not changed, and kept as an attribute.
         weights: all prunable weights.
         sensitivities: SiPP's ``max`` sensitivities, per weight.
         samples: calibration and held-out samples.
@@ -63,7 +64,7 @@ class Refitter:
         providers: Sequence[str] | None,
         mask: str | None = None,
     ) -> None:
-        self._dense, self._weights, self._sensitivities = dense, weights, sensitivities
+        self.dense, self._weights, self._sensitivities = dense, weights, sensitivities
         self._flow = Flow(dense)
         self._threads, self._providers = threads, providers
         self._samples = samples
@@ -94,7 +95,7 @@ class Refitter:
 
     def _plan(self, batch_size: int | None) -> tuple[Batching, tuple[InputSpec, ...]]:
         taps = [layer.activation for weight in self._weights for layer in weight.layers]
-        runner = Runner(self._dense, taps, threads=self._threads, providers=self._providers)
+        runner = Runner(self.dense, taps, threads=self._threads, providers=self._providers)
         first = [feed for feed, _ in zip(self._samples.calibration, range(2), strict=False)]
         return plan_batching(runner, first, batch_size), runner.inputs
 
@@ -107,10 +108,18 @@ class Refitter:
             if tail is not None and tail.bias is not None and name not in self._sharing
         }
 
+    def idle(self, model: Model) -> list[Idle]:
+        """Per weight, what does nothing in a model of the same graph.
+
+        Args:
+            model: the dense model, or a changed one.
+        """
+        return find_idle(model, self._flow, self._weights, self.biases)
+
     def evidence(self, progress: Progress) -> list[Evidence]:
         """Evidence for every weight from the dense model alone, summed over its layers."""
         asked = [self._asked(s, dense=True) | self._asked(s, dense=False) for s in self._stages]
-        run = self._run(self._dense, asked)
+        run = self._run(self.dense, asked)
         sums: dict[int, list[Sums]] = {}
         for stage in self._stages:
             tensors = run.advance()
@@ -155,7 +164,7 @@ class Refitter:
             index: of the weight.
             choice: what becomes of it.
         """
-        changed = self._dense.copy()
+        changed = self.dense.copy()
         self._write(changed, self._weights[index], choice)
         return self.output_error(changed)
 
@@ -169,7 +178,7 @@ class Refitter:
         runner = Runner(model, threads=self._threads, providers=self._providers)
         if self._outputs is None:
             feeds = list(islice(self._batches(held_out_first=True), batches))
-            plain = Runner(self._dense, threads=self._threads, providers=self._providers)
+            plain = Runner(self.dense, threads=self._threads, providers=self._providers)
             self._outputs = [(feed, plain.run(feed)) for _, feed in feeds]
         errors: dict[str, float] = {}
         powers: dict[str, float] = {}
@@ -195,7 +204,7 @@ class Refitter:
             decide: called with the index of a weight and its evidence.
             progress: told after every weight.
         """
-        pruned = self._dense.copy()
+        pruned = self.dense.copy()
         choices = []
         for index, found in enumerate(evidence):
             choices.append(decide(index, found))
@@ -219,8 +228,8 @@ class Refitter:
         Returns:
             The pruned model, and per weight what was decided and the evidence, with the new weight.
         """
-        pruned = self._dense.copy()
-        dense_run = self._run(self._dense, [self._asked(s, dense=True) for s in self._stages])
+        pruned = self.dense.copy()
+        dense_run = self._run(self.dense, [self._asked(s, dense=True) for s in self._stages])
         pruned_run = self._run(pruned, [self._asked(s, dense=False) for s in self._stages])
         choices: dict[int, Choice] = {}
         after = list(before)
@@ -230,7 +239,8 @@ class Refitter:
             for place, sums in self._gatherer.observe(own, *tensors):
                 start = before[place.index].weight
                 found = self._evidence(place.index, start, [sums])
-                after[place.index] = replace(found, by_neuron=before[place.index].by_neuron)
+                old = before[place.index]
+                after[place.index] = replace(found, by_neuron=old.by_neuron, gain=old.gain)
             for place in stage:
                 index = place.index
                 if index not in choices:
@@ -284,12 +294,12 @@ class Refitter:
         )
 
     def _write(self, pruned: Lowered, weight: Weight, choice: Choice) -> None:
-        old = self._dense.read(weight.name)
+        old = self.dense.read(weight.name)
         pruned.replace(weight.name, stored_values(weight, old, choice.weight, choice.kept))
         tail = self._tails[weight.layers[0].name]
         if tail is None or tail.bias is None or len(weight.layers) > 1:
             return
-        bias = self._dense.read(tail.bias.name)
+        bias = self.dense.read(tail.bias.name)
         shifted = bias.astype(np.float64) + (tail.bias.factor * choice.bias.ravel()).reshape(
             bias.shape
         )

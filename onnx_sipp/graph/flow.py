@@ -50,7 +50,8 @@ class Flow:
         for index, names in enumerate(self.reads):
             for name in names:
                 self.readers[name].append(index)
-        self.place = {index: rank for rank, index in enumerate(self._order())}
+        self.order = self._order()
+        self.place = {index: rank for rank, index in enumerate(self.order)}
 
     def _order(self) -> list[int]:
         """A topological order that leaves nodes where they are as far as possible."""

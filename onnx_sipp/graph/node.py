@@ -12,7 +12,7 @@ from onnx import GraphProto, NodeProto, SparseTensorProto, TensorProto, helper
 from onnx_sipp.graph.views import MatrixView
 from onnx_sipp.unfolding import Unfolding
 
-__all__ = ["Constants", "Label", "LayerParts", "NotPrunable", "attributes"]
+__all__ = ["Constants", "Label", "LayerParts", "NotPrunable", "attributes", "is_deterministic"]
 
 
 class NotPrunable(Exception):  # noqa: N818 - a finding, not a failure
@@ -100,7 +100,7 @@ class Constants:
         waiting: dict[str, list[int]] = defaultdict(list)
         missing: dict[int, int] = {}
         for index, node in enumerate(nodes):
-            if _is_deterministic(node):
+            if is_deterministic(node):
                 known = (stored, computed, sparse)
                 needs = {n for n in node.input if n and not any(n in names for names in known)}
                 missing[index] = len(needs)
@@ -156,6 +156,7 @@ def attributes(node: NodeProto) -> dict[str, Any]:
     return result
 
 
-def _is_deterministic(node: NodeProto) -> bool:
+def is_deterministic(node: NodeProto) -> bool:
+    """Whether a node computes the same from the same inputs; not known of one with subgraphs."""
     random = node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
     return not random and not any(a.HasField("g") or a.graphs for a in node.attribute)
