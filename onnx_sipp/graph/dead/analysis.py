@@ -18,7 +18,7 @@ from onnx_sipp.graph.dead.elementwise import (
 )
 from onnx_sipp.graph.dead.fan_in import FanIn
 from onnx_sipp.graph.dead.fields import Mask, Step
-from onnx_sipp.graph.dead.moving import MOVING, moving
+from onnx_sipp.graph.dead.moving import MOVING, measuring, moving
 from onnx_sipp.graph.dead.scope import Scope
 from onnx_sipp.graph.dead.spatial import padding, pooling, resizing
 from onnx_sipp.graph.dead.weighing import Weighing, matrix_product
@@ -37,6 +37,7 @@ _RULES: Mapping[str, Rule] = {
     **dict.fromkeys(ELEMENTWISE, elementwise),
     **dict.fromkeys(MOVING, moving),
     **dict.fromkeys(("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"), pooling),
+    **dict.fromkeys(("Shape", "Size"), measuring),
     **dict.fromkeys(("Resize", "Upsample"), resizing),
     "BatchNormalization": normalization,
     "Dropout": dropout,
@@ -95,7 +96,7 @@ def dead_paths(
         if step is not None:
             steps[index] = step
             scope.values.update(step.values)
-    live = _live(flow, scope, steps)
+    live = _live(flow, nodes, scope, steps)
     return [_facts(weighing.get(layer.index), layer, live) for layer in layers]
 
 
@@ -107,11 +108,13 @@ def _layer(node: NodeProto, index: int, flow: Flow) -> Layer | None:
         return None
 
 
-def _live(flow: Flow, scope: Scope, steps: Mapping[int, Step]) -> dict[str, Mask]:
+def _live(
+    flow: Flow, nodes: Sequence[NodeProto], scope: Scope, steps: Mapping[int, Step]
+) -> dict[str, Mask]:
     """Which elements of the tensors reach an output; whole tensors where a node is not known."""
-    # What no node reads is there for somebody who does not show in the graph.
+    wanted = flow.outputs | _loose_ends(flow, nodes)
     live = {
-        name: np.full(values.shape, name in flow.outputs or not flow.readers[name])
+        name: np.full(values.shape, name in wanted)
         for name, values in scope.values.items()
         if name not in flow.constants.stored
     }
@@ -120,6 +123,16 @@ def _live(flow: Flow, scope: Scope, steps: Mapping[int, Step]) -> dict[str, Mask
         for name in set(flow.reads[index]) & live.keys():
             live[name] |= reads.get(name, np.True_)
     return live
+
+
+def _loose_ends(flow: Flow, nodes: Sequence[NodeProto]) -> set[str]:
+    """Outputs of nodes that nothing comes of: they are there for somebody outside the graph."""
+    return {
+        name
+        for node in nodes
+        if not any(flow.readers[name] or name in flow.outputs for name in node.output)
+        for name in node.output
+    }
 
 
 def _facts(weighing: Weighing | None, layer: Layer, live: Mapping[str, Mask]) -> LayerFacts:

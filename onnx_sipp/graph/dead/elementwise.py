@@ -94,16 +94,14 @@ def _computed(node: NodeProto, scope: Scope, operands: Operands) -> Field:
     types = [scope.dtype(name) if name else None for name in node.input]
     if not known.any() or any(n and t is None for n, t in zip(node.input, types, strict=True)):
         return result
-    # A bound of Clip is a scalar by definition; other operands do as well with one element each.
-    made = scope.evaluate(
-        node,
-        [
-            None if not name else (
-                operands[name].reshape(()) if operands[name].size == 1 else full[name][known]
-            ).astype(dtype)
-            for name, dtype in zip(node.input, types, strict=True)
-        ],
-    )  # fmt: skip
+    # Bounds of Clip are scalars by definition; later operands of others do as well with that.
+    given = [
+        None if not name
+        else operands[name].reshape(()).astype(dtype) if place and operands[name].size == 1
+        else full[name][known].astype(dtype)
+        for place, (name, dtype) in enumerate(zip(node.input, types, strict=True))
+    ]  # fmt: skip
+    made = scope.evaluate(node, given)
     if made is not None and made[0].dtype.kind in "fViub":
         values = made[0].astype(np.float64)
         result[known] = np.where(np.isfinite(values), values, np.nan)

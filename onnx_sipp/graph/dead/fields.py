@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Field", "Mask", "Reads", "Step", "merged", "project"]
+__all__ = ["Field", "Mask", "Reads", "Step", "along", "merged", "project"]
 
 # Values of elements that are the same whatever the model's inputs are; NaN where they are not.
 Field = NDArray[np.float64]
@@ -49,6 +49,13 @@ def project(mask: Mask, shape: tuple[int, ...]) -> Mask:
     axes = tuple(axis for axis, size in enumerate(padded) if size == 1)
     kept = np.any(mask, axis=axes, keepdims=True)
     return np.broadcast_to(kept, padded).reshape(shape)
+
+
+def along(values: Field, axis: int) -> Field:
+    """One value per place of an axis: the one that all elements there have, else NaN."""
+    places = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+    same = (places == places[:, :1]).all(axis=1)
+    return np.where(same, places[:, 0], np.nan)
 
 
 def merged(values: NDArray[Any], keep: tuple[int, ...] = ()) -> NDArray[Any]:

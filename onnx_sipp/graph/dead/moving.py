@@ -17,7 +17,7 @@ from onnx import NodeProto
 from onnx_sipp.graph.dead.fields import Field, Mask, Step, merged
 from onnx_sipp.graph.dead.scope import TRIALS, Scope
 
-__all__ = ["MOVING", "moving"]
+__all__ = ["MOVING", "measuring", "moving"]
 
 MOVING = (
     "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "ReduceMax", "ReduceMean", "ReduceMin",
@@ -57,6 +57,15 @@ def moving(node: NodeProto, scope: Scope) -> Step | None:
         return result
 
     return Step({name: pool[places] for name, places in origins.items()}, reads)
+
+
+def measuring(node: NodeProto, scope: Scope) -> Step | None:
+    """Shape and Size read no element."""
+    values = scope.value(node.input[0])
+    if values is None:
+        return None
+    nothing = np.zeros(values.shape, np.bool_)
+    return Step({}, lambda _: {node.input[0]: nothing})
 
 
 def _places(

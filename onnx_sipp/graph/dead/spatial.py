@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import NodeProto
 
-from onnx_sipp.graph.dead.fields import Field, Mask, Step, project
+from onnx_sipp.graph.dead.fields import Field, Mask, Step, along, project
 from onnx_sipp.graph.dead.scope import TRIALS, Scope
 from onnx_sipp.graph.node import attributes
 
@@ -79,9 +79,11 @@ def _by_channel(node: NodeProto, scope: Scope, fill: float | None = None) -> Ste
     """
     source, output = node.input[0], node.output[0]
     values = scope.value(source)
-    if values is None or values.ndim < 2 or values.size != values.shape[1]:
+    if values is None or values.ndim < 2:
         return None
-    result: Field = values if fill is None else np.where(values == fill, values, np.nan)
+    result: Field = along(values, 1).reshape(1, -1, *(1,) * (values.ndim - 2))
+    if fill is not None:
+        result = np.where(result == fill, result, np.nan)
 
     def reads(live: Mapping[str, Mask]) -> dict[str, Mask]:
         return {source: project(live[output], values.shape)}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from onnx_sipp.graph.dead.fan_in import FanIn
-from onnx_sipp.graph.dead.fields import Field, Mask, Step, merged, project
+from onnx_sipp.graph.dead.fields import Field, Mask, Step, along, project
 from onnx_sipp.graph.dead.scope import Scope
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.node import attributes
@@ -85,16 +85,10 @@ class Weighing:
         return self._fan_in.spread(np.any(mask, axis=others, keepdims=True).ravel())
 
     def _constants(self) -> Field:
-        groups, _, fan_in = self._layer.view.matrix
-        unknown = np.full((groups, fan_in), np.nan)
         values = self._scope.value(self._layer.activation)
         if values is None:
-            return unknown
-        axis = self._fan_in.along(values.ndim)
-        values = merged(values, keep=(axis,))
-        if values.size != values.shape[axis]:
-            return unknown
-        result = self._fan_in.spread(values.ravel())
+            return self._fan_in.spread(np.full(1, np.nan))
+        result = self._fan_in.spread(along(values, self._fan_in.along(values.ndim)))
         return np.where(result == 0, 0.0, np.nan) if self._fan_in.padded else result
 
     def _rows(self) -> Iterator[tuple[slice, NDArray[Any]]]:
