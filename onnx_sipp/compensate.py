@@ -102,7 +102,7 @@ def mask_and_refit(
         progress: told how far it is.
     """
     assert goal.keep is not None
-    evidence = _first_evidence(refitter, options, progress)
+    evidence: Sequence[Evidence] = _first_evidence(refitter, options, progress)
     if options.frees_dead_paths:
         evidence = without(evidence, refitter.idle(refitter.dense), goal.keep)
     several = len(evidence) > 1
@@ -314,9 +314,7 @@ class _Importance:
         self._impacts = impacts
         self._found: list[float] = []
 
-    def of(
-        self, costs: Sequence[Costs], powers: Sequence[float]
-    ) -> list[float] | None:
+    def of(self, costs: Sequence[Costs], powers: Sequence[float]) -> list[float] | None:
         """Factors per layer.
 
         Args:
