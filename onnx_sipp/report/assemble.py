@@ -90,6 +90,8 @@ def assemble(
                 also_read_by=findings.tied.get(layer.name, ""),
                 sampled_halves=int(sampled.sum()),
                 bias=dense.weight_name(bias) if bias else "",
+                freed=outcome.respent.weights[index] if outcome.respent.weights else 0,
+                dead_neurons=outcome.respent.neurons[index] if outcome.respent.neurons else 0,
             )
     layers = [rows[layer.name] for layer in findings.layers]
     total = sum(weight.matrix.size for weight in weights)
@@ -119,6 +121,8 @@ def assemble(
         seconds=seconds,
         budget=outcome.plan,
         budgets=dict(outcome.plans),
+        freed=sum(outcome.respent.weights),
+        freed_errors=list(outcome.respent.errors),
         warnings=[
             *samples.warnings,
             *_warnings(total, zeros, before, options, certified, needed),

@@ -44,6 +44,8 @@ class LayerReport:
         refit_error_before: relative error on held-out samples against the layer's target without
             the refit, in the pruned network; None if no refit was asked for.
         refit_error: the same after the refit.
+        freed: weights that did nothing in the end and were dropped, so that others could stay.
+        dead_neurons: neurons without weights because no output of the model depends on them.
         also_read_by: what else than layers reads the constant, "" if nothing does.
         shares_weight_with: another layer of the same weight that was listed before, "" if none.
     """
@@ -66,6 +68,8 @@ class LayerReport:
     damping: float | None = None
     refit_error_before: float | None = None
     refit_error: float | None = None
+    freed: int = 0
+    dead_neurons: int = 0
     shares_weight_with: str = ""
     also_read_by: str = ""
 
@@ -140,6 +144,9 @@ class Report:
         budget: which budget by measured error won, "" if there was no choice.
         budgets: relative error of the outputs with each of those budgets, on up to 16 batches, the
             held-out ones first.
+        freed: weights on dead paths that were dropped, so that others could stay.
+        freed_errors: relative error of the outputs, on the samples of ``budgets``, before anything
+            was freed and after each pass that freed some; empty if dead paths were not looked for.
         warnings: what the user must know.
         schema_version: of this structure; grows when a field changes its meaning or goes.
     """
@@ -159,6 +166,8 @@ class Report:
     seconds: float
     budget: str = ""
     budgets: dict[str, float] = field(default_factory=dict)
+    freed: int = 0
+    freed_errors: list[float] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
