@@ -175,23 +175,9 @@ def _in_rounds(
         share = (goal.keep / total) ** (round_ / options.rounds)
         keep = goal.keep if round_ == options.rounds else round(total * share)
 
-        def one_pass(
-            start: Sequence[Evidence],
-            known: Sequence[Costs] | None = None,
-            round_: int = round_,
-            keep: int = keep,
-        ) -> Trial:
-            chooser = _Chooser(
-                start, statistics, replace(goal, keep=keep), options, round_, importance, known
-            )
-            if options.compensate == "sequential":
-                model, choices, after = refitter.refit(start, chooser, progress)
-            else:
-                model, choices = refitter.apply(start, chooser, progress)
-                after = [replace(e, weight=c.weight) for e, c in zip(start, choices, strict=True)]
-            return Trial(model, choices, start, after, one_pass)
-
-        trial = one_pass(evidence, costs if round_ == 1 else None)
+        made = _Round(refitter, statistics, replace(goal, keep=keep), options, round_, importance,
+                      progress)  # fmt: skip
+        trial = made.run(evidence, costs if round_ == 1 else None)
         evidence = trial.after
         if options.frees_dead_paths and round_ < options.rounds:
             evidence = without(evidence, refitter.idle(trial.model), goal.keep)
@@ -201,6 +187,42 @@ def _in_rounds(
 def _stage_name(plan: str, round_: int, rounds: int) -> str:
     budget = f", {plan} budget" if plan else ""
     return f"refitting{budget}, round {round_} of {rounds}" if rounds > 1 else f"refitting{budget}"
+
+
+class _Round:
+    """Passes over all layers that keep the same number of weights; see `_Chooser`."""
+
+    def __init__(
+        self,
+        refitter: Refitter,
+        statistics: Sequence[LayerStatistics],
+        goal: Goal,
+        options: Options,
+        number: int,
+        importance: _Importance,
+        progress: Progress,
+    ) -> None:
+        self._refitter, self._statistics, self._goal = refitter, statistics, goal
+        self._options, self._number, self._importance = options, number, importance
+        self._progress = progress
+
+    def run(self, start: Sequence[Evidence], costs: Sequence[Costs] | None = None) -> Trial:
+        """One pass from given evidence, and costs of removal if they are known."""
+        chooser = _Chooser(
+            start,
+            self._statistics,
+            self._goal,
+            self._options,
+            self._number,
+            self._importance,
+            costs,
+        )
+        if self._options.compensate == "sequential":
+            model, choices, after = self._refitter.refit(start, chooser, self._progress)
+        else:
+            model, choices = self._refitter.apply(start, chooser, self._progress)
+            after = [replace(e, weight=c.weight) for e, c in zip(start, choices, strict=True)]
+        return Trial(model, choices, start, after, self.run)
 
 
 class _Chooser:

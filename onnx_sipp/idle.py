@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from onnx_sipp.graph.dead import LayerFacts, dead_paths
 from onnx_sipp.graph.flow import Flow
+from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.model import Model
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.mixing import Choice
@@ -44,7 +45,11 @@ class Idle:
 
 
 def find_idle(
-    model: Model, flow: Flow, weights: Sequence[Weight], biased: Collection[str]
+    model: Model,
+    flow: Flow,
+    weights: Sequence[Weight],
+    biased: Collection[str],
+    tied: Collection[str] = (),
 ) -> list[Idle]:
     """Find what does nothing in a model as its weights are now.
 
@@ -53,17 +58,29 @@ def find_idle(
         flow: of its main graph.
         weights: that are pruned.
         biased: names of layers that have a bias which can take up a constant.
+        tied: names of layers whose weights anything but layers reads: it may need any of them.
     """
     layers = [layer for weight in weights for layer in weight.layers]
     folds = {
         weight.layers[0].index: weight.layers[0].name in biased
         for weight in weights
-        if len(weight.layers) == 1
+        if len(weight.layers) == 1 and weight.layers[0].name not in tied
     }
     facts = dict(
         zip((layer.name for layer in layers), dead_paths(model, flow, layers, folds), strict=True)
     )
-    return [_idle(weight, [facts[layer.name] for layer in weight.layers]) for weight in weights]
+    return [
+        _nothing(weight)
+        if any(layer.name in tied for layer in weight.layers)
+        else _idle(weight, [facts[layer.name] for layer in weight.layers])
+        for weight in weights
+    ]
+
+
+def _nothing(weight: Weight) -> Idle:
+    return Idle(
+        np.zeros(weight.matrix.shape, np.bool_), np.zeros(weight.matrix.shape[:2], np.bool_)
+    )
 
 
 def _idle(weight: Weight, facts: Sequence[LayerFacts]) -> Idle:
@@ -74,7 +91,7 @@ def _idle(weight: Weight, facts: Sequence[LayerFacts]) -> Idle:
         inputs = found.unread_inputs | found.removable
         own = found.unread[..., None] | inputs[:, None, :]
         weights &= weight.from_layer(layer, own.astype(np.float32)) != 0
-        neurons &= found.unread if layer.view == weight.view else False
+        neurons &= found.unread if weight.seen_alike(layer) else False
     return Idle(weights, neurons)
 
 
@@ -110,7 +127,7 @@ class Trial:
         again: makes a pass of the same kind.
     """
 
-    model: Model
+    model: Lowered
     choices: Sequence[Choice]
     before: Sequence[Evidence]
     after: Sequence[Evidence]
@@ -135,8 +152,8 @@ class Respent:
 def spend_again(
     trial: Trial,
     keep: int,
-    find: Callable[[Model], Sequence[Idle]],
-    error: Callable[[Model], float],
+    find: Callable[[Lowered], Sequence[Idle]],
+    error: Callable[[Lowered], float],
 ) -> tuple[Trial, Respent]:
     """Repeat a pass without the weights that did nothing, as long as that lowers the error.
 

@@ -22,6 +22,7 @@ from onnx_sipp.calibration.specs import Feed, InputSpec
 from onnx_sipp.calibration.store import TensorStore
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.lowering import Lowered
+from onnx_sipp.graph.sharing import other_readers
 from onnx_sipp.graph.tail import Tail, find_tail
 from onnx_sipp.idle import Idle, find_idle
 from onnx_sipp.layer_sums import Gatherer, Place, Sums, stages_of
@@ -79,6 +80,8 @@ class Refitter:
             layer.name for weight in weights if len(weight.layers) > 1 for layer in weight.layers
         }
         self._tails = {place.layer.name: place.tail for place in places}
+        layers = [place.layer for place in places]
+        self._tied = {layer.name for layer, _ in other_readers(dense, layers)}
         self._stages = stages_of(places, self._flow)
         self._batching, self._inputs = self._plan(batch_size)
         judges = [held_out for held_out, _ in self._batches()]
@@ -108,13 +111,13 @@ class Refitter:
             if tail is not None and tail.bias is not None and name not in self._sharing
         }
 
-    def idle(self, model: Model) -> list[Idle]:
+    def idle(self, model: Lowered) -> list[Idle]:
         """Per weight, what does nothing in a model of the same graph.
 
         Args:
             model: the dense model, or a changed one.
         """
-        return find_idle(model, self._flow, self._weights, self.biases)
+        return find_idle(model, self._flow, self._weights, self.biases, self._tied)
 
     def evidence(self, progress: Progress) -> list[Evidence]:
         """Evidence for every weight from the dense model alone, summed over its layers."""

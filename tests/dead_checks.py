@@ -8,6 +8,7 @@ from small_models import make_model, weights
 from onnx_sipp.graph.dead import dead_paths
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import find_layers
+from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.tail import find_tail
 
@@ -31,7 +32,7 @@ def run(proto, x, name="x"):
 
 def facts_of(proto, exclude=()):
     """Facts by layer name, as pruning asks for them."""
-    model = Model.load(proto)
+    model = lower(Model.load(proto))
     flow = Flow(model)
     layers = find_layers(model, exclude).layers
     uses = [layer.weight for layer in layers]
@@ -52,7 +53,7 @@ def _bias(model, flow, layer):
 def check(proto, x=IMAGES, exclude=()):
     """Fold constants, put noise into unread neurons: the outputs stay. Returns the facts."""
     facts = facts_of(proto, exclude)
-    model = Model.load(proto)
+    model = lower(Model.load(proto))
     flow = Flow(model)
     for layer in find_layers(model, exclude).layers:
         found = facts[layer.name]
@@ -68,7 +69,7 @@ def check(proto, x=IMAGES, exclude=()):
             stored = model.read(bias.name)
             shift = (bias.factor * lost.sum(axis=-1).ravel()).reshape(stored.shape)
             model.replace(bias.name, (stored + shift).astype(stored.dtype))
-    for before, after in zip(run(proto, x), run(model.proto, x), strict=True):
+    for before, after in zip(run(proto, x), run(model.result().proto, x), strict=True):
         scale = max(1.0, float(np.abs(before).max()))
         np.testing.assert_allclose(after, before, rtol=2e-5, atol=2e-5 * scale)
     return facts

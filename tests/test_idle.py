@@ -11,6 +11,7 @@ from small_models import make_model, weights
 from onnx_sipp import prune
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import find_layers
+from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.idle import Idle, Trial, find_idle, spend_again, without
 from onnx_sipp.pruning.evidence import Evidence
@@ -31,7 +32,7 @@ def run(proto, x, name):
 
 
 def idle_of(proto, biased=()):
-    model = Model.load(proto)
+    model = lower(Model.load(proto))
     flow, layers = Flow(model), find_layers(model).layers
     return find_idle(model, flow, group_weights(model, layers), biased)
 
@@ -214,7 +215,7 @@ def test_high_sparsity(models, name, rounds):
 def wasted(model, layers):
     """Weights that are not zero though nothing comes of them."""
     facts = facts_of(model)
-    stored = Model.load(model)
+    stored = lower(Model.load(model))
     total = 0
     for layer in layers:
         used = layer.view.to_matrix(stored.read(layer.weight)) != 0
@@ -224,7 +225,7 @@ def wasted(model, layers):
 
 
 def test_fewer_weights_do_nothing_afterwards(models):
-    layers = find_layers(Model.load(models / "lenet300.onnx")).layers
+    layers = find_layers(lower(Model.load(models / "lenet300.onnx"))).layers
     left = [
         wasted(digits(models, "lenet300", sparsity=0.97, dead_paths=dead).model, layers)
         for dead in (True, False)

@@ -26,7 +26,7 @@ from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.kinds import as_layer, node_kind
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.model import Model
-from onnx_sipp.graph.node import NotPrunable
+from onnx_sipp.graph.node import Label, NotPrunable
 from onnx_sipp.graph.shapes import infer_kinds
 
 __all__ = ["LayerFacts", "dead_paths"]
@@ -103,7 +103,7 @@ def dead_paths(
 def _layer(node: NodeProto, index: int, flow: Flow) -> Layer | None:
     """The layer that a node is, also one that is not pruned."""
     try:
-        return as_layer(node, node.name, index, flow.constants)
+        return as_layer(node, Label(node.name, node.op_type), index, flow.constants)
     except NotPrunable:
         return None
 

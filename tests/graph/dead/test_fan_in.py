@@ -6,6 +6,7 @@ from small_models import make_model, weights
 
 from onnx_sipp.graph.dead.fan_in import FanIn
 from onnx_sipp.graph.layers import find_layers
+from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
 
 IMAGE = {"x": ["n", 4, 5, 5]}
@@ -20,10 +21,14 @@ LAYERS = {
 }
 
 
+def loaded(proto):
+    return lower(Model.load(proto))
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_patches_hold_the_channels_that_are_said(name):
     node, weight, inputs = LAYERS[name]
-    model = Model.load(make_model([node], {"w": weight}, inputs))
+    model = loaded(make_model([node], {"w": weight}, inputs))
     (layer,) = find_layers(model).layers
     fan_in = FanIn.of(layer)
     shape = [size if isinstance(size, int) else 2 for size in (inputs or {"x": ["n", 4]})["x"]]
@@ -48,13 +53,11 @@ def test_padding_is_noticed():
         ({"auto_pad": "VALID"}, False),
         ({"auto_pad": "SAME_LOWER"}, True),
     ):
-        model = Model.load(
-            make_model([("Conv", "x w", "y", how)], {"w": weights(3, 4, 2, 2)}, IMAGE)
-        )
+        model = loaded(make_model([("Conv", "x w", "y", how)], {"w": weights(3, 4, 2, 2)}, IMAGE))
         assert FanIn.of(find_layers(model).layers[0]).padded == padded
 
 
 def test_a_vector_has_one_axis():
     node = ("MatMul", "w x", "y")
-    model = Model.load(make_model([node], {"w": weights(3, 4)}, {"x": [4]}))
+    model = loaded(make_model([node], {"w": weights(3, 4)}, {"x": [4]}))
     assert FanIn.of(find_layers(model).layers[0]).along(1) == 0
