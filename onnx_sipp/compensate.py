@@ -131,7 +131,7 @@ def mask_and_refit(
         list(trial.choices),
         plan=plan,
         plans={name: error**0.5 for name, error in errors.items()},
-        biases={} if options.compensate == "none" else refitter.biases,
+        biases={} if options.compensate == "none" else refitter.biases(trial.choices),
         respent=respent,
     )
 

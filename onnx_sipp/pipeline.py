@@ -97,7 +97,7 @@ def prune(
     started = time.perf_counter()
     chosen, listener = Options.checked(options), progress or Silent()
     dense = Model.load(model)
-    lowered = lower(dense)
+    lowered = lower(dense, spare_biases=chosen.adds_biases)
     findings = _find(lowered, chosen)
     samples = _open(dense, calibration, chosen)
     weights = group_weights(lowered, findings.layers)

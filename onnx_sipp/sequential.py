@@ -102,14 +102,27 @@ class Refitter:
         first = [feed for feed, _ in zip(self._samples.calibration, range(2), strict=False)]
         return plan_batching(runner, first, batch_size), runner.inputs
 
-    @property
-    def biases(self) -> dict[str, str]:
-        """By layer name, the stored constant that takes up a change of the bias."""
+    def biases(self, choices: Sequence[Choice] = ()) -> dict[str, str]:
+        """By layer name, the stored constant that takes up a change of the bias.
+
+        Args:
+            choices: per weight; biases that the original does not have are named only if these make
+                use of them.
+        """
+        shifts = {
+            weight.layers[0].name: bool(choice.bias.any())
+            for weight, choice in zip(self._weights, choices, strict=bool(choices))
+        }
         return {
             name: tail.bias.name
             for name, tail in self._tails.items()
             if tail is not None and tail.bias is not None and name not in self._sharing
+            if not self._is_new(tail) or shifts.get(name, False)
         }
+
+    def _is_new(self, tail: Tail | None) -> bool:
+        """Whether the bias behind a layer is one that the original does not have."""
+        return tail is not None and tail.bias is not None and self.dense.is_spare(tail.bias.name)
 
     def idle(self, model: Lowered) -> list[Idle]:
         """Per weight, what does nothing in a model of the same graph.
@@ -117,7 +130,7 @@ class Refitter:
         Args:
             model: the dense model, or a changed one.
         """
-        return find_idle(model, self._flow, self._weights, self.biases, self._tied)
+        return find_idle(model, self._flow, self._weights, self.biases(), self._tied)
 
     def evidence(self, progress: Progress) -> list[Evidence]:
         """Evidence for every weight from the dense model alone, summed over its layers."""
@@ -294,6 +307,7 @@ class Refitter:
             else None,
             gain=np.ones(shape) if tail is None else tail.gain.reshape(shape),
             samples=len(self._samples.calibration),
+            bias_is_new=self._is_new(tail) and not shared,
         )
 
     def _write(self, pruned: Lowered, weight: Weight, choice: Choice) -> None:

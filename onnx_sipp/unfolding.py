@@ -129,12 +129,15 @@ class MatMulUnfolding:
         groups: the batch axes of the constant operand, ``()`` if it is a plain matrix. Each of
             its matrices is a group, fed by the matching slice of the activation.
         columns: patches are columns: the constant stands on the left, or Gemm has transA.
+        turned: outputs are rows where patches are columns, or the other way round: Gemm transposed
+            the activation.
 
     The tensor of one feed may be one-dimensional: then it is a single patch (numpy.matmul).
     """
 
     groups: tuple[int, ...] = ()
     columns: bool = False
+    turned: bool = False
 
     def unfold(self, activation: NDArray[Any]) -> Float32:
         """See `Unfolding.unfold`."""
@@ -177,7 +180,11 @@ class MatMulUnfolding:
         self, activation: NDArray[Any], outputs: Sequence[NDArray[Any]], limit: int = PIECE_BYTES
     ) -> Iterator[tuple[Float32, list[Float32]]]:
         """See `Unfolding.pairs`; for plain matrices only, ``groups == ()``."""
-        rows = [_rows(value, columns=self.columns) for value in (activation, *outputs)]
+        across = self.columns != self.turned
+        rows = [
+            _rows(activation, columns=self.columns),
+            *(_rows(output, columns=across) for output in outputs),
+        ]
         parts = max(1, -(-rows[0].nbytes // limit))
         for x, *targets in zip(*(np.array_split(value, parts) for value in rows), strict=True):
             yield x.T[None], [target.T[None] for target in targets]

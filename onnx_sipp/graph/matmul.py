@@ -45,7 +45,7 @@ def gemm(node: NodeProto, constants: Constants) -> LayerParts | None:
         weight=node.input[side],
         view=MatrixView(dims, order, (1, dims[order[0]], dims[order[1]])),
         activation=node.input[1 - side],
-        unfolding=MatMulUnfolding(columns=columns),
+        unfolding=MatMulUnfolding(columns=columns, turned=transposed[1 - side]),
         bias=bias if bias in constants.stored else None,
         scale=float(found.get("alpha", 1.0)),
         neuron_axis=-1 if side == 1 else -2,

@@ -45,7 +45,8 @@ class Tail:
         output: name of y.
         gain: ``[neurons]``, of y over W a.
         offset: ``[neurons]``, y where W a = 0.
-        bias: where a change of the bias can go, None if nowhere.
+        bias: where a change of the bias can go, None if nowhere; a bias that the original does not
+            have (see `Model.is_spare`) only if there is no other place.
         skip: the tensor that is added to y right after it, None if none.
     """
 
@@ -73,6 +74,7 @@ def find_tail(model: Model, flow: Flow, layer: Layer) -> Tail | None:
     neurons = groups * outs
     gain, offset = np.full(neurons, layer.scale), np.zeros(neurons)
     bias: BiasPlace | None = None
+    spare: BiasPlace | None = None
     output = layer.output
     if layer.neuron_axis is None:
         return None
@@ -85,7 +87,8 @@ def find_tail(model: Model, flow: Flow, layer: Layer) -> Tail | None:
             return None
         offset += beta * own.astype(np.float64).ravel()
         if beta != 0 and _exclusive(model, flow, layer.bias):
-            bias = BiasPlace(layer.bias, gain / beta)
+            place = BiasPlace(layer.bias, gain / beta)
+            bias, spare = (None, place) if model.is_spare(layer.bias) else (place, None)
     while (reader := _only_reader(flow, output)) is not None:
         node = nodes[reader]
         step = _normalization(model, node, output, neurons, layer) or _addition(
@@ -93,12 +96,12 @@ def find_tail(model: Model, flow: Flow, layer: Layer) -> Tail | None:
         )
         if step is None:
             break
-        scale, shift, place = step
+        scale, shift, constant = step
         gain, offset = gain * scale, offset * scale + shift
-        if bias is None and _exclusive(model, flow, place):
-            bias = BiasPlace(place, gain.copy())
+        if bias is None and _exclusive(model, flow, constant):
+            bias = BiasPlace(constant, gain.copy())
         output = node.output[0]
-    return Tail(output, gain, offset, bias, _skip(flow, model.proto.graph.node, output))
+    return Tail(output, gain, offset, bias or spare, _skip(flow, model.proto.graph.node, output))
 
 
 def _exclusive(model: Model, flow: Flow, name: str) -> bool:

@@ -32,6 +32,9 @@ _LARGE_STEPS = 4
 # Asks for an inverse of H, which costs as much as the refit of a large layer.
 _NOT_IN_LARGE_LAYERS = "surgeon"
 
+# To what share of the squared error a new bias has to bring it down: it changes the user's graph.
+_WORTH_A_BIAS = 0.95
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -118,6 +121,7 @@ def _screen(jury: Evidence, proposal: Proposal, *, threads: int, refits: bool) -
 
 def probe(evidence: Evidence, keep: int, *, threads: int) -> Choice:
     """A cheap choice, to see what pruning this layer does to the model."""
+    evidence = evidence.without_bias()
     kept = CANDIDATES["activation"](evidence, keep, 0, threads).kept
     found = refit(
         evidence.fit, evidence.weight, kept,
@@ -133,8 +137,19 @@ def settle(
 ) -> Choice:
     """Refit the kept weights as errs least on held-out samples.
 
-    A refit that is no better than leaving the kept weights alone is not used.
+    A refit that is no better than leaving the kept weights alone is not used, nor a new bias that
+    hardly helps.
     """
+    plain = _settled(evidence.without_bias(), proposal, candidate, threads=threads, refits=refits)
+    if not evidence.bias_is_new or not refits:
+        return plain
+    shifted = _settled(evidence, proposal, candidate, threads=threads, refits=refits)
+    return shifted if shifted.error < _WORTH_A_BIAS * plain.error else plain
+
+
+def _settled(
+    evidence: Evidence, proposal: Proposal, candidate: str, *, threads: int, refits: bool
+) -> Choice:
     kept = proposal.kept
     plain = np.where(kept, evidence.weight, 0)
     # What the neurons of a jury say of a large layer has to do.

@@ -82,7 +82,7 @@ def assemble(
                 needed=needed,
                 delta=options.delta,
             )
-            bias = outcome.biases.get(layer.name)
+            bias = outcome.biases.get(layer.name, "")
             row = _row(layer, weight, certificate, choice, zeros, errors[layer.name])
             rows[layer.name] = replace(
                 row,
@@ -90,6 +90,7 @@ def assemble(
                 also_read_by=findings.tied.get(layer.name, ""),
                 sampled_halves=int(sampled.sum()),
                 bias=dense.weight_name(bias) if bias else "",
+                bias_is_new=dense.is_spare(bias),
                 freed=outcome.respent.weights[index] if outcome.respent.weights else 0,
                 dead_neurons=outcome.respent.neurons[index] if outcome.respent.neurons else 0,
             )

@@ -39,6 +39,7 @@ class LayerReport:
         measured_error: relative error of the layer's output on held-out samples, from the dense
             model's input.
         bias: name of the stored constant that took up a change of the bias, "" if none did.
+        bias_is_new: that constant was added: the node had no bias, and one lowers the error.
         candidate: which way of choosing weights won, "" if there was one way only.
         damping: λ of the refit, 0 if it was not used, None if none was asked for.
         refit_error_before: relative error on held-out samples against the layer's target without
@@ -64,6 +65,7 @@ class LayerReport:
     halves: int
     measured_error: float
     bias: str = ""
+    bias_is_new: bool = False
     candidate: str = ""
     damping: float | None = None
     refit_error_before: float | None = None

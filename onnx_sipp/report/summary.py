@@ -124,6 +124,9 @@ def _totals(report: Report) -> Table:
     table.add_row("method", f"{options['method']}, {budget}")
     if options["compensate"] != "none":
         table.add_row("kept weights", f"refitted, {options['compensate']}")
+    added = [layer.name for layer in report.layers if layer.bias_is_new]
+    if added:
+        table.add_row("biases added", escape(", ".join(added)))
     if report.freed:
         table.add_row("dead paths", _freed(report))
     table.add_row("time", f"{report.seconds:.1f} s")

@@ -123,6 +123,19 @@ class Regression:
             b *= alive[:, None, :]
         return cls(h, b, np.maximum(power, 0), mean_input, mean_target, centred, gram.count)
 
+    def uncentred(self) -> Regression:
+        """The same problem for a layer whose bias cannot take the means."""
+        if not self.centred:
+            return self
+        a, t = self.mean_input, self.mean_target
+        return replace(
+            self,
+            gram=self.gram + a[:, :, None] * a[:, None, :],
+            cross=self.cross + t[:, :, None] * a[:, None, :],
+            power=self.power + t**2,
+            centred=False,
+        )
+
     def gram_as(self, dtype: type[np.floating]) -> NDArray[np.floating]:
         """H in another precision, converted once."""
         if dtype is np.float64:

@@ -9,33 +9,38 @@ from onnx_sipp.graph.lowering.flatten import flatten
 from onnx_sipp.graph.lowering.lowered import Lowered, Plan
 from onnx_sipp.graph.lowering.reads import Read, reads_of
 from onnx_sipp.graph.lowering.rules import RULES
+from onnx_sipp.graph.lowering.spare import with_spare_biases
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.node import Label
 
 __all__ = ["lower"]
 
 
-def lower(model: Model) -> Lowered:
+def lower(model: Model, *, spare_biases: bool = False) -> Lowered:
     """Make the lowered model of a model.
 
     Args:
         model: the original; is not changed, and must not be while the result is in use.
+        spare_biases: give layers a bias that could have one but do not (see `spare`).
     """
     flat = flatten(model)
     builder = Builder(flat, RULES)
     for node, label in flat.nodes:
         builder.emit(node, label)
-    constant = [builder.makes_constants(node) for node, _ in builder.nodes]
-    acting = [item for item, fixed in zip(builder.nodes, constant, strict=True) if not fixed]
+    emitted, spare = builder.nodes, dict[str, str]()
+    if spare_biases:
+        emitted, spare = with_spare_biases(builder.nodes, builder)
+    constant = [builder.makes_constants(node) for node, _ in emitted]
+    acting = [item for item, fixed in zip(emitted, constant, strict=True) if not fixed]
 
     outputs = [value.name for value in model.proto.graph.output]
     known = builder.constants
     constants = {*known.stored, *known.computed, *builder.virtual, *builder.fixed}
     reads = tuple(reads_of(acting, outputs, constants, known.computed))
-    needed = _needed(builder.nodes, reads)
+    needed = _needed(emitted, reads)
     nodes = [
         item
-        for item, fixed in zip(builder.nodes, constant, strict=True)
+        for item, fixed in zip(emitted, constant, strict=True)
         if not fixed or needed & set(item[0].output)
     ]
     plan = Plan(
@@ -47,6 +52,7 @@ def lower(model: Model) -> Lowered:
         reads=reads,
         numbering=builder.numbering,
         tracer=builder.tracer,
+        spare=spare,
     )
     return Lowered(_assembled(builder, plan, nodes, needed), plan)
 

@@ -36,6 +36,8 @@ class Plan:
         reads: who reads which constant.
         numbering: of all stored elements.
         tracer: of the lowered graph's constants.
+        spare: biases of zeros that the original does not have (see `spare`), by name: the output of
+            the node that each belongs to.
     """
 
     original: Model
@@ -46,6 +48,7 @@ class Plan:
     reads: tuple[Read, ...]
     numbering: Numbering
     tracer: Tracer
+    spare: Mapping[str, str]
 
     @cached_property
     def sites(self) -> Mapping[str, frozenset[int]]:
@@ -106,9 +109,12 @@ class Lowered(Model):
         stored elements.
 
         Args:
-            name: of a constant for which `is_written_through` holds.
+            name: of a constant for which `is_written_through` holds, or of a spare bias.
             values: same shape and type.
         """
+        if self.is_spare(name):
+            super().replace(name, values)
+            return
         twin = self.plan.twins.get(name)
         if twin is None:
             virtual = self.plan.virtual[name]
@@ -121,11 +127,17 @@ class Lowered(Model):
                 super().replace(reader, self._present(reader))
 
     def result(self) -> Model:
-        """The original with everything that was replaced."""
+        """The original with everything that was replaced, and the biases that were made use of."""
         model = self.plan.original.copy()
         for site, values in self._changes.items():
             model.replace_site(site, values)
-        return model
+        return model.with_biases(
+            {
+                output: (name, values)
+                for name, output in self.plan.spare.items()
+                if name in self.stored and np.any(values := self.read(name))
+            }
+        )
 
     def is_written_through(self, name: str) -> bool:
         """Whether a constant stands for elements of the original."""
@@ -133,6 +145,8 @@ class Lowered(Model):
 
     def is_exclusive(self, name: str) -> bool:
         """Whether a change of a constant reaches the original, and nothing but its own reader."""
+        if self.is_spare(name):
+            return True
         if not self.is_written_through(name):
             return False
         others = {
@@ -142,6 +156,10 @@ class Lowered(Model):
             if read.name != name
         }
         return not any(self.have_common_elements(name, other) for other in others)
+
+    def is_spare(self, name: str) -> bool:
+        """Whether a constant is a bias, of zeros at first, that the original does not have."""
+        return name in self.plan.spare
 
     def have_common_elements(self, one: str, other: str) -> bool:
         """Whether two constants depend on some stored element both."""
@@ -181,6 +199,8 @@ class Lowered(Model):
 
     def weight_name(self, name: str) -> str:
         """Names of the stored constants that a weight is made of, for people."""
+        if self.is_spare(name):
+            return name
         return ", ".join(twin.name for twin in self.sources(name))
 
     def route(self, name: str) -> str:
