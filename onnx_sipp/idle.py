@@ -26,7 +26,7 @@ __all__ = ["Idle", "Respent", "Trial", "find_idle", "spend_again", "without"]
 Mask = NDArray[np.bool_]
 
 # Share of the kept weights below which what is idle is not worth another pass, and most passes.
-_WORTH = 0.005
+_WORTH = 0.01
 _REPEATS = 3
 
 

@@ -87,6 +87,35 @@ def test_a_weight_that_layers_see_turned_round():
     assert np.count_nonzero(idle.weights) == 4
 
 
+def test_a_weight_that_something_else_reads_may_need_every_element():
+    second = weights(5, 2)
+    second[3] = 0
+    proto = chain(w=weights(4, 5), v=second)
+    model = lower(Model.load(proto))
+    flow, layers = Flow(model), find_layers(model).layers
+    both = group_weights(model, layers)
+    one, two = find_idle(model, flow, both, ["first", "second"], ["first"])
+    assert not one.weights.any()
+    assert not one.neurons.any()
+    assert np.flatnonzero(two.weights[0].all(axis=0)).tolist() == [3]
+
+
+def test_tied_weights_end_to_end():
+    """What reads the weight beside the layer sees all that was kept of it."""
+    nodes = [
+        ("MatMul", "x w", "h", {"name": "first"}),
+        ("MatMul", "h v", "y", {"name": "second"}),
+        ("Mul", "w two", "z"),
+    ]
+    second = weights(8, 3)
+    second[2:] = 0  # most of the first layer is dead, but for the other reader
+    values = {"w": weights(4, 8), "v": second, "two": np.float32(2)}
+    proto = make_model(nodes, values, outputs={"y": ["n", 3], "z": [4, 8]})
+    result = prune(proto, weights(60, 4), sparsity=0.5, threads=1, include_tied=True)
+    assert result.report.zeros == 28
+    assert result.report.freed == 0
+
+
 # --- taking it out -----------------------------------------------------------------------------
 
 

@@ -42,7 +42,7 @@ are dropped, and as many others stay in their place. {samples} samples, a fifth 
   per cent;
 - *seconds*: CPU time of the whole run, of all threads, on {cores} cores ({machine}).
 
-A pass is repeated only where more than 0.5 % of the kept weights are idle, at most three times, and
+A pass is repeated only where more than 1 % of the kept weights are idle, at most three times, and
 used only if it errs less on up to 16 batches, the held-out ones first. Differences of accuracy of
 some tenths of a per cent are noise: one run per cell.
 
