@@ -177,8 +177,7 @@ def _in_rounds(
 
         made = _Round(refitter, statistics, replace(goal, keep=keep), options, round_, importance,
                       progress)  # fmt: skip
-        trial = made.run(evidence, costs if round_ == 1 else None)
-        evidence = trial.after
+        trial, evidence = made.run(evidence, costs if round_ == 1 else None)
         if options.frees_dead_paths and round_ < options.rounds:
             evidence = without(evidence, refitter.idle(trial.model), goal.keep)
     return trial
@@ -206,8 +205,19 @@ class _Round:
         self._options, self._number, self._importance = options, number, importance
         self._progress = progress
 
-    def run(self, start: Sequence[Evidence], costs: Sequence[Costs] | None = None) -> Trial:
-        """One pass from given evidence, and costs of removal if they are known."""
+    def again(self, start: Sequence[Evidence]) -> Trial:
+        """Another pass, from other evidence."""
+        trial, _ = self.run(start)
+        return trial
+
+    def run(
+        self, start: Sequence[Evidence], costs: Sequence[Costs] | None = None
+    ) -> tuple[Trial, Sequence[Evidence]]:
+        """One pass from given evidence, and costs of removal if they are known.
+
+        Returns:
+            What came of it, and the evidence of it, with the new weights.
+        """
         chooser = _Chooser(
             start,
             self._statistics,
@@ -222,7 +232,7 @@ class _Round:
         else:
             model, choices = self._refitter.apply(start, chooser, self._progress)
             after = [replace(e, weight=c.weight) for e, c in zip(start, choices, strict=True)]
-        return Trial(model, choices, start, after, self.run)
+        return Trial(model, choices, start, self.again), after
 
 
 class _Chooser:

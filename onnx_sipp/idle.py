@@ -112,7 +112,7 @@ def without(evidence: Sequence[Evidence], idle: Sequence[Idle], keep: int) -> Se
         )
         for found, dead in zip(evidence, idle, strict=True)
     ]
-    return cleared if sum(np.count_nonzero(e.weight) for e in cleared) >= keep else evidence
+    return cleared if sum(np.count_nonzero(found.weight) for found in cleared) >= keep else evidence
 
 
 @dataclass(frozen=True)
@@ -123,14 +123,12 @@ class Trial:
         model: that came of it.
         choices: per weight.
         before: evidence per weight that it started from.
-        after: evidence per weight, with the new weights.
         again: makes a pass of the same kind.
     """
 
     model: Lowered
     choices: Sequence[Choice]
     before: Sequence[Evidence]
-    after: Sequence[Evidence]
     again: Callable[[Sequence[Evidence]], Trial]
 
 
@@ -140,12 +138,13 @@ class Respent:
 
     Attributes:
         weights: per weight tensor, how many were freed; as many others took their places.
-        neurons: per weight tensor, how many neurons reach no output and were left without weights.
+        neurons: per weight tensor, ``[group, out]``: neurons that reach no output and were left
+            without weights.
         errors: relative error of the model's outputs before, and after every pass that was used.
     """
 
     weights: Sequence[int] = ()
-    neurons: Sequence[int] = ()
+    neurons: Sequence[Mask] = ()
     errors: Sequence[float] = ()
 
 
@@ -166,13 +165,12 @@ def spend_again(
     Returns:
         The best pass, with the same number of weights, and what was freed on the way there.
     """
-    freed = [0] * len(trial.choices)
-    neurons, errors = list(freed), [error(trial.model)]
+    freed, errors = [0] * len(trial.choices), [error(trial.model)]
     for _ in range(_REPEATS):
         idle = find(trial.model)
         wasted = [
-            int(np.count_nonzero(choice.kept & dead.weights))
-            for choice, dead in zip(trial.choices, idle, strict=True)
+            int(np.count_nonzero(choice.kept & found.weights))
+            for choice, found in zip(trial.choices, idle, strict=True)
         ]
         if sum(wasted) <= _WORTH * keep:
             break
@@ -183,5 +181,5 @@ def spend_again(
         trial = again
         errors.append(now)
         freed = [old + new for old, new in zip(freed, wasted, strict=True)]
-        neurons = [int(dead.neurons.sum()) for dead in idle]
-    return trial, Respent(freed, neurons, [value**0.5 for value in errors])
+    dead = [(found.gain == 0) & ~found.weight.any(axis=-1) for found in trial.before]
+    return trial, Respent(freed, dead, [value**0.5 for value in errors])

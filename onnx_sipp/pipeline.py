@@ -113,7 +113,8 @@ def prune(
     listener.stage("measuring layers")
     observation = _observation(runner, samples.held_out, mask, chosen, listener)
     stored = [matrix_of(outcome.model, weight.layers[0]) for weight in weights]
-    errors = measure_errors(weights, stored, outcome.shifts, observation)
+    dead = outcome.respent.neurons
+    errors = measure_errors(weights, stored, outcome.shifts, observation, dead)
     listener.stage("comparing outputs")
     pruned = outcome.model.result()
     fidelity = _verify(dense, pruned, samples.held_out, chosen, listener)

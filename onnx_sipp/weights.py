@@ -238,6 +238,7 @@ def measure_errors(
     changed: Sequence[Float],
     shifts: Sequence[Float],
     observation: Observation,
+    dead: Sequence[NDArray[np.bool_]] = (),
 ) -> dict[str, float]:
     """Relative output error of every layer with changed weights, from the dense model's inputs.
 
@@ -246,17 +247,19 @@ def measure_errors(
         changed: after, same order and shapes as the matrices.
         shifts: what the biases gained, ``[group, out]`` per weight.
         observation: on the samples to measure on.
+        dead: ``[group, out]`` per weight, neurons that do not count; none do not if it is empty.
 
     Returns:
         By layer name.
     """
+    nobody = [np.zeros(weight.matrix.shape[:2], np.bool_) for weight in weights]
     errors = {
         layer.name: OutputError(
-            weight.as_seen_by(layer, weight.matrix),
-            weight.as_seen_by(layer, new),
-            shift if weight.seen_alike(layer) else None,
+            weight.as_seen_by(layer, np.where(unread[..., None], 0, weight.matrix)),
+            weight.as_seen_by(layer, np.where(unread[..., None], 0, new)),
+            np.where(unread, 0, shift) if weight.seen_alike(layer) else None,
         )
-        for weight, new, shift in zip(weights, changed, shifts, strict=True)
+        for weight, new, shift, unread in zip(weights, changed, shifts, dead or nobody, strict=True)
         for layer in weight.layers
     }
     layers = [layer for weight in weights for layer in weight.layers]

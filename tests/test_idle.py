@@ -170,7 +170,7 @@ class Passes:
         kept = np.zeros((1, 10, 10), np.bool_)
         kept[0, :4] = True
         choice = Choice(kept, kept.astype(np.float64), np.zeros((1, 10)), "", 0.0, 0.0, 0.0)
-        return Trial(number, [choice], start, start, self.run)
+        return Trial(number, [choice], start, self.run)
 
     def idle(self, model):
         shape = (1, 10, 10)
@@ -185,7 +185,7 @@ def test_passes_go_on_while_they_help():
     trial, respent = passes.spend()
     assert trial.model == 3  # no more than three repeats
     assert list(respent.weights) == [30]
-    assert list(respent.neurons) == [1]
+    assert np.flatnonzero(respent.neurons[0]).tolist() == [0, 1, 2]
     assert list(respent.errors) == pytest.approx([0.5, 0.4, 0.3, 0.2])
     for number, (start,) in enumerate(passes.starts):
         dead = np.flatnonzero(~start.weight[0].any(axis=1)).tolist()
@@ -195,6 +195,7 @@ def test_passes_go_on_while_they_help():
 def test_a_pass_that_does_not_help_is_not_used():
     trial, respent = Passes([0.5, 0.4, 0.4, 0.2]).spend()
     assert trial.model == 1
+    assert np.flatnonzero(respent.neurons[0]).tolist() == [0]
     assert list(respent.weights) == [10]
     assert list(respent.errors) == pytest.approx([0.5, 0.4])
 
@@ -278,6 +279,9 @@ def test_neurons_that_are_dead_in_the_given_model(models):
     result = prune(proto, x, sparsity=zeros / 56, threads=1)
     assert result.report.zeros == zeros
     np.testing.assert_allclose(run(result.model, x, "x"), run(proto, x, "x"), rtol=1e-4, atol=1e-4)
+    assert [row.dead_neurons for row in result.report.layers] == [2, 0]
+    # A neuron that nobody reads is no error of its layer.
+    assert all(row.measured_error < 1e-5 for row in result.report.layers)
     plain = prune(proto, x, sparsity=zeros / 56, threads=1, dead_paths=False)
     assert squared_error(run(proto, x, "x"), run(plain.model, x, "x")) > 1e-6
 

@@ -92,7 +92,7 @@ def assemble(
                 bias=dense.weight_name(bias) if bias else "",
                 bias_is_new=dense.is_spare(bias),
                 freed=outcome.respent.weights[index] if outcome.respent.weights else 0,
-                dead_neurons=outcome.respent.neurons[index] if outcome.respent.neurons else 0,
+                dead_neurons=_dead_neurons(outcome, index),
             )
     layers = [rows[layer.name] for layer in findings.layers]
     total = sum(weight.matrix.size for weight in weights)
@@ -132,6 +132,11 @@ def assemble(
             *(_role_warnings(dense, weights) if outcome.choices else []),
         ],
     )
+
+
+def _dead_neurons(outcome: Outcome, index: int) -> int:
+    neurons = outcome.respent.neurons
+    return int(neurons[index].sum()) if neurons else 0
 
 
 def _sampled_halves(weight: Weight, layer: Layer, decision: Decision) -> NDArray[np.bool_]:

@@ -37,7 +37,7 @@ class LayerReport:
         sampled_halves: neuron halves whose weights were sampled, of ``halves``.
         halves: neuron halves that have weights.
         measured_error: relative error of the layer's output on held-out samples, from the dense
-            model's input.
+            model's input, without ``dead_neurons``.
         bias: name of the stored constant that took up a change of the bias, "" if none did.
         bias_is_new: that constant was added: the node had no bias, and one lowers the error.
         candidate: which way of choosing weights won, "" if there was one way only.

@@ -138,7 +138,7 @@ def _freed(report: Report) -> str:
     layers = [layer for layer in report.layers if layer.freed and not layer.shares_weight_with]
     most = sorted(layers, key=lambda layer: -layer.freed)[:3]
     where = ", ".join(f"{escape(layer.name)} {layer.freed:,}" for layer in most)
-    rest = f" and {len(layers) - len(most)} other layers" if len(layers) > len(most) else ""
+    rest = f" and {len(layers) - len(most)} more" if len(layers) > len(most) else ""
     first, last = report.freed_errors[0], report.freed_errors[-1]
     return (
         f"{report.freed:,} weights that did nothing made room for others ({where}{rest}): "
