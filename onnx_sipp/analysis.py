@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnx_sipp.calibration.branches import lower_as_run
 from onnx_sipp.calibration.observe import Observation, observe
 from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.samples import open_samples
@@ -64,12 +65,13 @@ def sensitivities(
     batch_size: int | None = None,
     threads: int | None = None,
     providers: Sequence[str] | None = None,
+    custom_ops: Sequence[str | Path] = (),
     seed: int = 0,
 ) -> Sensitivities:
     """Measure the empirical sensitivity of every prunable weight (arXiv 1910.05422).
 
     All samples are used, none is held out. A weight that several layers share gets the largest of
-    its sensitivities, under the name of each of them.
+    its sensitivities, under the name of each of them; one that no sample reaches has none: zeros.
 
     Args:
         model: a path, the bytes of a model, or a ModelProto.
@@ -81,6 +83,7 @@ def sensitivities(
         batch_size: most samples at a time; changes nothing but speed and memory.
         threads: None for all cores.
         providers: onnxruntime execution providers; None for the CPU.
+        custom_ops: libraries with operators that onnxruntime must load.
         seed: of synthetic inputs.
 
     Raises:
@@ -89,10 +92,8 @@ def sensitivities(
     """
     if reduction not in ("mean", "max"):
         raise UsageError(f"reduction must be 'mean' or 'max', not {reduction!r}")
-    loaded = Model.load(model)
-    lowered = lower(loaded)
-    layers = find_layers(lowered).layers
-    if not layers:
+    loaded = Model.load(model, [Path(library) for library in custom_ops])
+    if not find_layers(lower(loaded)).layers:
         raise SippError("the model has no weight that can be pruned; see `onnx-sipp inspect`")
     samples = open_samples(
         loaded,
@@ -105,6 +106,8 @@ def sensitivities(
         hold_out=False,
     )
     count = threads or available_threads()
+    lowered = lower_as_run(loaded, samples.all_feeds(), threads=count, providers=providers)
+    layers = find_layers(lowered).layers
     runner = Runner(
         lowered, [layer.activation for layer in layers], threads=count, providers=providers
     )

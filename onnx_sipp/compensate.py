@@ -16,14 +16,9 @@ from onnx_sipp.pruning.candidates import CANDIDATES, Proposal, removal_costs
 from onnx_sipp.pruning.error_budget import error_budget, relative_error
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.importance import LayerStatistics
-from onnx_sipp.pruning.methods import (
-    REFIT_ALLOCATIONS,
-    Decision,
-    Goal,
-    decide,
-    layer_counts,
-)
+from onnx_sipp.pruning.methods import REFIT_ALLOCATIONS, Decision, Goal, layer_counts
 from onnx_sipp.pruning.mixing import Choice, choose, probe, settle
+from onnx_sipp.pruning.unseen import decide_all, share_out
 from onnx_sipp.sequential import Refitter
 from onnx_sipp.weights import Weight, stored_values
 
@@ -77,7 +72,7 @@ def mask_only(
 ) -> Outcome:
     """Drop weights and leave the others as they are, or reweighted where they were sampled."""
     rng = np.random.default_rng(options.seed)
-    decisions = decide(statistics, goal, options.method, options.allocation, rng)
+    decisions = decide_all(statistics, goal, options.method, options.allocation, rng)
     model = dense.copy()
     for weight, decision in zip(weights, decisions, strict=True):
         old = dense.read(weight.name)
@@ -253,15 +248,12 @@ class _Chooser:
         now = [_updated(s, e) for s, e in zip(statistics, evidence, strict=True)]
         if options.method != "mixed":
             rng = np.random.default_rng([options.seed, round_])
-            made = decide(now, goal, options.method, options.allocation, rng)
+            made = decide_all(now, goal, options.method, options.allocation, rng)
             self._masks = [decision.kept for decision in made]
         elif len(evidence) == 1:
             self._counts = [goal.keep or 0]
-        elif options.allocation in REFIT_ALLOCATIONS:
-            known = costs or [removal_costs(found, options.thread_count) for found in evidence]
-            self._counts = _error_counts(evidence, known, goal, options, importance)
         else:
-            self._counts = layer_counts(now, goal, options.allocation)
+            self._counts = _counts(evidence, now, costs, goal, options, importance)
 
     def __call__(self, index: int, evidence: Evidence) -> Choice:
         refits = self._options.compensate != "none"
@@ -274,11 +266,12 @@ class _Chooser:
                 threads=threads,
                 refits=refits,
             )
+        names = self._options.candidates or tuple(CANDIDATES)
         return choose(
             evidence,
             self._counts[index],
             self._options.seed + self._round,
-            names=self._options.candidates or tuple(CANDIDATES),
+            names=names if evidence.is_seen else ("magnitude",),
             threads=threads,
             refits=refits,
         )
@@ -318,6 +311,9 @@ def _impacts(
     share = max(goal.keep / sum(layer.weight.size for layer in evidence), 0.3)
     found = []
     for index, layer in enumerate(evidence):
+        if not layer.is_seen:
+            found.append(Impact(by_neuron=False, share=share, error=0.0))
+            continue
         keep = min(round(share * layer.weight.size), int(np.count_nonzero(layer.weight)))
         ways = [
             (
@@ -346,18 +342,53 @@ class _Importance:
         self._impacts = impacts
         self._found: list[float] = []
 
-    def of(self, costs: Sequence[Costs], powers: Sequence[float]) -> list[float] | None:
-        """Factors per layer.
+    def of(
+        self, costs: Sequence[Costs], powers: Sequence[float], places: Sequence[int]
+    ) -> list[float] | None:
+        """Factors of some layers.
 
         Args:
             costs: of removal, as they count at the layers' outputs.
             powers: of those outputs.
+            places: of these layers among all.
         """
         if self._impacts and not self._found:
-            for impact, cost, power in zip(self._impacts, costs, powers, strict=True):
+            impacts = [self._impacts[place] for place in places]
+            for impact, cost, power in zip(impacts, costs, powers, strict=True):
                 own = _log_loss(relative_error(cost, power, round(impact.share * cost.size)))
                 self._found.append((_log_loss(impact.error) / max(own, 1e-9)) ** impact.exponent)
         return self._found or None
+
+
+def _counts(
+    evidence: Sequence[Evidence],
+    statistics: Sequence[LayerStatistics],
+    costs: Sequence[Costs] | None,
+    goal: Goal,
+    options: Options,
+    importance: _Importance,
+) -> list[int]:
+    """How many weights every layer keeps. One that no sample reached keeps the share of all."""
+    assert goal.keep is not None
+    sizes = [found.weight.size for found in evidence]
+    alive = [int(np.count_nonzero(found.weight)) for found in evidence]
+    counts, left = share_out(sizes, alive, [found.is_seen for found in evidence], goal.keep)
+    seen = [index for index, found in enumerate(evidence) if found.is_seen]
+    rest = replace(goal, keep=left)
+    if not seen:
+        return [int(count) for count in counts]
+    if options.allocation in REFIT_ALLOCATIONS:
+        counts[seen] = _error_counts(
+            [evidence[index] for index in seen],
+            [costs[i] if costs else removal_costs(evidence[i], options.thread_count) for i in seen],
+            rest,
+            options,
+            importance,
+            seen,
+        )
+    else:
+        counts[seen] = layer_counts([statistics[i] for i in seen], rest, options.allocation)
+    return [int(count) for count in counts]
 
 
 def _error_counts(
@@ -366,13 +397,14 @@ def _error_counts(
     goal: Goal,
     options: Options,
     importance: _Importance,
+    places: Sequence[int],
 ) -> list[int]:
     """The budget by measured error; a layer counts as its error shows at the model's outputs."""
     assert goal.keep is not None
     costs = [found.at_output(own) for found, own in zip(evidence, own_costs, strict=True)]
     powers = [found.power for found in evidence]
     capacities = [int(np.count_nonzero(found.weight)) for found in evidence]
-    factors = importance.of(costs, powers)
+    factors = importance.of(costs, powers, places)
     return error_budget(costs, powers, capacities, goal.keep, factors, options.floor)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx_sipp.graph.dead import LayerFacts, dead_paths
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.lowering import Lowered
-from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.order import reads as names_read
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.mixing import Choice
 from onnx_sipp.weights import Weight
@@ -45,7 +45,7 @@ class Idle:
 
 
 def find_idle(
-    model: Model,
+    model: Lowered,
     flow: Flow,
     weights: Sequence[Weight],
     biased: Collection[str],
@@ -66,9 +66,10 @@ def find_idle(
         for weight in weights
         if len(weight.layers) == 1 and weight.layers[0].name not in tied
     }
-    facts = dict(
-        zip((layer.name for layer in layers), dead_paths(model, flow, layers, folds), strict=True)
-    )
+    # Branches that are never taken on the samples may be on others.
+    unseen = [name for node, _ in model.plan.left_out for name in names_read(node)]
+    found = dead_paths(model, flow, layers, folds, unseen)
+    facts = dict(zip((layer.name for layer in layers), found, strict=True))
     return [
         _nothing(weight)
         if any(layer.name in tied for layer in weight.layers)

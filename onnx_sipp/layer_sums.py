@@ -17,6 +17,7 @@ from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.tail import Tail
 from onnx_sipp.statistics.gram import Cross, Gram
+from onnx_sipp.thinning import Thinning
 from onnx_sipp.threads import side_by_side
 from onnx_sipp.unfolding import Float32, MatMulUnfolding, pieces, without_padding
 from onnx_sipp.weights import Weight
@@ -91,15 +92,19 @@ class Gatherer:
         groups, _, fan_in = layer.view.matrix
         sums = [Sums.empty(place.layer.view.matrix) for place in places]
         grams = {judge: Gram(groups, fan_in) for judge in (False, True)}
+        shapes = [live.shape(layer.activation) for live in pruned]
+        thinning = Thinning(layer.unfolding, layer.view.matrix, shapes)
         for batch in batches:
             judge = self._judges[batch]
-            targets = [_target(place, dense[batch], pruned[batch]) for place in places]
-            activation = pruned[batch][layer.activation]
+            before, after = dense[batch], _alike(layer, dense[batch], pruned[batch])
+            targets = [_target(place, before, after) for place in places]
+            activation = after[layer.activation]
             if self._mask is not None and isinstance(layer.unfolding, MatMulUnfolding):
                 mask = dense[batch][self._mask] != 0
                 activation = without_padding(activation, mask)
                 targets = [without_padding(target, mask) for target in targets]
-            for columns, outputs in layer.unfolding.pairs(activation, targets):
+            pairs = layer.unfolding.pairs(activation, targets)
+            for columns, outputs in thinning.of(batch, pairs):
                 grams[judge].update(columns)
                 for place, own, output in zip(places, sums, outputs, strict=True):
                     own.cross_of(judge=judge).update(columns, _product(place, output))
@@ -120,7 +125,8 @@ class Gatherer:
         sums.gram, sums.judge_gram = Gram(groups, fan_in), Gram(groups, fan_in)
         for before, after, judge in zip(dense, pruned, self._judges, strict=True):
             gram, cross = sums.gram_of(judge=judge), sums.cross_of(judge=judge)
-            inputs = [side[layer.activation][None] for side in (before, after)]
+            sides = before, _alike(layer, before, after)
+            inputs = [side[layer.activation][None] for side in sides]
             for a, b in zip(*(pieces(layer.unfolding, x) for x in inputs), strict=True):
                 gram.update(b.columns)
                 cross.update(b.columns, weight @ a.columns)
@@ -179,6 +185,17 @@ def _without_pending_skip(place: Place, pending: set[int], flow: Flow) -> Place:
     if tail is None or tail.skip is None or not flow.upstream(tail.skip) & pending:
         return place
     return replace(place, tail=replace(tail, skip=None))
+
+
+def _alike(
+    layer: Layer, before: Mapping[str, Tensor], after: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """The pruned model's tensors; the dense model's where they are others in number.
+
+    So it is where the pruned model takes another branch, or another number of iterations.
+    """
+    name = layer.activation
+    return before if name in before and before[name].shape != after[name].shape else after
 
 
 def _target(place: Place, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Tensor:

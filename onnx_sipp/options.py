@@ -54,8 +54,14 @@ class Options:
         batch_size: most samples at a time; None to choose. Changes nothing but speed and memory.
         threads: threads to use; None for all cores.
         providers: onnxruntime execution providers; None for the CPU.
+        custom_ops: libraries with operators that onnxruntime must load to run the model; their code
+            is executed.
         mask_input: an input that is 0 where the data is padding, which then stays out of every
             statistic; None takes one called ``attention_mask``, ``""`` none at all.
+        states: inputs that are fed back from one sample to the next, and the outputs that they come
+            from; None finds them by their names.
+        state_reset: samples in a sequence; the states are reset after so many. None takes every
+            file of a folder for a sequence, and other data for one.
         memory_limit: bytes of activations to hold in memory between the stages of a refit; beyond
             it they go to files.
         workdir: folder for those files; None for the system's temporary folder.
@@ -81,7 +87,10 @@ class Options:
     batch_size: int | None = None
     threads: int | None = None
     providers: Sequence[str] | None = None
+    custom_ops: Sequence[str | Path] = ()
     mask_input: str | None = None
+    states: Mapping[str, str] | None = None
+    state_reset: int | None = None
     memory_limit: int = DEFAULT_LIMIT
     workdir: Path | None = None
     seed: int = 0
@@ -133,6 +142,11 @@ class Options:
                 f"the work folder {str(self.workdir)!r} does not exist; create it",
             ),
             (0 <= self.floor <= 1, f"floor must be a share between 0 and 1, not {self.floor}"),
+            (
+                all(Path(library).is_file() for library in self.custom_ops),
+                "there is no such library of operators: "
+                + ", ".join(str(p) for p in self.custom_ops if not Path(p).is_file()),
+            ),
             (self.memory_limit >= 0, f"memory_limit is negative: {self.memory_limit}"),
             (self.seed >= 0, f"seed must be 0 or more, not {self.seed}"),
             (0 < self.delta < 1, f"delta must lie between 0 and 1, not {self.delta}"),
@@ -158,7 +172,7 @@ class Options:
         for holds, message in rules:
             if not holds:
                 raise UsageError(message)
-        for name in ("num_samples", "batch_size", "threads", "rounds"):
+        for name in ("num_samples", "batch_size", "threads", "rounds", "state_reset"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
@@ -184,8 +198,8 @@ class Options:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return list(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnx_sipp.calibration.branches import lower_as_run
 from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
 from onnx_sipp.calibration.observe import Observation
 from onnx_sipp.calibration.runner import Runner
@@ -96,10 +97,14 @@ def prune(
     """
     started = time.perf_counter()
     chosen, listener = Options.checked(options), progress or Silent()
-    dense = Model.load(model)
+    dense = Model.load(model, [Path(library) for library in chosen.custom_ops])
     lowered = lower(dense, spare_biases=chosen.adds_biases)
     findings = _find(lowered, chosen)
     samples = _open(dense, calibration, chosen)
+    if lowered.plan.conditions or lowered.plan.taps:
+        listener.stage("observing branches")
+        lowered = _lowered(dense, samples, chosen)
+        findings = _find(lowered, chosen)
     weights = group_weights(lowered, findings.layers)
     mask = _mask_input(dense, chosen)
     runner = _tapped(lowered, findings, mask, chosen)
@@ -117,7 +122,7 @@ def prune(
     errors = measure_errors(weights, stored, outcome.shifts, observation, dead)
     listener.stage("comparing outputs")
     pruned = outcome.model.result()
-    fidelity = _verify(dense, pruned, samples.held_out, chosen, listener)
+    fidelity = _verify(dense, pruned, samples, chosen, listener)
 
     report = assemble(
         lowered, findings, weights, statistics, outcome, errors, fidelity, samples, len(certified),
@@ -137,7 +142,12 @@ def _find(model: Lowered, options: Options) -> Findings:
         reasons = "".join(f"\n  {s.name} ({s.op_type}): {s.reason}" for s in findings.skipped[:10])
         raise SippError(
             "the model has no weight that can be pruned"
-            + (f"; what multiplies a constant is left alone:{reasons}" if reasons else "")
+            + (
+                f"; what multiplies a constant is left alone:{reasons}"
+                if reasons
+                else ": no node multiplies a constant that is stored in the file (a weight that "
+                "comes in as an input of the graph is data)"
+            )
         )
     return findings
 
@@ -150,6 +160,19 @@ def _open(model: Model, calibration: Any, options: Options) -> Samples:
         seed=options.seed,
         input_shapes=options.input_shapes,
         providers=options.providers,
+        states=options.states,
+        state_reset=options.state_reset,
+        store=TensorStore(options.memory_limit, options.workdir),
+    )
+
+
+def _lowered(model: Model, samples: Samples, options: Options) -> Lowered:
+    return lower_as_run(
+        model,
+        samples.all_feeds(),
+        threads=options.thread_count,
+        providers=options.providers,
+        spare_biases=options.adds_biases,
     )
 
 
@@ -228,14 +251,21 @@ def _prune(
 
 
 def _verify(
-    dense: Model, pruned: Model, feeds: Chosen, options: Options, progress: Progress
+    dense: Model, pruned: Model, samples: Samples, options: Options, progress: Progress
 ) -> list[OutputFidelity]:
     ensure_same_verdict(dense, pruned)
     before, after = (
         Runner(model, threads=options.thread_count, providers=options.providers)
         for model in (dense, pruned)
     )
-    return measure_fidelity(before, after, feeds, batch_size=options.batch_size, progress=progress)
+    return measure_fidelity(
+        before,
+        after,
+        samples.held_out,
+        batch_size=options.batch_size,
+        progress=progress,
+        states=samples.states,
+    )
 
 
 def _masks(

@@ -24,6 +24,7 @@ from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.sharing import other_readers
 from onnx_sipp.graph.tail import Tail, find_tail
+from onnx_sipp.graph.walk import all_nodes
 from onnx_sipp.idle import Idle, find_idle
 from onnx_sipp.layer_sums import Gatherer, Place, Sums, stages_of
 from onnx_sipp.progress import Progress
@@ -67,6 +68,7 @@ class Refitter:
     ) -> None:
         self.dense, self._weights, self._sensitivities = dense, weights, sensitivities
         self._flow = Flow(dense)
+        self._decides = any(n.op_type in ("If", "Loop") for n in all_nodes(dense.proto))
         self._threads, self._providers = threads, providers
         self._samples = samples
         self._store, self._mask = store, mask
@@ -97,7 +99,8 @@ class Refitter:
                 yield held_out, feed
 
     def _plan(self, batch_size: int | None) -> tuple[Batching, tuple[InputSpec, ...]]:
-        taps = [layer.activation for weight in self._weights for layer in weight.layers]
+        asked = [self._asked(s, dense=side) for s in self._stages for side in (True, False)]
+        taps = sorted(set().union(*asked) | {o.name for o in self.dense.proto.graph.output})
         runner = Runner(self.dense, taps, threads=self._threads, providers=self._providers)
         first = [feed for feed, _ in zip(self._samples.calibration, range(2), strict=False)]
         return plan_batching(runner, first, batch_size), runner.inputs
@@ -278,7 +281,7 @@ class Refitter:
         """Tensors that a stage needs of the dense, or of the pruned model."""
         names = {self._mask} if self._mask is not None and dense else set()
         for place in stage:
-            if place.tail is None or not dense:
+            if place.tail is None or self._decides or not dense:
                 names.add(place.layer.activation)
             if place.tail is not None and dense:
                 names.add(place.tail.output)
@@ -298,6 +301,8 @@ class Refitter:
         tail = self._tails[target.layers[0].name]
         shape = target.matrix.shape[:2]
         shared = len(target.layers) > 1
+        if total.gram.count == 0:
+            return Evidence.unseen(weight, self._sensitivities[index])
         return Evidence(
             weight=weight,
             sensitivity=self._sensitivities[index],

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "ConvUnfolding",
     "Float32",
     "MatMulUnfolding",
     "Patches",
@@ -129,15 +128,14 @@ class MatMulUnfolding:
         groups: the batch axes of the constant operand, ``()`` if it is a plain matrix. Each of
             its matrices is a group, fed by the matching slice of the activation.
         columns: patches are columns: the constant stands on the left, or Gemm has transA.
-        turned: outputs are rows where patches are columns, or the other way round: Gemm transposed
-            the activation.
+        neurons_first: neurons are rows of the output, not columns: the constant stands on the left.
 
     The tensor of one feed may be one-dimensional: then it is a single patch (numpy.matmul).
     """
 
     groups: tuple[int, ...] = ()
     columns: bool = False
-    turned: bool = False
+    neurons_first: bool = False
 
     def unfold(self, activation: NDArray[Any]) -> Float32:
         """See `Unfolding.unfold`."""
@@ -180,120 +178,16 @@ class MatMulUnfolding:
         self, activation: NDArray[Any], outputs: Sequence[NDArray[Any]], limit: int = PIECE_BYTES
     ) -> Iterator[tuple[Float32, list[Float32]]]:
         """See `Unfolding.pairs`; for plain matrices only, ``groups == ()``."""
-        across = self.columns != self.turned
-        rows = [
-            _rows(activation, columns=self.columns),
-            *(_rows(output, columns=across) for output in outputs),
-        ]
+        rows = [_rows(activation, columns=self.columns)]
+        if not len(rows[0]):  # no sample reaches the layer
+            return
+        for value in outputs:
+            found = _rows(value, columns=self.neurons_first)
+            # The neurons may have been parted into several axes.
+            rows.append(found.reshape(len(rows[0]), -1))
         parts = max(1, -(-rows[0].nbytes // limit))
         for x, *targets in zip(*(np.array_split(value, parts) for value in rows), strict=True):
             yield x.T[None], [target.T[None] for target in targets]
-
-
-@dataclass(frozen=True)
-class ConvUnfolding:
-    """im2col of a convolution with any number of spatial axes.
-
-    Attributes:
-        kernel: kernel size per spatial axis.
-        strides: stride per spatial axis.
-        dilations: dilation per spatial axis.
-        pads: zeros before and after per spatial axis, where ``auto_pad`` is ``NOTSET``.
-        groups: number of groups.
-        auto_pad: ONNX ``auto_pad``: ``NOTSET``, ``VALID``, ``SAME_UPPER`` or ``SAME_LOWER``.
-    """
-
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    pads: tuple[tuple[int, int], ...]
-    groups: int = 1
-    auto_pad: str = "NOTSET"
-
-    def padding(self, spatial: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-        """Zeros before and after each spatial axis, for an input of this size."""
-        if self.auto_pad == "NOTSET":
-            return self.pads
-        if self.auto_pad == "VALID":
-            return ((0, 0),) * len(spatial)
-        result = []
-        for size, kernel, stride, dilation in zip(
-            spatial, self.kernel, self.strides, self.dilations, strict=True
-        ):
-            total = max((-(-size // stride) - 1) * stride + dilation * (kernel - 1) + 1 - size, 0)
-            less, more = total // 2, total - total // 2
-            result.append((less, more) if self.auto_pad == "SAME_UPPER" else (more, less))
-        return tuple(result)
-
-    def output_size(self, padded: tuple[int, ...]) -> tuple[int, ...]:
-        """Spatial size of the output for an input of this size, padding included."""
-        return tuple(
-            (size - dilation * (kernel - 1) - 1) // stride + 1
-            for size, kernel, stride, dilation in zip(
-                padded, self.kernel, self.strides, self.dilations, strict=True
-            )
-        )
-
-    def unfold(self, activation: NDArray[Any]) -> Float32:
-        """See `Unfolding.unfold`; the tensor of one feed is ``[batch, channels, *spatial]``."""
-        return self._columns(self._padded(activation))
-
-    def patch_bytes(self, shape: tuple[int, ...]) -> int:
-        """See `Unfolding.patch_bytes`."""
-        batch, channels, *spatial = shape
-        pads = self.padding(tuple(spatial))
-        padded = tuple(size + sum(pad) for size, pad in zip(spatial, pads, strict=True))
-        return 4 * batch * channels * prod(self.kernel) * prod(self.output_size(padded))
-
-    def cut(self, activation: NDArray[Any], parts: int) -> Iterator[Float32]:
-        """See `Unfolding.cut`."""
-        padded = self._padded(activation)
-        rows = self.output_size(padded.shape[2:])[0]
-        reach = self.dilations[0] * (self.kernel[0] - 1) + 1
-        for part in np.array_split(np.arange(rows), min(parts, rows)):
-            first, last = int(part[0]), int(part[-1])
-            start, stop = first * self.strides[0], last * self.strides[0] + reach
-            yield self._columns(padded[:, :, start:stop])
-
-    def pairs(
-        self, activation: NDArray[Any], outputs: Sequence[NDArray[Any]], limit: int = PIECE_BYTES
-    ) -> Iterator[tuple[Float32, list[Float32]]]:
-        """See `Unfolding.pairs`."""
-        per_image = max(1, self.patch_bytes((1, *activation.shape[1:])))
-        step = max(1, limit // per_image)
-        for start in range(0, len(activation), step):
-            x = activation[start : start + step, None]
-            targets = [self._by_group(output[start : start + step]) for output in outputs]
-            parts = self.cut(x, -(-per_image // limit)) if per_image > limit else [self.unfold(x)]
-            first = 0
-            for columns in parts:
-                last = first + columns.shape[2]
-                yield columns, [target[:, :, first:last] for target in targets]
-                first = last
-
-    def _by_group(self, output: NDArray[Any]) -> Float32:
-        """``[batch, out, *spatial]`` as ``[group, out / group, patches]``."""
-        y = output.astype(np.float32, copy=False)
-        y = y.reshape(len(y), self.groups, -1, prod(y.shape[2:])).transpose(1, 2, 0, 3)
-        return y.reshape(*y.shape[:2], -1)
-
-    def _padded(self, activation: NDArray[Any]) -> Float32:
-        x = activation.reshape(-1, *activation.shape[2:]).astype(np.float32, copy=False)
-        pads = self.padding(x.shape[2:])
-        return np.pad(x, ((0, 0), (0, 0), *pads)) if any(map(any, pads)) else x
-
-    def _columns(self, padded: Float32) -> Float32:
-        batch, channels, *spatial = padded.shape
-        out = self.output_size(tuple(spatial))
-        of_batch, of_channel, *of_axis = padded.strides
-        shape = (channels, *self.kernel, batch, *out)
-        steps = [s * d for s, d in zip(of_axis, self.dilations, strict=True)]
-        hops = [s * d for s, d in zip(of_axis, self.strides, strict=True)]
-        windows = np.lib.stride_tricks.as_strided(
-            padded, shape, (of_channel, *steps, of_batch, *hops), writeable=False
-        )
-        fan_in = channels // self.groups * prod(self.kernel)
-        return windows.reshape(self.groups, fan_in, batch * prod(out))
 
 
 def _rows(value: NDArray[Any], *, columns: bool) -> Float32:

@@ -83,6 +83,22 @@ def mlp():
     )
 
 
+def cell(scale=0.5):
+    """A state of two numbers: ``hn = tanh(x w + h0 u)``, ``y = hn v``."""
+    return make_model(
+        [
+            ("MatMul", "x w", "a"),
+            ("MatMul", "h0 u", "b"),
+            ("Add", "a b", "s"),
+            ("Tanh", "s", "hn"),
+            ("MatMul", "hn v", "y"),
+        ],
+        {"w": weights(4, 2), "u": scale * weights(2, 2, seed=1), "v": weights(2, 3, seed=2)},
+        inputs={"x": [1, 4], "h0": [1, 2]},
+        outputs={"y": [1, 3], "hn": [1, 2]},
+    )
+
+
 def save_external(model, path, location="weights.bin"):
     """Write a model with every initializer in a file of its own; returns the path."""
     onnx.save(model, path, save_as_external_data=True, location=location, size_threshold=0)

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
-from onnx_sipp.unfolding import ConvUnfolding, MatMulUnfolding, pieces
+from onnx_sipp.unfolding import MatMulUnfolding, pieces
+from onnx_sipp.unfolding_conv import ConvUnfolding
 
 FLOAT = TensorProto.FLOAT
 

@@ -3,6 +3,7 @@
 import csv
 from functools import cache
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
@@ -19,22 +20,26 @@ pytestmark = pytest.mark.shared
 NOT_PRUNABLE = {
     "light_squeezenet": "computed from constants (ConstantOfShape)",
     "ortt_attention_past": "",  # its weight is an input
-    "ortt_cntk_bilstm": "LSTM is not supported yet",
     "ortt_lr_mnist_sklearn": "",  # no weight node
     "ortt_qattention_u8s8": "",  # its weight is an input
-    "ortt_scan_1": "lies in a subgraph",
-    "silero_vad_v5": "lies in a subgraph",
     "superres_plain": "has no value or no type",
     "tract_lgbm": "an embedding table",
-    "tract_qlstm": "integer weights",
     "trt_constant_fold_bloater": "",  # no input, and a weight made by Tile
 }
 REFUSED_BY_THE_RUNTIME = {"finn_cybsec_custom"}
 
-# Made-up inputs need help: more positions than the model knows; images of 720 by 720 take long.
+# Made-up inputs need help: more positions than the model knows; images of 720 by 720 take long. A
+# sample rate is no number that can be made up.
 OPTIONS = {
     "ortt_gpt2_past": {"input_shapes": {f"past_{i}": (2, 1, 2, 3, 2) for i in range(12)}},
     "winml_fns_candy_ct": {"exclude_nodes": ["convolution", "convolution[!6]*"]},
+}
+SHAPES = {"ortt_scan_1": {"Input13165": (6, 1, 3)}, "tract_qlstm": {"input": (6, 3)}}
+CALIBRATION = {
+    "silero_vad_v5": {
+        "input": np.random.default_rng(0).standard_normal((4, 576), np.float32),
+        "sr": np.array(16000),
+    }
 }
 
 
@@ -57,8 +62,9 @@ def test_inspect(zoo_file, shared):
         assert any(expected in reason for reason in reasons) or not expected
         assert bool(reasons) == bool(expected)
     named = [entry.rsplit(":", 1) for entry in row["ops"].split()]
-    nodes = sum(int(count) for op, count in named if op in ("Conv", "Gemm", "MatMul"))
-    assert len(found.layers) <= nodes
+    plain = ("Conv", "Gemm", "MatMul")
+    nodes = sum(int(count) for op, count in named if op in plain)
+    assert sum(layer.op_type in plain for layer in found.layers) <= nodes
 
 
 def test_prune(zoo_file, tmp_path):
@@ -74,10 +80,11 @@ def test_prune(zoo_file, tmp_path):
     options = OPTIONS.get(zoo_file.stem, {})
     dense = lower(Model.load(zoo_file))
     layers = find_layers(dense, options.get("exclude_nodes", ())).layers
-    weights = {layer.weight: layer.view.size for layer in layers}
+    by_element = {dense.first_element(layer.weight): layer for layer in layers}
+    weights = {layer.weight: layer.view.size for layer in by_element.values()}
     already = sum(int((dense.read(name) == 0).sum()) for name in weights)
     options = {"method": "magnitude", "num_samples": 2, "sparsity": 0.5, **options}
-    result = onnx_sipp.prune(zoo_file, **options)
+    result = onnx_sipp.prune(zoo_file, CALIBRATION.get(zoo_file.stem), **options)
     result.save(tmp_path / "out.onnx")
     pruned = lower(Model.load(tmp_path / "out.onnx"))
     zeros = sum(int((pruned.read(name) == 0).sum()) for name in weights)
@@ -89,3 +96,32 @@ def test_prune(zoo_file, tmp_path):
     session = ort.SessionOptions()
     session.log_severity_level = 4
     ort.InferenceSession(tmp_path / "out.onnx", session, providers=["CPUExecutionProvider"])
+
+
+def test_layers_in_branches(shared):
+    """By default settings, on one sample rate: the other branch is pruned by magnitude."""
+    file = shared / "zoo" / "silero_vad_v5.onnx"
+    found = onnx_sipp.inspect(file)
+    assert found.prunable >= 0.99 * found.parameters
+    audio = np.random.default_rng(0).standard_normal((20, 576), np.float32)
+    data = {"input": audio, "sr": np.array(16000)}
+    result = onnx_sipp.prune(file, data, sparsity=0.3, allocation="error")
+    report = result.report
+    assert report.calibration.source.endswith("1 sequence, state fed back from stateN")
+    assert report.zeros == round(0.3 * report.prunable)
+    for layer in report.layers:
+        assert layer.observed == ("If_0_then_branch" in layer.name)
+        assert layer.observed or abs(layer.sparsity - 0.3) < 0.01
+    (warning,) = (text for text in report.warnings if text.startswith("no sample reached"))
+    assert all((layer.name in warning) != layer.observed for layer in report.layers)
+
+
+@pytest.mark.parametrize(
+    ("stem", "share"), [("ortt_scan_1", 0.7), ("tract_qlstm", 0.7)]
+)  # the rest are biases and states
+def test_layers_in_scans(shared, stem, share):
+    file = shared / "zoo" / f"{stem}.onnx"
+    result = onnx_sipp.prune(file, num_samples=8, input_shapes=SHAPES[stem], sparsity=0.5)
+    assert result.report.prunable >= share * result.report.parameters
+    assert result.report.zeros == round(0.5 * result.report.prunable)
+    assert all(layer.observed for layer in result.report.layers)

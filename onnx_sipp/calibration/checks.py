@@ -30,7 +30,7 @@ _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 def check_names(present: Collection[str], specs: Sequence[InputSpec], where: str) -> list[str]:
-    """Check that there is an array for every input.
+    """Check that there is an array for every input that is not optional.
 
     Args:
         present: The names that the data has.
@@ -44,7 +44,7 @@ def check_names(present: Collection[str], specs: Sequence[InputSpec], where: str
         SippError: If an input has no array.
     """
     wanted = [spec.name for spec in specs]
-    missing = [name for name in wanted if name not in present]
+    missing = [spec.name for spec in specs if spec.name not in present and not spec.optional]
     extra = sorted(map(str, set(present) - set(wanted)))
     if not missing:
         return extra

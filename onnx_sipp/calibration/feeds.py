@@ -36,9 +36,11 @@ class FeedSource:
         description: What the data is, for people.
         synthetic: Always False.
         notes: What the user must be told.
+        restarts: None are known.
     """
 
     synthetic = False
+    restarts: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -85,7 +87,8 @@ class FeedSource:
                 f"{type(feed).__name__}; e.g. {{{self._specs[0].name!r}: array}}"
             )
         extra = check_names(feed.keys(), self._specs, where)
-        return {spec.name: conform(feed[spec.name], spec, where) for spec in self._specs}, extra
+        given = [spec for spec in self._specs if spec.name in feed]
+        return {spec.name: conform(feed[spec.name], spec, where) for spec in given}, extra
 
 
 def ignored_note(label: str, names: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_sipp.calibration.runner import Runner, batches, plan_batching
+from onnx_sipp.calibration.runner import Batch, Runner, batches, plan_batching
 from onnx_sipp.calibration.samples import Chosen
 from onnx_sipp.progress import Progress
 
@@ -104,6 +105,7 @@ def measure_fidelity(
     *,
     batch_size: int | None,
     progress: Progress,
+    states: Mapping[str, str] | None = None,
 ) -> list[OutputFidelity]:
     """Run both models over the samples and compare every output.
 
@@ -113,15 +115,36 @@ def measure_fidelity(
         feeds: the samples.
         batch_size: most samples at a time, None to choose.
         progress: told how far it is.
+        states: inputs that are fed back, and the outputs they come from. The pruned model is then
+            fed its own states, so that errors may add up as they will in use.
 
     Raises:
         SippError: either model fails on an input.
     """
     meters = [_Meter(name) for name in dense.taps]
-    batching = plan_batching(dense, list(islice(feeds, 2)), batch_size)
-    pairs = zip(batches(dense, feeds, batching), batches(pruned, feeds, batching), strict=True)
+    if states:
+        pairs = _fed_back(dense, pruned, feeds, states)
+    else:
+        batching = plan_batching(dense, list(islice(feeds, 2)), batch_size)
+        pairs = zip(batches(dense, feeds, batching), batches(pruned, feeds, batching), strict=True)
     for before, after in pairs:
         for meter in meters:
             meter.update(before.tensors[meter.name], after.tensors[meter.name])
         progress.advance(before.samples, len(feeds))
     return [meter.result() for meter in meters]
+
+
+def _fed_back(
+    dense: Runner, pruned: Runner, feeds: Chosen, states: Mapping[str, str]
+) -> Iterator[tuple[Batch, Batch]]:
+    """Run sample by sample; the feeds hold the states of the dense model."""
+    own: dict[str, Any] = {}
+    for feed, start in zip(feeds, feeds.starts(), strict=True):
+        before = dense.run(feed)
+        after = pruned.run(feed if start else feed | own)
+        own = {name: after[output] for name, output in states.items()}
+        yield _single(before), _single(after)
+
+
+def _single(tensors: Mapping[str, Any]) -> Batch:
+    return Batch(1, {n: v[None] if isinstance(v, np.ndarray) else v for n, v in tensors.items()})

@@ -4,68 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from onnx_sipp.calibration.specs import Feed, InputSpec, input_specs
-from onnx_sipp.errors import SippError, UsageError
+from onnx_sipp.calibration.session import first_line, open_session
+from onnx_sipp.calibration.specs import Feed, InputSpec, input_specs, output_specs
+from onnx_sipp.errors import SippError
 from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.walk import all_nodes
 
-__all__ = ["Batch", "Batching", "Runner", "batches", "joined", "open_session", "plan_batching"]
+__all__ = ["Batch", "Batching", "Runner", "batches", "joined", "plan_batching"]
 
 Tensor = NDArray[Any]
 
 # Tapped tensors of one batch take at most about this much memory.
 BATCH_BYTES = 48 << 20
 MAX_BATCH = 256
-
-
-def open_session(
-    data: bytes,
-    *,
-    folder: Path | None,
-    threads: int | None,
-    providers: Sequence[str] | None,
-) -> Any:
-    """Open an onnxruntime session that logs nothing.
-
-    Args:
-        data: a serialised model.
-        folder: of its external data, None if it has none.
-        threads: intra-op threads, None for onnxruntime's default.
-        providers: execution providers, None for the CPU.
-
-    Raises:
-        UsageError: this onnxruntime lacks a provider.
-        SippError: onnxruntime refuses the model.
-    """
-    available = ort.get_available_providers()
-    for provider in providers or ():
-        if provider not in available:
-            raise UsageError(
-                f"this onnxruntime has no execution provider {provider!r}; "
-                f"it has {', '.join(available)}"
-            )
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # refusals arrive as exceptions; the rest is noise here
-    # Its threads would otherwise spin between runs, at the cost of whatever runs meanwhile.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    if folder is not None:
-        key = "session.model_external_initializers_file_folder_path"
-        options.add_session_config_entry(key, str(folder))
-    try:
-        chosen = list(providers or ["CPUExecutionProvider"])
-        return ort.InferenceSession(data, options, providers=chosen)
-    except Exception as error:  # onnxruntime's exceptions share no base class
-        raise SippError(
-            f"onnxruntime {ort.__version__} refuses the model: {_first_line(error)}"
-        ) from error
 
 
 class Runner:
@@ -77,6 +33,12 @@ class Runner:
             the model's outputs.
         threads: intra-op threads, None for onnxruntime's default.
         providers: execution providers, None for the CPU.
+
+    Attributes:
+        taps: these tensors, each once.
+        unseen: tensors that never have an element.
+        decides: whether the model holds an If or a Loop, which may treat a batch of samples in
+            another way than each of them.
 
     Raises:
         SippError: onnxruntime refuses the model.
@@ -94,14 +56,23 @@ class Runner:
         outputs = [value.name for value in model.proto.graph.output]
         self.taps = list(dict.fromkeys(outputs if taps is None else taps))
         self._proto = model.proto
+        self.unseen = model.unseen
+        self.decides = any(node.op_type in ("If", "Loop") for node in all_nodes(model.proto))
         self._computed = [name for name in self.taps if name not in fed]
-        data, folder = model.runnable([name for name in self._computed if name not in outputs])
-        self._session = open_session(data, folder=folder, threads=threads, providers=providers)
+        data, folder = model.runnable(self._computed)
+        self._session = open_session(
+            data, folder=folder, threads=threads, providers=providers, libraries=model.libraries
+        )
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
         """What the model takes."""
         return input_specs(self._session, self._proto)
+
+    @property
+    def outputs(self) -> tuple[InputSpec, ...]:
+        """What the session gives, as far as it is tensors of numbers."""
+        return output_specs(self._session, self._proto)
 
     def run(self, feed: Feed) -> dict[str, Tensor]:
         """Run one feed and return the tapped tensors by name.
@@ -114,7 +85,7 @@ class Runner:
         except Exception as error:  # see above
             shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feed.items())
             raise SippError(
-                f"onnxruntime fails on the input ({shapes}): {_first_line(error)}\n"
+                f"onnxruntime fails on the input ({shapes}): {first_line(error)}\n"
                 "Check the data, or the shapes of made-up inputs (--input-shapes)"
             ) from error
         result = dict(zip(self._computed, values, strict=True))
@@ -183,7 +154,9 @@ def plan_batching(runner: Runner, feeds: Sequence[Feed], largest: int | None = N
         SippError: the model fails on a single sample.
     """
     alone = [runner.run(feed) for feed in feeds[:2]]
-    if len(feeds) < 2 or largest == 1 or not _joinable(feeds[0], feeds[1], runner.inputs):
+    if len(feeds) < 2 or largest == 1 or runner.decides:
+        return Batching(1)
+    if not _joinable(feeds[0], feeds[1], runner.inputs):
         return Batching(1)
     try:
         joint = runner.run(_join(feeds[:2], runner.inputs))
@@ -191,6 +164,9 @@ def plan_batching(runner: Runner, feeds: Sequence[Feed], largest: int | None = N
         return Batching(1)
     axes: dict[str, int | None] = {}
     for name in runner.taps:
+        if name in runner.unseen:
+            axes[name] = None
+            continue
         found, axis = _sample_axis(alone[0][name], alone[1][name], joint[name])
         if not found:
             return Batching(1)
@@ -273,8 +249,3 @@ def _close(a: Tensor, b: Tensor) -> bool:
     a, b = a.astype(np.float64), b.astype(np.float64)
     scale = float(np.max(np.abs(a), initial=0.0, where=np.isfinite(a)))
     return bool(np.allclose(a, b, rtol=1e-3, atol=1e-4 * scale, equal_nan=True))
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return (text.splitlines()[0] if text else type(error).__name__)[:400]

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.calibration.rollout import RolloutSource
 from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.sources import Source, held_out_mask, open_source
-from onnx_sipp.calibration.specs import Feed
+from onnx_sipp.calibration.specs import Feed, fix_shapes
+from onnx_sipp.calibration.states import check_states, find_states
+from onnx_sipp.calibration.store import TensorStore
 from onnx_sipp.graph.model import Model
 
 __all__ = ["Chosen", "Samples", "open_samples"]
 
 DEFAULT_SAMPLES = 512
+# With fewer sequences than these, holding out whole ones would leave too little.
+_MIN_SEQUENCES = 5
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,13 @@ class Chosen:
         mask[places[np.linspace(0, len(places) - 1, count).round().astype(np.intp)]] = True
         return Chosen(self.source, mask)
 
+    def starts(self) -> list[bool]:
+        """For each feed, whether the one before it in its sequence is missing."""
+        return [
+            index in self.source.restarts or index == 0 or not self.mask[index - 1]
+            for index in np.flatnonzero(self.mask)
+        ]
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -53,6 +65,7 @@ class Samples:
         description: where they come from, for people.
         synthetic: True if they were made up.
         warnings: what the user must know.
+        states: inputs that are fed back, and the outputs they come from.
     """
 
     calibration: Chosen
@@ -60,6 +73,11 @@ class Samples:
     description: str
     synthetic: bool
     warnings: tuple[str, ...]
+    states: Mapping[str, str] = field(default_factory=dict)
+
+    def all_feeds(self) -> Source:
+        """Calibration and held-out feeds, in their order."""
+        return self.calibration.source
 
 
 def open_samples(
@@ -72,6 +90,9 @@ def open_samples(
     providers: Sequence[str] | None,
     hold_out: bool = True,
     default_samples: int | None = DEFAULT_SAMPLES,
+    states: Mapping[str, str] | None = None,
+    state_reset: int | None = None,
+    store: TensorStore | None = None,
 ) -> Samples:
     """Open the calibration data and check it against the model.
 
@@ -85,21 +106,36 @@ def open_samples(
         hold_out: whether to keep a fifth of the samples for fidelity.
         default_samples: most feeds of given data to use if ``num_samples`` is None, None for all;
             of synthetic ones there are 32 then.
+        states: inputs that are fed back from one sample to the next, and the outputs they come
+            from; None to find them by their names.
+        state_reset: samples in a sequence, at whose start the states are reset; None for files.
+        store: holds the states, None for one with the default limit.
 
     Raises:
-        UsageError: there is no such file.
+        UsageError: there is no such file, or a state does not fit.
         SippError: the runtime refuses the model, or the data does not fit it.
     """
-    specs = Runner(model, [], providers=providers).inputs
-    source = open_source(
+    runner = Runner(model, [], providers=providers)
+    specs = runner.inputs
+    if states is None:
+        states = find_states(specs, runner.outputs)
+    else:
+        check_states(states, specs, runner.outputs)
+    source: Source = open_source(
         calibration,
-        specs,
+        [replace(spec, optional=spec.name in states) for spec in specs],
         model_path=model.path,
         num_samples=num_samples or (None if calibration is None else default_samples),
         seed=seed,
         input_shapes=input_shapes,
     )
-    held_out = held_out_mask(len(source)) if hold_out else np.zeros(len(source), np.bool_)
+    if states:
+        runner = Runner(model, list(states.values()), providers=providers)
+        fixed = fix_shapes(specs, input_shapes)
+        source = RolloutSource(source, runner, fixed, states, store or TensorStore(), state_reset)
+    held_out = np.zeros(len(source), np.bool_)
+    if hold_out:
+        held_out = _sequences_held_out(source) if states else held_out_mask(len(source))
     warnings = list(source.notes)
     if source.synthetic:
         warnings.insert(
@@ -118,4 +154,16 @@ def open_samples(
         description=source.description,
         synthetic=source.synthetic,
         warnings=tuple(warnings),
+        states=states,
     )
+
+
+def _sequences_held_out(source: Source) -> NDArray[np.bool_]:
+    """Hold out whole sequences, or the end of the data: neighbouring steps are too much alike."""
+    starts = source.restarts
+    if len(starts) == len(source):
+        return held_out_mask(len(source))
+    if len(starts) < _MIN_SEQUENCES:
+        return np.arange(len(source)) >= len(source) - max(1, round(len(source) * 0.2))
+    lengths = np.diff([*starts, len(source)])
+    return np.repeat(held_out_mask(len(starts)), lengths)

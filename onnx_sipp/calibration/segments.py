@@ -9,9 +9,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TypeProto
 
-from onnx_sipp.calibration.runner import open_session
+from onnx_sipp.calibration.session import first_line, open_session
 from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.calibration.store import LiveTensors, TensorStore
+from onnx_sipp.errors import SippError
 from onnx_sipp.graph.flow import Flow, Segment, cut
 from onnx_sipp.graph.model import Model
 
@@ -92,10 +93,16 @@ class SegmentedRun:
             folder=None,
             threads=self._threads,
             providers=self._providers,
+            libraries=self._model.libraries,
         )
         for live in self._live:
             feed = {name: live[name] for name in segment.inputs if name in live}
-            values = session.run(list(segment.outputs), feed)
+            try:
+                values = session.run(list(segment.outputs), feed)
+            except Exception as error:  # onnxruntime's exceptions share no base class
+                raise SippError(
+                    f"onnxruntime fails on a part of the model: {first_line(error)}"
+                ) from error
             for name, value in zip(segment.outputs, values, strict=True):
                 live.add(name, value)
 

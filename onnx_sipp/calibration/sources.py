@@ -40,8 +40,9 @@ _ACCEPTED = (
 class Source(Protocol):
     """Feeds for a model: complete, checked, and the same each time they are gone through.
 
-    Every feed has an array of the right type for every input and can be run as it is. Where data
-    is cut into feeds, the leading axis is 1, or the batch that the model fixes.
+    Every feed has an array of the right type for every input and can be run as it is, once states
+    that it lacks are added. Where data is cut into feeds, the leading axis is 1, or the batch that
+    the model fixes.
     """
 
     @property
@@ -55,6 +56,10 @@ class Source(Protocol):
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user must be told."""
+
+    @property
+    def restarts(self) -> tuple[int, ...]:
+        """Feeds with which a new sequence begins, as far as the source can tell."""
 
     def __len__(self) -> int:
         """The number of feeds."""
@@ -85,7 +90,8 @@ def open_source(
             * an iterable of complete feeds, each a dict of arrays, or an onnxruntime
               ``CalibrationDataReader``. A sequence (``len()`` and ``[i]``) is asked for one feed
               at a time; of anything else the feeds are kept in memory.
-        specs: The inputs of the model.
+        specs: The inputs of the model. Data may lack those that are optional; those of which an
+            array holds one value come with the first feed.
         model_path: Where the model is.
         num_samples: The most feeds to use, all if None; of random inputs, 32 if None.
         seed: Of the random inputs.
@@ -162,20 +168,22 @@ def _read_table(
 
 
 def _only_input(specs: Sequence[InputSpec], where: str) -> InputSpec:
-    if len(specs) > 1:
-        names = ", ".join(repr(spec.name) for spec in specs)
+    needed = [spec for spec in specs if not spec.optional]
+    if len(needed) > 1:
+        names = ", ".join(repr(spec.name) for spec in needed)
         raise SippError(
-            f"{where}: is one array, but the model has {len(specs)} inputs: {names}. Give one "
+            f"{where}: is one array, but the model has {len(needed)} inputs: {names}. Give one "
             "array for each, in a .npz file or a dict"
         )
-    return specs[0]
+    return needed[0]
 
 
 def _open_values(calibration: Any, specs: Sequence[InputSpec], num_samples: int | None) -> Source:
     if isinstance(calibration, Mapping):
         label = "arrays in memory"
         extra = check_names(calibration.keys(), specs, label)
-        arrays = {spec.name: _memory_rows(calibration[spec.name], spec, label) for spec in specs}
+        given = [spec for spec in specs if spec.name in calibration]
+        arrays = {spec.name: _memory_rows(calibration[spec.name], spec, label) for spec in given}
         notes = [ignored_note(label, extra)] if extra else []
         return TableSource(label, [arrays], specs, num_samples, notes)
     if hasattr(calibration, "__array__"):

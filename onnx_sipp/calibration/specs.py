@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["Array", "Dim", "Feed", "InputSpec", "fits", "fix_shapes", "input_specs", "show_shape"]
+__all__ = [
+    "Array",
+    "Dim",
+    "Feed",
+    "InputSpec",
+    "fits",
+    "fix_shapes",
+    "input_specs",
+    "output_specs",
+    "show_shape",
+]
 
 import difflib
 from dataclasses import dataclass, replace
@@ -15,7 +25,7 @@ import numpy.typing as npt
 from onnx_sipp.errors import SippError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import onnx
     import onnxruntime
@@ -50,11 +60,13 @@ class InputSpec:
         shape: Its dimensions, or None where not even the rank is known. A dimension is a size,
             a symbol that the model gives it, or None where it is dynamic and has no symbol
             (-1 and "" are read as None).
+        optional: Whether samples may lack it, because it is a state that is fed back.
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[Dim, ...] | None
+    optional: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", np.dtype(self.dtype))
@@ -98,7 +110,7 @@ def input_specs(
     Raises:
         SippError: If an input is no tensor of numbers or bools and hence cannot be fed.
     """
-    unranked = set() if model is None else _unranked_inputs(model)
+    unranked = set() if model is None else _unranked(model.graph.input)
     specs = []
     for node in session.get_inputs():
         if node.type not in _DTYPES:
@@ -112,10 +124,22 @@ def input_specs(
     return tuple(specs)
 
 
-def _unranked_inputs(model: onnx.ModelProto) -> set[str]:
-    return {
-        value.name for value in model.graph.input if not value.type.tensor_type.HasField("shape")
-    }
+def output_specs(
+    session: onnxruntime.InferenceSession, model: onnx.ModelProto
+) -> tuple[InputSpec, ...]:
+    """Read what a model gives, in the terms of what it takes; what is no tensor is left out."""
+    unranked = _unranked(model.graph.output)
+    return tuple(
+        InputSpec(
+            node.name, _DTYPES[node.type], None if node.name in unranked else tuple(node.shape)
+        )
+        for node in session.get_outputs()
+        if node.type in _DTYPES
+    )
+
+
+def _unranked(values: Iterable[onnx.ValueInfoProto]) -> set[str]:
+    return {value.name for value in values if not value.type.tensor_type.HasField("shape")}
 
 
 def fix_shapes(

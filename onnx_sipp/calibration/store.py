@@ -109,6 +109,10 @@ class LiveTensors(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._kept)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor, without reading it."""
+        return self._kept[name].shape
+
     def add(self, name: str, value: Tensor) -> None:
         """Keep a tensor under a name."""
         self._kept[name] = self._store.keep(value)

@@ -29,9 +29,11 @@ class SyntheticSource:
         description: What the data is, for people.
         synthetic: Always True.
         notes: What the user must be told.
+        restarts: None; the feeds are one sequence.
     """
 
     synthetic = True
+    restarts: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -43,7 +45,7 @@ class SyntheticSource:
         """Choose the shapes.
 
         Args:
-            specs: The inputs of the model.
+            specs: The inputs of the model; no values are made for optional ones.
             num_samples: The number of feeds, 32 if None.
             seed: A number from 0.
             input_shapes: Full shapes, batch included, by input name; inputs may be left out.
@@ -54,8 +56,11 @@ class SyntheticSource:
         """
         if seed < 0:
             raise UsageError(f"the seed must be 0 or more, but it is {seed}")
-        self._specs, self._seed = specs, seed
-        self._shapes, guessed = _choose_shapes(specs, fix_shapes(specs, input_shapes))
+        fixed = fix_shapes(specs, input_shapes)
+        self._specs, self._seed = [spec for spec in specs if not spec.optional], seed
+        self._shapes, guessed = _choose_shapes(
+            self._specs, [spec for spec in fixed if not spec.optional]
+        )
         self._count = num_samples or _DEFAULT_COUNT
         plural = "s" if self._count > 1 else ""
         self.description = f"synthetic: {self._count} seeded random sample{plural}"

@@ -5,22 +5,16 @@ from __future__ import annotations
 __all__ = ["TableSource"]
 
 import itertools
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from onnx_sipp.calibration.checks import check_dtype, convert, shape_error
-from onnx_sipp.calibration.rows import MemoryRows, Rows
-from onnx_sipp.calibration.specs import Array, Dim, Feed, InputSpec, fits
+from onnx_sipp.calibration.columns import Column
 from onnx_sipp.errors import SippError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-# How an array becomes the values of one input: "rows" are slices that keep the leading axis as
-# the batch, "whole" are slices that lose it, "shared" is one value for every feed.
-_Layout = Literal["rows", "whole", "shared"]
+    from onnx_sipp.calibration.rows import Rows
+    from onnx_sipp.calibration.specs import Feed, InputSpec
 
 
 class TableSource:
@@ -32,6 +26,7 @@ class TableSource:
         description: What the data is, for people.
         synthetic: Always False.
         notes: What the user must be told.
+        restarts: The feeds with which a file begins.
     """
 
     synthetic = False
@@ -48,7 +43,8 @@ class TableSource:
 
         Args:
             label: The name of the data, for people.
-            files: The arrays of each file by input name; every input must be there.
+            files: The arrays of each file by input name; every input must be there that is not
+                optional.
             specs: The inputs of the model.
             num_samples: The most feeds to make.
             notes: What was noticed on the way here.
@@ -56,14 +52,19 @@ class TableSource:
         Raises:
             SippError: If a type, a shape, a number of samples or a value is wrong.
         """
-        self._columns = [
-            _Column.lay_out(spec, [arrays[spec.name] for arrays in files]) for spec in specs
+        columns = [
+            Column.lay_out(spec, [arrays[spec.name] for arrays in files])
+            for spec in specs
+            if not spec.optional or _everywhere(spec.name, files)
         ]
+        self._first = [c for c in columns if _is_first_value(c, columns)]
+        self._columns = [column for column in columns if column not in self._first]
         _check_counts(self._columns)
         available = min((c.feeds for c in self._columns if c.feeds is not None), default=1)
         if available == 0:
             raise _too_few(self._columns)
         self._count = min(available, num_samples or available)
+        self.restarts = _beginnings(self._columns)
         batch = max(column.rows for column in self._columns)
         self.description = f"{label} ({_amount(self._count, available, batch)})"
         self.notes = (*notes, *(_left_over(self._columns) if self._count == available else ()))
@@ -76,104 +77,13 @@ class TableSource:
     def __iter__(self) -> Iterator[Feed]:
         names = [column.spec.name for column in self._columns]
         streams = [column.arrays() for column in self._columns]
+        first = {column.spec.name: next(iter(column.arrays())) for column in self._first}
         for values in itertools.islice(zip(*streams, strict=False), self._count):
-            yield dict(zip(names, values, strict=True))
+            yield dict(zip(names, values, strict=True)) | first
+            first = {}
 
 
-@dataclass(frozen=True)
-class _Column:
-    """The data of one input.
-
-    Attributes:
-        spec: The input.
-        parts: Its array in each file, in order.
-        layout: How slices become feeds.
-        rows: How many rows a feed takes.
-    """
-
-    spec: InputSpec
-    parts: tuple[Rows, ...]
-    layout: _Layout
-    rows: int
-
-    @classmethod
-    def lay_out(cls, spec: InputSpec, parts: Sequence[Rows]) -> _Column:
-        """Decide how arrays become feeds of one input, and check what can be without reading."""
-        layouts = [_layout(part, spec) for part in parts]
-        for part, layout in zip(parts, layouts, strict=True):
-            if layout != layouts[0]:
-                raise SippError(
-                    f"{part.where}: input {spec.name!r} has {len(part.shape)} axes, but "
-                    f"{len(parts[0].shape)} in {parts[0].where}: give all files the same layout"
-                )
-        rows = (spec.fixed_batch or 1) if layouts[0] == "rows" else 1
-        return cls(spec, tuple(parts), layouts[0], rows)
-
-    @property
-    def samples(self) -> list[int]:
-        """The number of rows in each file."""
-        return [part.shape[0] for part in self.parts]
-
-    @property
-    def feeds(self) -> int | None:
-        """The number of feeds there are data for; None where one value serves any number."""
-        return None if self.layout == "shared" else sum(self.samples) // self.rows
-
-    def arrays(self) -> Iterator[Array]:
-        """Make the values of the feeds, one after the other."""
-        if self.layout == "shared":
-            return itertools.repeat(self._shared())
-        if self.layout == "whole":
-            return (block[0, ...] for part in self.parts for block in self._checked(part, 1))
-        if self.rows == 1 or len(self.parts) == 1:
-            return (block for part in self.parts for block in self._checked(part, self.rows))
-        return self._regrouped()
-
-    def _checked(self, part: Rows, rows: int) -> Iterator[Array]:
-        for index, block in enumerate(part.blocks(rows)):
-            yield convert(block, self.spec, part.where, index * rows)
-
-    def _regrouped(self) -> Iterator[Array]:
-        """Fill batches across the borders of files."""
-        single = (block for part in self.parts for block in self._checked(part, 1))
-        while len(batch := list(itertools.islice(single, self.rows))) == self.rows:
-            if len({row.shape for row in batch}) > 1:
-                raise SippError(
-                    f"{self.parts[0].where} and the files after it: input {self.spec.name!r} has "
-                    "samples of different shapes, which cannot share a batch"
-                )
-            yield np.concatenate(batch)
-
-    def _shared(self) -> Array:
-        values = [np.asarray(part.array) for part in self.parts if isinstance(part, MemoryRows)]
-        for part, value in zip(self.parts, values, strict=True):
-            if value.tobytes() != values[0].tobytes():
-                raise SippError(
-                    f"{part.where}: input {self.spec.name!r} is another number than in "
-                    f"{self.parts[0].where}: give one number per sample, as an array of one axis"
-                )
-        return convert(values[0], self.spec, self.parts[0].where)
-
-
-def _layout(part: Rows, spec: InputSpec) -> _Layout:
-    check_dtype(part.dtype, spec, part.where)
-    dims, rank = spec.shape, len(part.shape)
-    if rank == 0 and not dims:
-        return "shared"
-    layout: _Layout = "rows"
-    wanted: tuple[Dim, ...] | None = None
-    if dims is not None and (rank == len(dims) + 1 or dims[:1] == (0,)):
-        layout, wanted = "whole", ("samples", *dims)
-    elif dims is not None:
-        wanted = ("samples", *dims[1:])
-    if not fits(part.shape, wanted):
-        raise shape_error(part.shape, spec, wanted or (), part.where)
-    if part.shape[0] == 0:
-        raise SippError(f"{part.where}: input {spec.name!r} has shape {part.shape}: no samples")
-    return layout
-
-
-def _check_counts(columns: Sequence[_Column]) -> None:
+def _check_counts(columns: Sequence[Column]) -> None:
     """Check that every input has data for the same feeds, in each file."""
     counted = [column for column in columns if column.layout != "shared"]
     for one, other in itertools.product(counted[:1], counted[1:]):
@@ -192,7 +102,37 @@ def _check_counts(columns: Sequence[_Column]) -> None:
             )
 
 
-def _too_few(columns: Sequence[_Column]) -> SippError:
+def _everywhere(name: str, files: Sequence[Mapping[str, Rows]]) -> bool:
+    """Whether all files have an optional input, or none has.
+
+    Raises:
+        SippError: Some have it.
+    """
+    lacking = [arrays for arrays in files if name not in arrays]
+    if lacking and len(lacking) < len(files):
+        where = next(iter(lacking[0].values())).where
+        raise SippError(
+            f"{where}: has no array for the state {name!r}, but other files have one: give it in "
+            "all files or in none"
+        )
+    return not lacking
+
+
+def _is_first_value(column: Column, columns: Sequence[Column]) -> bool:
+    """Whether an optional input has one value, where the others have several."""
+    most = max((c.feeds for c in columns if c.feeds is not None), default=1)
+    return column.spec.optional and column.feeds == 1 < most
+
+
+def _beginnings(columns: Sequence[Column]) -> tuple[int, ...]:
+    """The feeds with which a file begins; () where feeds may reach across the borders of files."""
+    counted = next((c for c in columns if c.layout != "shared"), None)
+    if counted is None or any(column.rows > 1 for column in columns):
+        return ()
+    return tuple(itertools.accumulate(counted.samples, initial=0))[:-1]
+
+
+def _too_few(columns: Sequence[Column]) -> SippError:
     column = next(column for column in columns if column.feeds == 0)
     return SippError(
         f"{column.parts[0].where}: input {column.spec.name!r} has {_samples(sum(column.samples))}, "
@@ -200,7 +140,7 @@ def _too_few(columns: Sequence[_Column]) -> SippError:
     )
 
 
-def _left_over(columns: Sequence[_Column]) -> Iterator[str]:
+def _left_over(columns: Sequence[Column]) -> Iterator[str]:
     batches = {c.rows: sum(c.samples) % c.rows for c in columns if c.rows > 1}
     for rows, left in batches.items():
         if left:

@@ -14,6 +14,8 @@ from onnx_sipp.cli.shared import (
     open_calibration,
     output_console,
     refuse_outputs,
+    state_map,
+    state_pair,
     write_text,
 )
 from onnx_sipp.options import COMPENSATIONS, DEFAULT_METHOD, DEFAULT_SPARSITY
@@ -113,6 +115,21 @@ onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
     "[default: attention_mask if there is one; '' for none]",
 )
 @click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=state_pair,
+    metavar="IN=OUT",
+    help="Feed output OUT back to input IN from one sample to the next. Repeat for more. "
+    "[default: pairs like h0 and hn, state and stateN; '' for none]",
+)
+@click.option(
+    "--state-reset",
+    type=int,
+    metavar="N",
+    help="Samples in a sequence, at whose start states are reset. [default: those of a file]",
+)
+@click.option(
     "--memory-limit",
     type=byte_size,
     metavar="SIZE",
@@ -125,6 +142,14 @@ onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
     metavar="DIR",
     help="Folder for those files. [default: the system's temporary folder]",
 )
+@click.option(
+    "--custom-ops",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="LIB",
+    help="Library with operators that onnxruntime must load for the model; its code is executed. "
+    "Repeat for more.",
+)
 @click.option("--providers", metavar="A,B", help="onnxruntime execution providers.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N")
 def command(
@@ -135,6 +160,7 @@ def command(
     json_path: Path | None,
     input_shapes: tuple[tuple[str, tuple[int, ...]], ...],
     providers: str | None,
+    states: tuple[tuple[str, str], ...],
     **options: Any,
 ) -> None:
     """Prune IN.onnx and write OUT.onnx; see `_HELP`."""
@@ -154,6 +180,7 @@ def command(
             progress=bars,
             input_shapes=dict(input_shapes),
             providers=providers.split(",") if providers else None,
+            states=state_map(states),
             **options,
         )
     report = result.save(target)

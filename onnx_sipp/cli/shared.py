@@ -25,6 +25,8 @@ __all__ = [
     "open_calibration",
     "output_console",
     "refuse_outputs",
+    "state_map",
+    "state_pair",
     "write_text",
 ]
 
@@ -48,6 +50,24 @@ def input_shape(value: str) -> tuple[str, tuple[int, ...]]:
     if not name or not shape:
         raise click.BadParameter(f"{value!r} is not of the form name:1,3,224,224")
     return name, shape
+
+
+def state_pair(value: str) -> tuple[str, str]:
+    """Part ``in=out`` into the name of an input and that of the output it comes from.
+
+    Raises:
+        BadParameter: it is not of that form, nor empty.
+    """
+    given, _, made = value.partition("=")
+    if value and not (given and made):
+        raise click.BadParameter(f"{value!r} is not of the form input=output")
+    return given, made
+
+
+def state_map(pairs: Iterable[tuple[str, str]]) -> dict[str, str] | None:
+    """States by input; None if no pair was given, nothing if the only one is empty."""
+    named = list(pairs)
+    return {given: made for given, made in named if given} if named else None
 
 
 def byte_size(value: str) -> int:

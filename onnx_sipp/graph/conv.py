@@ -1,16 +1,19 @@
-"""Conv: any number of spatial axes, groups, strides, dilations, pads, auto_pad."""
+"""Conv and ConvTranspose: any number of spatial axes, groups, strides, dilations, every pad."""
 
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 from onnx import NodeProto
 
 from onnx_sipp.graph.node import Constants, LayerParts, NotPrunable, attributes
 from onnx_sipp.graph.views import MatrixView
-from onnx_sipp.unfolding import ConvUnfolding
+from onnx_sipp.unfolding import Unfolding
+from onnx_sipp.unfolding_conv import ConvUnfolding
+from onnx_sipp.unfolding_transposed import ConvTransposeUnfolding
 
-__all__ = ["conv"]
+__all__ = ["conv", "conv_transpose"]
 
 
 def conv(node: NodeProto, constants: Constants) -> LayerParts | None:
@@ -19,29 +22,73 @@ def conv(node: NodeProto, constants: Constants) -> LayerParts | None:
     Raises:
         NotPrunable: the weight is computed, or the activation is constant too.
     """
-    activation, weight = node.input[0], node.input[1]
-    if weight not in constants:
+    dims = _weight_shape(node, constants)
+    if dims is None:
         return None
-    tensor = constants.weight(weight)
-    dims = tuple(tensor.dims)
-    if activation in constants:
-        raise NotPrunable("both its operands are constants", prod(dims))
     found = attributes(node)
-    kernel = dims[2:]
-    axes = len(kernel)
-    groups = int(found.get("group", 1))
-    if axes == 0 or groups < 1 or dims[0] % groups:
-        raise NotPrunable(f"its weight of shape {list(dims)} does not fit {groups} groups")
-    pads = found.get("pads") or [0] * (2 * axes)
-    auto_pad = found.get("auto_pad") or "NOTSET"
-    unfolding = ConvUnfolding(
-        kernel=kernel,
-        strides=tuple(found.get("strides") or [1] * axes),
-        dilations=tuple(found.get("dilations") or [1] * axes),
-        pads=tuple(zip(pads[:axes], pads[axes:], strict=True)),
-        groups=groups,
-        auto_pad=auto_pad,
-    )
+    groups = _groups(found, dims)
+    unfolding = ConvUnfolding(**_windows(found, dims), groups=groups)
     view = MatrixView(dims, tuple(range(len(dims))), (groups, dims[0] // groups, prod(dims[1:])))
+    return _layer(node, constants, view, unfolding)
+
+
+def conv_transpose(node: NodeProto, constants: Constants) -> LayerParts | None:
+    """See ONNX ConvTranspose: weight ``[in, out / group, *kernel]``.
+
+    Raises:
+        NotPrunable: the weight is computed, or the activation is constant too.
+    """
+    dims = _weight_shape(node, constants)
+    if dims is None:
+        return None
+    found = attributes(node)
+    groups, axes = _groups(found, dims), len(dims) - 2
+    shape = found.get("output_shape")  # some files give batch and channels too
+    unfolding = ConvTransposeUnfolding(
+        **_windows(found, dims),
+        output_padding=tuple(found.get("output_padding") or [0] * axes),
+        output_shape=tuple(shape[-axes:]) if shape else None,
+        groups=groups,
+    )
+    split = (groups, dims[0] // groups, *dims[1:])
+    matrix = (groups, dims[1], prod(dims[2:]) * split[1])
+    view = MatrixView(dims, (0, 2, 1, *range(3, len(split))), matrix, split)
+    return _layer(node, constants, view, unfolding)
+
+
+def _weight_shape(node: NodeProto, constants: Constants) -> tuple[int, ...] | None:
+    """Shape of the constant weight, None if it is no constant."""
+    if node.input[1] not in constants:
+        return None
+    dims = tuple(constants.weight(node.input[1]).dims)
+    if node.input[0] in constants:
+        raise NotPrunable("both its operands are constants", prod(dims))
+    return dims
+
+
+def _groups(found: dict[str, Any], dims: tuple[int, ...]) -> int:
+    groups = int(found.get("group", 1))
+    if len(dims) < 3 or groups < 1 or dims[0] % groups:
+        raise NotPrunable(f"its weight of shape {list(dims)} does not fit {groups} groups")
+    return groups
+
+
+def _windows(found: dict[str, Any], dims: tuple[int, ...]) -> dict[str, Any]:
+    """What the attributes say of the windows."""
+    axes = len(dims) - 2
+    pads = found.get("pads") or [0] * (2 * axes)
+    return {
+        "kernel": dims[2:],
+        "strides": tuple(found.get("strides") or [1] * axes),
+        "dilations": tuple(found.get("dilations") or [1] * axes),
+        "pads": tuple(zip(pads[:axes], pads[axes:], strict=True)),
+        "auto_pad": found.get("auto_pad") or "NOTSET",
+    }
+
+
+def _layer(
+    node: NodeProto, constants: Constants, view: MatrixView, unfolding: Unfolding
+) -> LayerParts:
     bias = node.input[2] if len(node.input) > 2 and node.input[2] in constants.stored else None
-    return LayerParts(weight, view, activation, unfolding, bias, neuron_axis=-1 - axes)
+    axis = 1 - len(view.stored)
+    return LayerParts(node.input[1], view, node.input[0], unfolding, bias, neuron_axis=axis)

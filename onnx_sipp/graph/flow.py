@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from onnx import GraphProto, NodeProto
+from onnx import GraphProto
 
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.node import Constants
+from onnx_sipp.graph.order import in_order, reads
 
 __all__ = ["Flow", "Segment", "cut"]
 
@@ -41,7 +42,7 @@ class Flow:
     def __init__(self, model: Model) -> None:
         graph = model.proto.graph
         self.constants = Constants.of(graph, model.stored)
-        self.reads = [tuple(_reads(node)) for node in graph.node]
+        self.reads = [tuple(reads(node)) for node in graph.node]
         self.producer = {
             name: index for index, node in enumerate(graph.node) for name in node.output if name
         }
@@ -50,28 +51,8 @@ class Flow:
         for index, names in enumerate(self.reads):
             for name in names:
                 self.readers[name].append(index)
-        self.order = self._order()
+        self.order = in_order(graph.node)
         self.place = {index: rank for rank, index in enumerate(self.order)}
-
-    def _order(self) -> list[int]:
-        """A topological order that leaves nodes where they are as far as possible."""
-        waiting = [
-            len({self.producer[n] for n in names if n in self.producer}) for names in self.reads
-        ]
-        followers: dict[int, set[int]] = defaultdict(set)
-        for index, names in enumerate(self.reads):
-            for name in names:
-                if name in self.producer:
-                    followers[self.producer[name]].add(index)
-        ready = [index for index, count in enumerate(waiting) if count == 0]
-        order: list[int] = []
-        for index in ready:
-            order.append(index)
-            for follower in sorted(followers[index]):
-                waiting[follower] -= 1
-                if waiting[follower] == 0:
-                    ready.append(follower)
-        return order
 
     def needed(self, names: Iterable[str], done: set[int]) -> set[int]:
         """Nodes that must run to provide tensors, beyond those done; constants included."""
@@ -131,18 +112,3 @@ def cut(flow: Flow, graph: GraphProto, wanted: list[set[str]]) -> list[Segment]:
             )
         )
     return segments
-
-
-def _reads(node: NodeProto) -> Iterator[str]:
-    """Inputs of a node, and what its subgraphs read from outside."""
-    yield from (name for name in node.input if name)
-    graphs = [g for a in node.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
-    while graphs:
-        graph = graphs.pop()
-        own = {tensor.name for tensor in graph.initializer} | {i.name for i in graph.input}
-        own |= {name for inner in graph.node for name in inner.output}
-        for inner in graph.node:
-            yield from (name for name in inner.input if name and name not in own)
-            for attribute in inner.attribute:
-                graphs.extend([attribute.g] if attribute.HasField("g") else attribute.graphs)
-        yield from (value.name for value in graph.output if value.name not in own)

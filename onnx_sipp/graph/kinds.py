@@ -8,13 +8,13 @@ A kind of layer is one function in a module of its family (`conv`, `matmul`) and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 from onnx import NodeProto
 
-from onnx_sipp.graph.conv import conv
+from onnx_sipp.graph.conv import conv, conv_transpose
 from onnx_sipp.graph.matmul import gemm, matmul
 from onnx_sipp.graph.node import Constants, Label, LayerParts, NotPrunable
 from onnx_sipp.graph.tensors import FLOAT_TYPES
@@ -37,23 +37,18 @@ Builder = Callable[[NodeProto, Constants], LayerParts | None]
 
 BUILDERS: Mapping[tuple[str, str], Builder] = {
     ("", "Conv"): conv,
+    ("", "ConvTranspose"): conv_transpose,
     ("", "Gemm"): gemm,
     ("", "MatMul"): matmul,
 }
 
 # Inputs of other operators that a constant may weigh, with why such a node is left alone.
 _OTHER: Mapping[tuple[str, str], tuple[tuple[int, ...], str]] = {
-    ("", "ConvTranspose"): ((1,), "ConvTranspose is not supported yet"),
     ("", "DeformConv"): ((1,), "DeformConv samples its input at computed places"),
-    ("", "LSTM"): ((1, 2), "LSTM is not supported yet"),
-    ("", "GRU"): ((1, 2), "GRU is not supported yet"),
-    ("", "RNN"): ((1, 2), "RNN is not supported yet"),
-    ("", "Einsum"): ((0, 1), "Einsum is not supported yet"),
-    ("", "ConvInteger"): ((1,), "integer weights are not supported yet"),
-    ("", "MatMulInteger"): ((0, 1), "integer weights are not supported yet"),
-    ("", "QLinearConv"): ((3,), "integer weights are not supported yet"),
-    ("", "QLinearMatMul"): ((0, 3), "integer weights are not supported yet"),
-    ("com.microsoft", "MatMulNBits"): ((1,), "packed integer weights cannot hold single zeros"),
+    ("com.microsoft", "MatMulNBits"): (
+        (1,),
+        "weights that share bytes are not supported; prune before they are packed",
+    ),
     ("com.microsoft.nchwc", "Conv"): (
         (1,),
         "blocked layouts are not supported; prune before onnxruntime optimises the file",
@@ -234,6 +229,6 @@ def known_as(node: NodeProto) -> str:
     return f"{domain}.{op_type}" if domain else op_type
 
 
-def known_operators() -> set[str]:
-    """Names of all operators in the tables above, for people."""
-    return {f"{domain}.{op}" if domain else op for domain, op in (*BUILDERS, *_OTHER)}
+def known_operators(others: Iterable[tuple[str, str]] = ()) -> set[str]:
+    """Names of all operators in the tables above, and of some others, for people."""
+    return {f"{domain}.{op}" if domain else op for domain, op in (*BUILDERS, *_OTHER, *others)}

@@ -8,9 +8,17 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from onnx_sipp.errors import UsageError
-from onnx_sipp.graph.kinds import Layer, Skipped, as_layer, known_operators, node_kind
+from onnx_sipp.graph.kinds import (
+    BUILDERS,
+    Layer,
+    Skipped,
+    as_layer,
+    known_operators,
+    node_kind,
+)
 from onnx_sipp.graph.lowering.lowered import Lowered
-from onnx_sipp.graph.nested import functions_called, in_functions, in_subgraphs
+from onnx_sipp.graph.lowering.rules import RULES
+from onnx_sipp.graph.nested import skipped_inside
 from onnx_sipp.graph.node import Constants, Label, NotPrunable
 from onnx_sipp.graph.sharing import other_readers, partial_overlaps
 from onnx_sipp.graph.tensors import is_parameter
@@ -49,7 +57,8 @@ def find_layers(
 
     Args:
         model: is not changed.
-        exclude_nodes: names of nodes to leave alone, or globs over them.
+        exclude_nodes: names of nodes to leave alone, or globs over them. What lies in a node, or
+            in a branch of it, is left alone with it.
         exclude_op_types: operator types to leave alone, or globs over them.
         include_tied: list weights, too, that something else than layers reads.
 
@@ -59,16 +68,15 @@ def find_layers(
     """
     labels = model.plan.labels
     candidates, skipped = _candidates(model)
-    names = [name for label in labels for name in (label.name, label.reader)]
+    names = [name for label in labels for name in _names(label)]
     names = list(dict.fromkeys([*names, *(skip.name for _, skip in skipped)]))
     _refuse_idle(exclude_nodes, names, "node is called")
-    operators = known_operators().union(label.op_type for label in labels)
+    operators = known_operators(RULES).union(label.op_type for label in labels)
     _refuse_idle(exclude_op_types, sorted(operators), "operator is called")
     barred = {
         label
         for label in labels
-        if _matches(label.name, exclude_nodes)
-        or _matches(label.reader, exclude_nodes)
+        if any(_matches(name, exclude_nodes) for name in _names(label))
         or _matches(label.op_type, exclude_op_types)
     }
     choice = _Choice(model, barred, include_tied=include_tied)
@@ -88,22 +96,29 @@ def _candidates(model: Lowered) -> tuple[list[Layer], list[tuple[int, Skipped]]]
     """All nodes that are layers by themselves; the others that weigh a constant, with places."""
     proto, labels = model.proto, model.plan.labels
     constants = Constants.of(proto.graph, model.stored)
-    functions = functions_called(proto)
+    # Nodes that stay beside the layers that stand for what they multiply.
+    probed = {
+        label.reader
+        for node, label in zip(proto.graph.node, labels, strict=True)
+        if node_kind(node) in BUILDERS
+    }
     candidates: list[Layer] = []
-    skipped = [(len(labels), skip) for skip in in_functions(proto, constants)]
+    skipped: list[tuple[int, Skipped]] = []
     for index, (node, label) in enumerate(zip(proto.graph.node, labels, strict=True)):
         if label.name in model.plan.refused:
             skipped.append((index, model.plan.refused[label.name]))
-        elif node_kind(node) not in functions:
-            try:
-                layer = as_layer(node, label, index, constants)
-            except NotPrunable as found:
-                reason = Skipped(label.name, label.op_type, found.parameters, str(found))
-                skipped.append((index, reason))
-            else:
-                if layer is not None and model.is_written_through(layer.weight):
-                    candidates.append(layer)
-        skipped.extend((index, skip) for skip in in_subgraphs(node, label.name, constants))
+            continue
+        if label.reader in probed and node_kind(node) not in BUILDERS:
+            continue
+        try:
+            layer = as_layer(node, label, index, constants)
+        except NotPrunable as found:
+            reason = Skipped(label.name, label.op_type, found.parameters, str(found))
+            skipped.append((index, reason))
+        else:
+            if layer is not None and model.is_written_through(layer.weight):
+                candidates.append(layer)
+    skipped.extend(_inside(model, constants, candidates, skipped))
     return candidates, skipped
 
 
@@ -162,6 +177,34 @@ class _Choice:
             if layer.name in reasons
         )
         return [layer for layer in layers if layer.name not in reasons]
+
+
+def _inside(
+    model: Lowered,
+    constants: Constants,
+    candidates: Sequence[Layer],
+    skipped: Sequence[tuple[int, Skipped]],
+) -> list[tuple[int, Skipped]]:
+    """What is left alone in subgraphs that stay, and in branches that are never taken."""
+    labels, refused = model.plan.labels, model.plan.refused
+    listed = {skip.name for _, skip in skipped}
+    found = [(len(labels), skip) for name, skip in refused.items() if name not in listed]
+    known = {labels[layer.index].reader for layer in candidates} | listed | set(refused)
+    known |= {label.name for label in labels}
+    reasons = {name: skip.reason for name, skip in refused.items()}
+    for index, (node, label) in enumerate(zip(model.proto.graph.node, labels, strict=True)):
+        if index not in model.plan.taps:
+            skips = skipped_inside([(node, label)], constants, known, reasons)
+            found.extend((index, skip) for skip in skips)
+    skips = skipped_inside(model.plan.left_out, constants, known, reasons)
+    return [*found, *((len(labels), skip) for skip in skips)]
+
+
+def _names(label: Label) -> list[str]:
+    """What a node can be called: by its label, its node, and all that it lies in."""
+    parts = label.reader.split(" > ")
+    outer = [" > ".join(parts[:depth]) for depth in range(1, len(parts))]
+    return [label.name, label.reader, *outer]
 
 
 def _matches(name: str, globs: Iterable[str]) -> bool:

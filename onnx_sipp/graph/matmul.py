@@ -45,7 +45,7 @@ def gemm(node: NodeProto, constants: Constants) -> LayerParts | None:
         weight=node.input[side],
         view=MatrixView(dims, order, (1, dims[order[0]], dims[order[1]])),
         activation=node.input[1 - side],
-        unfolding=MatMulUnfolding(columns=columns, turned=transposed[1 - side]),
+        unfolding=MatMulUnfolding(columns=columns, neurons_first=side == 0),
         bias=bias if bias in constants.stored else None,
         scale=float(found.get("alpha", 1.0)),
         neuron_axis=-1 if side == 1 else -2,
@@ -70,10 +70,11 @@ def matmul(node: NodeProto, constants: Constants) -> LayerParts | None:
     else:
         order = axes if side == 0 else (*axes[:-2], axes[-1], axes[-2])
         matrix = (prod(dims[:-2]), dims[order[-2]], dims[order[-1]])
+    groups = dims[:-2] if matrix[0] > 1 else ()
     return LayerParts(
         weight=node.input[side],
         view=MatrixView(dims, order, matrix),
         activation=node.input[1 - side],
-        unfolding=MatMulUnfolding(groups=dims[:-2] if matrix[0] > 1 else (), columns=side == 0),
+        unfolding=MatMulUnfolding(groups, columns=side == 0, neurons_first=side == 0),
         neuron_axis=None if matrix[0] > 1 or len(dims) == 1 else side - 2,
     )

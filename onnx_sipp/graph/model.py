@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,7 +33,7 @@ from onnx_sipp.graph.tensors import (
 )
 from onnx_sipp.graph.walk import Holder, all_sites, all_tensors, stored_tensors
 
-__all__ = ["Model"]
+__all__ = ["Model", "serialized"]
 
 _PAGE = 4096
 
@@ -49,11 +49,15 @@ class Model:
     Args:
         proto: used as it is; external tensors must not have been loaded.
         path: the file it came from, None if it has none.
+        libraries: files with operators that a runtime must load before it.
     """
 
-    def __init__(self, proto: ModelProto, path: Path | None = None) -> None:
+    def __init__(
+        self, proto: ModelProto, path: Path | None = None, libraries: Sequence[Path] = ()
+    ) -> None:
         self.proto = proto
         self.path = path
+        self.libraries = tuple(libraries)
         self.sites = tuple(all_sites(proto))
         self._number = {id(holder): site for site, holder in enumerate(self.sites)}
         self.stored = dict(stored_tensors(proto.graph))
@@ -71,8 +75,14 @@ class Model:
                 read_bytes(reference, self.folder, payload_bytes(tensor))
 
     @classmethod
-    def load(cls, source: Model | ModelProto | bytes | str | Path) -> Model:
+    def load(
+        cls, source: Model | ModelProto | bytes | str | Path, libraries: Sequence[Path] = ()
+    ) -> Model:
         """Read a model from a file, its bytes, or a ModelProto (which is copied).
+
+        Args:
+            source: of the model.
+            libraries: see above; a `Model` brings its own.
 
         Raises:
             UsageError: there is no such file, or it is a folder.
@@ -83,9 +93,9 @@ class Model:
         if isinstance(source, ModelProto):
             proto = ModelProto()
             proto.CopyFrom(source)
-            return cls(proto)
+            return cls(proto, None, libraries)
         if isinstance(source, bytes):
-            return cls(_parse(source, "the given bytes"))
+            return cls(_parse(source, "the given bytes"), None, libraries)
         path = Path(source)
         try:
             data = path.read_bytes()
@@ -95,15 +105,20 @@ class Model:
             raise UsageError(f"{str(path)!r} is a folder; give the .onnx file inside it") from error
         except OSError as error:
             raise SippError(f"cannot read {str(path)!r}: {error.strerror}") from error
-        return cls(_parse(data, repr(str(path))), path)
+        return cls(_parse(data, repr(str(path))), path, libraries)
 
     def copy(self) -> Model:
         """An independent copy, external data still where it is."""
         proto = ModelProto()
         proto.CopyFrom(self.proto)
-        result = Model(proto, self.path)
+        result = Model(proto, self.path, self.libraries)
         result._replaced = dict(self._replaced)
         return result
+
+    @property
+    def unseen(self) -> frozenset[str]:
+        """Tensors that are known never to have an element."""
+        return frozenset()
 
     @property
     def folder(self) -> Path:
@@ -121,6 +136,10 @@ class Model:
     def site_of(self, holder: Holder) -> int:
         """The site of a message of this very model (not of an equal one)."""
         return self._number[id(holder)]
+
+    def is_site(self, holder: Holder) -> bool:
+        """Whether a message of this very model is a site."""
+        return id(holder) in self._number
 
     def read_site(self, site: int) -> NDArray[Any]:
         """Elements at a site, as they are now.
@@ -202,11 +221,11 @@ class Model:
         else:
             write_inline(holder, values)
 
-    def runnable(self, extra_outputs: list[str] | None = None) -> tuple[bytes, Path | None]:
+    def runnable(self, asked: Sequence[str] = ()) -> tuple[bytes, Path | None]:
         """Bytes for a runtime, and the folder of the external data they still refer to.
 
         Args:
-            extra_outputs: tensors to add to the graph's outputs, by name only.
+            asked: tensors that will be asked for; the graph's outputs are there anyway.
 
         Raises:
             SippError: larger than a protobuf message may be (2 GB).
@@ -214,11 +233,9 @@ class Model:
         proto = ModelProto()
         proto.CopyFrom(self.proto)
         present = {output.name for output in proto.graph.output}
-        for name in extra_outputs or []:
-            if name not in present:
-                proto.graph.output.append(onnx.ValueInfoProto(name=name))
+        proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in asked if n not in present)
         self._put_replaced_inside(proto)
-        return _serialize(proto), self.folder if self.external else None
+        return serialized(proto), self.folder if self.external else None
 
     def inlined(self) -> ModelProto:
         """A copy of the message with every payload inside.
@@ -263,7 +280,7 @@ class Model:
         self.refuse_target(target)
         names = self._new_locations(target)
         moved = self._moved()
-        data = _serialize(self._relocated(names, moved))
+        data = serialized(self._relocated(names, moved))
         pieces: list[Piece] = [
             (target.parent / name, partial(self._write_external, location, moved))
             for location, name in names.items()
@@ -374,7 +391,12 @@ def _parse(data: bytes, what: str) -> ModelProto:
     return proto
 
 
-def _serialize(proto: ModelProto) -> bytes:
+def serialized(proto: ModelProto) -> bytes:
+    """The bytes of a message.
+
+    Raises:
+        SippError: larger than a protobuf message may be (2 GB).
+    """
     try:
         return bytes(proto.SerializeToString())
     except (ValueError, google.protobuf.message.EncodeError) as error:

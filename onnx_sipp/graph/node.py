@@ -157,6 +157,6 @@ def attributes(node: NodeProto) -> dict[str, Any]:
 
 
 def is_deterministic(node: NodeProto) -> bool:
-    """Whether a node computes the same from the same inputs; not known of one with subgraphs."""
+    """Whether a node gives the same for the same inputs; those with subgraphs do not count."""
     random = node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
     return not random and not any(a.HasField("g") or a.graphs for a in node.attribute)

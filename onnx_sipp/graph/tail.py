@@ -1,14 +1,16 @@
 """What follows a layer and is part of it in effect: its bias, a BatchNormalization, a skip path.
 
 ``y = gain · (W a + shift)`` per neuron holds for the *effective output* y: behind Gemm's alpha, an
-Add of a constant, or a BatchNormalization, whatever of them only this layer feeds. Refitting aims
-at y, and a constant on the way can take up a change of the bias.
+Add or a Mul of a constant, or a BatchNormalization, whatever of them only this layer feeds.
+A Reshape may part the neurons into several axes on the way. Refitting aims at y, and a constant on
+the way can take up a change of the bias.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.node import attributes
+from onnx_sipp.unfolding import MatMulUnfolding
 
 __all__ = ["BiasPlace", "Tail", "find_tail"]
 
@@ -76,6 +79,7 @@ def find_tail(model: Model, flow: Flow, layer: Layer) -> Tail | None:
     bias: BiasPlace | None = None
     spare: BiasPlace | None = None
     output = layer.output
+    sizes: tuple[int, ...] = (neurons,)
     if layer.neuron_axis is None:
         return None
     if _has_bias(nodes[layer.index]):
@@ -83,23 +87,27 @@ def find_tail(model: Model, flow: Flow, layer: Layer) -> Tail | None:
         if layer.bias is None:
             return None
         own = model.read(layer.bias)
-        if own.size != neurons or own.shape[-1] != neurons:
+        if own.size != neurons or own.shape[-1:] != (neurons,):
             return None
         offset += beta * own.astype(np.float64).ravel()
         if beta != 0 and _exclusive(model, flow, layer.bias):
-            place = BiasPlace(layer.bias, gain / beta)
-            bias, spare = (None, place) if model.is_spare(layer.bias) else (place, None)
+            own_place = BiasPlace(layer.bias, gain / beta)
+            bias, spare = (None, own_place) if model.is_spare(layer.bias) else (own_place, None)
     while (reader := _only_reader(flow, output)) is not None:
         node = nodes[reader]
-        step = _normalization(model, node, output, neurons, layer) or _addition(
-            model, node, output, neurons, layer
+        split = _split(model, node, output, layer, neurons)
+        step = (
+            _normalization(model, node, output, sizes, layer)
+            or _addition(model, node, output, sizes, layer)
+            or _scaling(model, node, output, sizes, layer)
         )
-        if step is None:
+        if split is None and step is None:
             break
-        scale, shift, constant = step
+        sizes = split or sizes
+        scale, shift, place = step or (1.0, 0.0, None)
         gain, offset = gain * scale, offset * scale + shift
-        if bias is None and _exclusive(model, flow, constant):
-            bias = BiasPlace(constant, gain.copy())
+        if bias is None and place is not None and _exclusive(model, flow, place):
+            bias = BiasPlace(place, gain.copy())
         output = node.output[0]
     return Tail(output, gain, offset, bias or spare, _skip(flow, model.proto.graph.node, output))
 
@@ -111,7 +119,8 @@ def _exclusive(model: Model, flow: Flow, name: str) -> bool:
 
 
 def _has_bias(node: NodeProto) -> bool:
-    return node.op_type in ("Conv", "Gemm") and len(node.input) > 2 and bool(node.input[2])
+    known = node.op_type in ("Conv", "ConvTranspose", "Gemm")
+    return known and len(node.input) > 2 and bool(node.input[2])
 
 
 def _only_reader(flow: Flow, name: str) -> int | None:
@@ -119,33 +128,67 @@ def _only_reader(flow: Flow, name: str) -> int | None:
     return readers[0] if len(readers) == 1 and name not in flow.outputs else None
 
 
-def _per_neuron(model: Model, name: str, layer: Layer, neurons: int) -> Float64 | None:
+def _is_convolution(layer: Layer) -> bool:
+    """Whether its output is ``[batch, neurons, *spatial]``."""
+    return not isinstance(layer.unfolding, MatMulUnfolding)
+
+
+def _split(
+    model: Model, node: NodeProto, output: str, layer: Layer, neurons: int
+) -> tuple[int, ...] | None:
+    """Sizes of the axes that a Reshape parts the neurons into, all others kept; None if not so."""
+    if node.op_type != "Reshape" or node.domain not in ("", "ai.onnx") or node.input[0] != output:
+        return None
+    if layer.neuron_axis != -1 or layer.unfolding != MatMulUnfolding():
+        return None
+    shape = model.read(node.input[1]).tolist() if node.input[1] in model.stored else []
+    sizes = tuple(size for size in shape if size != 0)  # 0 keeps an axis
+    fits = sizes == tuple(shape[-len(sizes) :]) and len(sizes) < len(shape)
+    return sizes if fits and min(sizes) > 0 and prod(sizes) == neurons else None
+
+
+def _per_neuron(model: Model, name: str, layer: Layer, sizes: tuple[int, ...]) -> Float64 | None:
     """A stored constant as one value per neuron, None if it does not broadcast so."""
     if name not in model.stored:
         return None
-    values = model.read(name)
+    values, neurons = model.read(name), prod(sizes)
     if values.size != neurons or values.dtype.kind not in "fV":
         return None
+    if len(sizes) > 1:
+        return values.astype(np.float64).ravel() if values.shape[-len(sizes) :] == sizes else None
     axis = layer.neuron_axis
     assert axis is not None
     alone = -values.ndim <= axis and values.shape[axis] == neurons
-    if layer.kind == "Conv" and values.ndim > 1 - axis:
+    if _is_convolution(layer) and values.ndim > 1 - axis:
         return None  # the sum has more axes than the output
     return values.astype(np.float64).ravel() if alone else None
 
 
 def _addition(
-    model: Model, node: NodeProto, output: str, neurons: int, layer: Layer
+    model: Model, node: NodeProto, output: str, sizes: tuple[int, ...], layer: Layer
 ) -> tuple[Float64, Float64, str] | None:
     if node.op_type != "Add" or node.domain not in ("", "ai.onnx") or len(node.input) != 2:
         return None
     other = node.input[1] if node.input[0] == output else node.input[0]
-    shift = None if other == output else _per_neuron(model, other, layer, neurons)
-    return None if shift is None else (np.ones(neurons), shift, other)
+    shift = None if other == output else _per_neuron(model, other, layer, sizes)
+    return None if shift is None else (np.ones(prod(sizes)), shift, other)
+
+
+def _scaling(
+    model: Model, node: NodeProto, output: str, sizes: tuple[int, ...], layer: Layer
+) -> tuple[Float64, Float64, None] | None:
+    """Mul by a stored constant: one for all, or one per neuron."""
+    if node.op_type != "Mul" or node.domain not in ("", "ai.onnx") or len(node.input) != 2:
+        return None
+    other, neurons = node.input[1] if node.input[0] == output else node.input[0], prod(sizes)
+    if other in model.stored and other != output and model.read(other).shape in ((), (1,)):
+        return np.full(neurons, float(model.read(other).item())), np.zeros(neurons), None
+    scale = None if other == output else _per_neuron(model, other, layer, sizes)
+    return None if scale is None else (scale, np.zeros(neurons), None)
 
 
 def _normalization(
-    model: Model, node: NodeProto, output: str, neurons: int, layer: Layer
+    model: Model, node: NodeProto, output: str, sizes: tuple[int, ...], layer: Layer
 ) -> tuple[Float64, Float64, str] | None:
     """BatchNormalization in inference mode with stored parameters, along the neuron axis."""
     if node.op_type != "BatchNormalization" or node.domain not in ("", "ai.onnx"):
@@ -153,17 +196,18 @@ def _normalization(
     found = attributes(node)
     names = list(node.input[1:5])
     # Channels lie along axis 1; a Gemm's constant on the left has its neurons along axis 0.
-    channels = layer.kind == "Conv" or (layer.kind == "Gemm" and layer.neuron_axis == -1)
+    channels = _is_convolution(layer) or (layer.kind == "Gemm" and layer.neuron_axis == -1)
     if (
         node.input[0] != output
         or found.get("training_mode", 0)
         or len(names) != 4
         or not channels
         or any(name not in model.stored for name in names)
+        or len(sizes) > 1
     ):
         return None
     scale, shift, mean, variance = (model.read(name).astype(np.float64) for name in names)
-    if scale.shape != (neurons,):
+    if scale.shape != sizes:
         return None
     factor = scale / np.sqrt(variance + float(found.get("epsilon", 1e-5)))
     return factor, shift - mean * factor, names[1]

@@ -18,13 +18,16 @@ class MatrixView:
 
     Attributes:
         stored: shape of the tensor in the file.
-        order: axes of the stored tensor in the order group, out, fan-in.
+        order: axes in the order group, out, fan-in.
         matrix: ``(groups, out per group, fan_in)``.
+        split: shape of the stored tensor once an axis that mixes two of these is parted, which
+            `order` then counts; ``()`` if none does.
     """
 
     stored: tuple[int, ...]
     order: tuple[int, ...]
     matrix: tuple[int, int, int]
+    split: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
@@ -33,9 +36,12 @@ class MatrixView:
 
     def to_matrix(self, tensor: NDArray[Any]) -> NDArray[Any]:
         """See the stored tensor as ``[group, out, fan_in]``."""
-        return tensor.transpose(self.order).reshape(self.matrix)
+        axes = self.split or self.stored
+        return tensor.reshape(axes).transpose(self.order).reshape(self.matrix)
 
     def to_stored(self, matrix: NDArray[Any]) -> NDArray[Any]:
         """Undo `to_matrix`."""
-        permuted = matrix.reshape([self.stored[axis] for axis in self.order])
-        return np.ascontiguousarray(permuted.transpose(np.argsort(self.order)))
+        axes = self.split or self.stored
+        permuted = matrix.reshape([axes[axis] for axis in self.order])
+        ordered = permuted.transpose(np.argsort(self.order))
+        return np.ascontiguousarray(ordered).reshape(self.stored)

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
-__all__ = ["Holder", "all_sites", "all_tensors", "holder_of", "is_constant_node", "stored_tensors"]
+__all__ = [
+    "Holder",
+    "all_nodes",
+    "all_sites",
+    "all_tensors",
+    "holder_of",
+    "is_constant_node",
+    "stored_tensors",
+]
 
 # What holds the elements of a stored constant.
 Holder = TensorProto | AttributeProto
@@ -41,6 +49,18 @@ def all_sites(proto: ModelProto) -> Iterator[Holder]:
                 graphs.extend(attribute.graphs)
                 if attribute.HasField("g"):
                     graphs.append(attribute.g)
+
+
+def all_nodes(proto: ModelProto) -> Iterator[NodeProto]:
+    """Every node of a model: in subgraphs and functions too."""
+    node_lists = [proto.graph.node, *(function.node for function in proto.functions)]
+    while node_lists:
+        for node in node_lists.pop():
+            yield node
+            for attribute in node.attribute:
+                node_lists.extend(graph.node for graph in attribute.graphs)
+                if attribute.HasField("g"):
+                    node_lists.append(attribute.g.node)
 
 
 def all_tensors(proto: ModelProto) -> Iterator[TensorProto]:

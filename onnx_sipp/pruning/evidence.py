@@ -58,6 +58,17 @@ class Evidence:
             replace(self, fit=self.fit.uncentred(), bias_is_new=False) if self.bias_is_new else self
         )
 
+    @classmethod
+    def unseen(cls, weight: Float, sensitivity: Float) -> Evidence:
+        """Evidence for a layer that no sample reached: errors are those of its weights."""
+        fit = Regression.blind(weight)
+        return cls(weight, sensitivity, fit, None, np.ones(weight.shape[:2]), samples=0)
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether any sample reached the layer."""
+        return self.fit.count > 0
+
     @property
     def is_large(self) -> bool:
         """Whether a product of the layer's weights with H is so costly that steps must be few."""
@@ -143,6 +154,8 @@ def damping_for(evidence: Evidence) -> float:
     Patches of one sample are alike; beyond some dozens they add little.
     """
     problem = evidence.fit
+    if not evidence.is_seen:
+        return _DAMPING
     fan_in = problem.gram.shape[-1]
     independent = min(problem.count, 64 * evidence.samples)
     return _DAMPING + 0.5 * float(fan_in) / max(1, independent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ def assemble(
         seconds: wall time.
     """
     outputs = [
-        stats.patches * weight.matrix.shape[0] * weight.matrix.shape[1]
+        max(1, stats.patches) * weight.matrix.shape[0] * weight.matrix.shape[1]
         for weight, stats in zip(weights, statistics, strict=True)
     ]
     needed = samples_needed(outputs, options.delta)
@@ -84,6 +85,8 @@ def assemble(
             )
             bias = outcome.biases.get(layer.name, "")
             row = _row(layer, weight, certificate, choice, zeros, errors[layer.name])
+            if not statistics[index].patches:
+                row = replace(row, observed=False, epsilon_worst=inf, epsilon_median=inf)
             rows[layer.name] = replace(
                 row,
                 weight=dense.weight_name(layer.weight),
@@ -126,8 +129,10 @@ def assemble(
         freed_errors=list(outcome.respent.errors),
         warnings=[
             *samples.warnings,
+            *dense.plan.notes,
             *_warnings(total, zeros, before, options, certified, needed),
             *_tied_warnings(layers),
+            *_unseen_warnings(layers, findings, dense),
             *_refit_warnings(layers),
             *(_role_warnings(dense, weights) if outcome.choices else []),
         ],
@@ -218,10 +223,35 @@ def _tied_warnings(layers: Sequence[LayerReport]) -> list[str]:
     ]
 
 
+def _unseen_warnings(
+    layers: Sequence[LayerReport], findings: Findings, dense: Lowered
+) -> list[str]:
+    """Which weights were chosen without knowing what they multiply."""
+    unseen = {layer.name for layer in layers if not layer.observed}
+    hidden = {one.name for one in findings.layers if one.activation in dense.plan.unwatched}
+    return [
+        f"{why}, so the weights were chosen by magnitude alone, and what that costs is not known "
+        f"({mend}): {', '.join(layer.name for layer in layers if layer.name in names)}"
+        for names, why, mend in (
+            (
+                unseen - hidden,
+                "no sample reached these layers",
+                "give samples that reach them, or exclude them",
+            ),
+            (
+                unseen & hidden,
+                "what these layers multiply has another shape in every iteration of a loop",
+                "exclude them to leave them alone",
+            ),
+        )
+        if names
+    ]
+
+
 def _refit_warnings(layers: Sequence[LayerReport]) -> list[str]:
     """Which layers were not refitted, and which needed strong damping."""
     warnings = []
-    unused = [layer.name for layer in layers if layer.damping == 0]
+    unused = [layer.name for layer in layers if layer.damping == 0 and layer.observed]
     if unused:
         warnings.append(
             "the refit did not lower the error on held-out samples and was not used in: "

@@ -37,7 +37,7 @@ class LayerReport:
         sampled_halves: neuron halves whose weights were sampled, of ``halves``.
         halves: neuron halves that have weights.
         measured_error: relative error of the layer's output on held-out samples, from the dense
-            model's input, without ``dead_neurons``.
+            model's input, without ``dead_neurons``; NaN if none of them reached it.
         bias: name of the stored constant that took up a change of the bias, "" if none did.
         bias_is_new: that constant was added: the node had no bias, and one lowers the error.
         candidate: which way of choosing weights won, "" if there was one way only.
@@ -49,6 +49,8 @@ class LayerReport:
         dead_neurons: neurons without weights because no output of the model depends on them.
         also_read_by: what else than layers reads the constant, "" if nothing does.
         shares_weight_with: another layer of the same weight that was listed before, "" if none.
+        observed: whether any sample reached a layer of the weight. If not, weights were chosen by
+            magnitude, as if all inputs were alike, and nothing is certified.
     """
 
     name: str
@@ -74,6 +76,7 @@ class LayerReport:
     dead_neurons: int = 0
     shares_weight_with: str = ""
     also_read_by: str = ""
+    observed: bool = True
 
     @property
     def sparsity(self) -> float:

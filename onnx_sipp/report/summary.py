@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isnan
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
@@ -84,7 +86,7 @@ def _layer_table(layers: list[LayerReport]) -> Table:
             f"{layer.epsilon_median:.2g}",
             f"{layer.epsilon_worst:.2g}",
             layer.candidate if refitted else f"{layer.sampled_halves}/{layer.halves}",
-            f"{layer.measured_error:.3g}",
+            "not seen" if isnan(layer.measured_error) else f"{layer.measured_error:.3g}",
         )
     return table
 

@@ -62,14 +62,18 @@ class OutputError:
         self._shift = shift.astype(np.float32)[..., None]
         self._error = 0.0
         self._power = 0.0
+        self._seen = False
 
     def update(self, patches: Patches) -> None:
         """Take in the patches of some samples."""
+        self._seen = self._seen or patches.columns.shape[2] > 0
         self._error += _energy(self._delta @ patches.columns + self._shift)
         self._power += _energy(self._weight @ patches.columns)
 
     def result(self) -> float:
-        """The relative error; 0 where nothing came out before and nothing comes out now."""
+        """The relative error; 0 where nothing came out before and now, NaN if nothing went in."""
+        if not self._seen:
+            return float("nan")
         if self._power > 0:
             return float(np.sqrt(self._error / self._power))
         return 0.0 if self._error == 0 else float("inf")

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import onnx
 import pytest
-from small_models import make_model, mlp, save_external, weights, without_payloads
+from small_models import cell, make_model, mlp, save_external, weights, without_payloads
 
 from onnx_sipp.graph.model import Model
 
@@ -135,6 +135,30 @@ def test_exclusions(run, options):
     assert "excluded by the user" in result.out
     assert Model.load("out.onnx").read("w1").all()
     assert zeros("out.onnx") == 12
+
+
+def test_states(run, folder):
+    onnx.save(cell(), folder / "cell.onnx")
+    np.savez(folder / "data.npz", x=weights(20, 4))
+    for options in [(), ("--state", "h0=hn", "--state-reset", 5)]:
+        result = run("cell.onnx", "out.onnx", "--calib", "data.npz", "--json", "r.json", *options)
+        assert result.code == 0, result.err
+        source = json.loads((folder / "r.json").read_text())["calibration"]["source"]
+        assert "h0 fed back from hn" in source
+        assert ("4 sequences" in source) == bool(options)
+    result = run("cell.onnx", "other.onnx", "--calib", "data.npz", "--state", "")
+    assert (result.code, "no array for input 'h0'" in result.err) == (1, True)
+    result = run("cell.onnx", "other.onnx", "--calib", "data.npz", "--state", "h0")
+    assert (result.code, "not of the form input=output" in result.err) == (2, True)
+
+
+def test_custom_ops(run, folder):
+    result = run("in.onnx", "out.onnx", "--calib", "data.npz", "--custom-ops", "ops.so")
+    assert (result.code, "no such library of operators: ops.so" in result.err) == (2, True)
+    (folder / "ops.so").write_bytes(b"no library")
+    result = run("in.onnx", "out.onnx", "--calib", "data.npz", "--custom-ops", "ops.so")
+    assert (result.code, "cannot load the operators of 'ops.so'" in result.err) == (2, True)
+    assert not (folder / "out.onnx").exists()
 
 
 def test_epsilon(run):

@@ -11,7 +11,9 @@ from onnx_sipp.graph.kinds import BUILDERS
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
-from onnx_sipp.unfolding import ConvUnfolding, MatMulUnfolding
+from onnx_sipp.unfolding import MatMulUnfolding
+from onnx_sipp.unfolding_conv import ConvUnfolding
+from onnx_sipp.unfolding_transposed import ConvTransposeUnfolding
 
 W = weights(4, 6)
 
@@ -65,6 +67,24 @@ def test_auto_pad(auto_pad):
     assert layer.unfolding.auto_pad == auto_pad
 
 
+def test_conv_transpose():
+    attributes = {"pads": [1, 0], "strides": [2], "group": 2, "output_padding": [1]}
+    values = {"w": weights(4, 5, 3), "b": weights(10)}
+    (layer,) = find(make_model([("ConvTranspose", "x w b", "y", attributes)], values)).layers
+    assert layer.unfolding == ConvTransposeUnfolding((3,), (2,), (1,), ((1, 0),), (1,), groups=2)
+    assert layer.view.matrix == (2, 5, 6)
+    assert (layer.bias, layer.neuron_axis) == ("b", -2)
+
+
+@pytest.mark.parametrize("shape", [[7, 9], [1, 5, 7, 9]])
+def test_output_shape_of_conv_transpose(shape):
+    """Some files give the whole shape, some its spatial part."""
+    attributes = {"output_shape": shape}
+    model = make_model([("ConvTranspose", "x w", "y", attributes)], {"w": weights(4, 5, 3, 3)})
+    (layer,) = find(model).layers
+    assert layer.unfolding.output_shape == (7, 9)
+
+
 def test_gemm():
     attributes = {"transA": 1, "transB": 1, "alpha": 0.5, "beta": 2.0}
     (layer,) = find(make_model([("Gemm", "x w", "y", attributes)], {"w": W})).layers
@@ -82,7 +102,7 @@ def test_gemm_with_a_computed_c():
 def test_matmul_on_either_side():
     (layer,) = find(make_model([("MatMul", "w x", "y")], {"w": W})).layers
     assert (layer.weight, layer.activation) == ("w", "x")
-    assert layer.unfolding == MatMulUnfolding(columns=True)
+    assert layer.unfolding == MatMulUnfolding(columns=True, neurons_first=True)
     (layer,) = find(make_model([("MatMul", "x w", "y")], {"w": weights(2, 3, 4, 5)})).layers
     assert layer.unfolding == MatMulUnfolding(groups=(2, 3))
     assert layer.view.matrix == (6, 5, 4)
@@ -193,8 +213,9 @@ def test_a_weight_that_a_subgraph_reads_is_skipped():
         [("MatMul", "x w", "y", {"name": "m"}), branch], {"w": weights(4, 4), "c": np.array(True)},
         outputs=["y", "z2"],
     )  # fmt: skip
+    by = "Add 'If#1 > then_branch > inside', Add 'If#1 > else_branch > inside'"
     assert reasons(model) == [
-        ("m", 16, "its weight 'w' is also read by Add 'inside' (see --include-tied)")
+        ("m", 16, f"its weight 'w' is also read by {by} (see --include-tied)")
     ]
 
 
@@ -247,19 +268,13 @@ def test_a_sparse_initializer():
 
 
 OTHERS = {
-    "ConvTranspose": ({"w": weights(2, 3, 3)}, "not supported yet", 18),
-    "LSTM": ({"w": weights(1, 4, 3), "r": weights(1, 4, 1)}, "not supported yet", 16),
-    "GRU": ({"w": weights(1, 3, 3), "r": weights(1, 3, 1)}, "not supported yet", 12),
-    "RNN": ({"w": weights(1, 1, 3), "r": weights(1, 1, 1)}, "not supported yet", 3),
-    "MatMulInteger": ({"w": W.astype(np.int8)}, "integer weights", 24),
-    "ConvInteger": ({"w": np.ones((2, 2, 3), np.uint8)}, "integer weights", 12),
     "LayerNormalization": ({"w": W[0]}, "no weight matrix", 6),
     "BatchNormalization": ({"w": W[0]}, "no weight matrix", 6),
     "PRelu": ({"w": W[0]}, "no weight matrix", 6),
     "Mul": ({"w": W[0]}, "no weight matrix", 6),
     "Div": ({"w": W[0]}, "no weight matrix", 6),
-    "com.microsoft.FusedMatMul": ({"w": W}, "com.microsoft are not supported", 24),
-    "com.microsoft.MatMulNBits": ({"w": np.ones((4, 1, 8), np.uint8)}, "packed integer", 32),
+    "com.microsoft.MoE": ({"w": W}, "com.microsoft are not supported", 24),
+    "com.microsoft.MatMulNBits": ({"w": np.ones((4, 1, 8), np.uint8)}, "share bytes", 32),
     "com.microsoft.nchwc.Conv": ({"w": weights(8, 2, 3, 3)}, "prune before", 144),
     "my.domain.Anything": ({"w": W, "v": W}, "my.domain are not supported", 48),
 }
@@ -323,13 +338,13 @@ def test_an_attribute_without_a_type():
 # --- subgraphs and functions -------------------------------------------------------------------
 
 
-def branch(*nodes, constants=None):
-    graph = make_model(nodes, constants or {}).graph
+def branch(*nodes, constants=None, outputs=("y",)):
+    graph = make_model(nodes, constants or {}, outputs=outputs).graph
     del graph.input[:]
     return graph
 
 
-def test_subgraphs_are_listed():
+def test_layers_in_subgraphs():
     inner = branch(
         helper.make_node("If", ["c"], ["y"], name="deep",
                          then_branch=branch(("Gemm", "x own", "y", {"name": "g"}),
@@ -345,26 +360,40 @@ def test_subgraphs_are_listed():
             ("Transpose", "outer", "turned"),
             helper.make_node("If", ["c"], ["y"], name="if", then_branch=inner, else_branch=other),
         ],
-        {"c": np.array(True), "outer": W, "gain": W[0]},
-    )
-    computed = "its weight 'turned' is computed from constants (Transpose); "
-    in_subgraph = "it lies in a subgraph, not supported yet"
-    found = reasons(model)
-    assert [(name, size) for name, size, _ in found] == [
+        {"outer": W, "gain": W[0]}, inputs={"x": ["n", 4], "c": []},
+    )  # fmt: skip
+    found = find(model)
+    assert [(layer.name, layer.view.size) for layer in found.layers] == [
         ("if > else_branch > MatMul#1", 24),
         ("if > else_branch > MatMul#2", 24),
-        ("if > else_branch > ln", 6),
-        ("if > else_branch > MatMul#5", 0),
+        ("if > else_branch > MatMul#5", 24),
         ("if > then_branch > deep > then_branch > g", 8),
     ]
-    why = {name: reason for name, _, reason in found}
-    assert why["if > else_branch > MatMul#1"] == in_subgraph
-    assert why["if > else_branch > ln"] == "a factor per feature is no weight matrix"
-    assert why["if > else_branch > MatMul#5"].startswith(computed)
-    assert why["if > then_branch > deep > then_branch > g"] == in_subgraph
+    assert found.prunable == 56
+    (skip,) = found.skipped
+    assert (skip.name, skip.parameters) == ("if > else_branch > ln", 6)
 
 
-def test_functions_are_listed():
+def test_layers_that_subgraphs_hide():
+    """Their reasons are listed: of the layer itself, or of what it lies in."""
+    states = [helper.make_tensor_value_info(name, FLOAT, None) for name in ("s", "f")]
+    scanned = branch(("MatMul", "f own", "t"), ("Identity", "s", "o"), constants={"own": W},
+                     outputs=["o", "t"])  # fmt: skip
+    scanned.input.extend(states)
+    node = helper.make_node("Scan", ["n", "x", "x"], ["a", "b"], body=scanned, num_scan_inputs=1)
+    model = make_model([node, ("Add", "a b", "y")], {"n": np.array([3])})
+    model.opset_import[0].version = 8
+    padded = "what it hands out is padded to the longest sequence"
+    assert reasons(model) == [("Scan#0", 0, padded), ("Scan#0 > body > MatMul#0", 24, padded)]
+    body = branch(("Neg", "w", "k"), ("MatMul", "x k", "y"))
+    node = helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body)
+    model = make_model([node], {"w": W}, inputs={"x": ["n", 4], "c": []})
+    found = {name: reason for name, _, reason in reasons(model)}
+    assert sorted(found) == ["If#0 > else_branch > MatMul#1", "If#0 > then_branch > MatMul#1"]
+    assert all(reason.endswith("(Neg): Neg calculates") for reason in found.values())
+
+
+def test_layers_in_functions():
     body = [
         helper.make_node("MatMul", ["a", "b"], ["c"], name="inside"),
         constant("k", weights(6, 2)),
@@ -375,12 +404,12 @@ def test_functions_are_listed():
     )
     node = helper.make_node("Dense", ["x", "w"], ["y"], domain="f")
     model = make_model([node], {"w": W}, functions=[function], domains=["f"])
-    reason = "it lies in a model-local function, not supported yet"
-    assert reasons(model) == [
-        ("function Dense > inside", 24, reason),
-        ("function Dense > MatMul#2", 12, reason),
+    found = find(model)
+    assert [(layer.name, layer.view.size) for layer in found.layers] == [
+        ("Dense#0 > inside", 24),
+        ("Dense#0 > MatMul#2", 12),
     ]
-    assert find(model).parameters == 36
+    assert (found.prunable, found.parameters, found.skipped) == (36, 36, ())
 
 
 # --- exclusions --------------------------------------------------------------------------------
@@ -442,7 +471,7 @@ def test_exclusions_that_match_nothing(options, message):
 
 def test_every_kind_is_documented_and_tested():
     """CONTRIBUTING promises: a kind of layer is one line in the table."""
-    assert {op for _, op in BUILDERS} == {"Conv", "Gemm", "MatMul"}
+    assert {op for _, op in BUILDERS} == {"Conv", "ConvTranspose", "Gemm", "MatMul"}
     assert all(builder.__doc__ for builder in BUILDERS.values())
 
 

@@ -130,6 +130,76 @@ def test_conv_bias():
     check_bias(proto, -3, IMAGES)
 
 
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (1, 3)])
+def test_a_factor_before_the_bias(left, shape):
+    proto = make_model(
+        [("MatMul", "x w", "h"), ("Mul", "f h" if left else "h f", "k"), ("Add", "k c", "y")],
+        {"w": weights(4, 3), "f": weights(*shape, seed=7), "c": weights(3, seed=1)},
+    )
+    tail = check_gain(proto, ROWS @ weights(4, 3), ROWS, -1)
+    assert (tail.output, tail.bias.name) == ("y", "c")
+    check_bias(proto, -1, ROWS)
+
+
+@pytest.mark.parametrize("factor", ["x", "s"])
+def test_a_factor_that_is_no_constant_per_neuron_ends_the_tail(factor):
+    proto = make_model(
+        [("MatMul", "x w", "h"), ("Mul", f"h {factor}", "y")],
+        {"w": weights(4, 4), "s": weights(6, 1)},
+    )
+    tail = tail_of(proto)
+    assert (tail.output, tail.bias) == ("h", None)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (1, 1, 2, 3)])
+def test_neurons_that_a_reshape_parts(shape):
+    proto = make_model(
+        [("MatMul", "x w", "h"), ("Reshape", "h r", "k"), ("Add", "k c", "y")],
+        {"w": weights(4, 6), "r": np.array([0, 0, 2, 3]), "c": weights(*shape, seed=1)},
+        {"x": ["n", 5, 4]},
+    )
+    tail = tail_of(proto)
+    assert (tail.output, tail.bias.name) == ("y", "c")
+    np.testing.assert_allclose(tail.offset, weights(6, seed=1))
+    x = weights(2, 5, 4, seed=3)
+    (y,) = run(proto, ["y"], x)
+    np.testing.assert_allclose(y.reshape(2, 5, 6), x @ weights(4, 6) + tail.offset, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "bias"),
+    [([0, 0, 2, 3], (3,)), ([0, 2, -1], (2, 3)), ([-1, 6], (6,)), ([0, 6, 0], (6, 1))],
+)
+def test_what_is_no_parting_of_neurons_ends_the_tail(shape, bias):
+    proto = make_model(
+        [("MatMul", "x w", "h"), ("Reshape", "h r", "k"), ("Add", "k c", "y")],
+        {"w": weights(4, 6), "r": np.array(shape), "c": weights(*bias, seed=1)},
+        {"x": ["n", 5, 4]},
+    )
+    assert tail_of(proto).bias is None
+
+
+TRANSPOSED = {
+    "bias": ([("ConvTranspose", "x w c", "y")], "c"),
+    "batch normalization": (
+        [("ConvTranspose", "x w", "h"), ("BatchNormalization", "h s t m v", "y")],
+        "t",
+    ),
+    "both": ([("ConvTranspose", "x w c", "h"), ("BatchNormalization", "h s t m v", "y")], "c"),
+}
+
+
+@pytest.mark.parametrize(("nodes", "bias"), TRANSPOSED.values(), ids=TRANSPOSED)
+def test_conv_transpose(nodes, bias):
+    values = {"w": weights(2, 3, 3, 3), "c": weights(3, seed=9), **normalization(3)}
+    plain = make_model([("ConvTranspose", "x w", "y")], {"w": values["w"]}, IMAGE)
+    proto = make_model(nodes, values, IMAGE)
+    tail = check_gain(proto, run(plain, ["y"], IMAGES)[0], IMAGES, -3)
+    assert tail.bias.name == bias
+    check_bias(proto, -3, IMAGES)
+
+
 @pytest.mark.parametrize("biased", [False, True])
 def test_conv_and_batch_normalization(biased):
     bias = {"c": weights(3, seed=9)} if biased else {}

@@ -28,6 +28,10 @@ def test_round_trip(order, stored):
 CASES = {
     "Conv": ("Conv", (6, 2, 3, 5), {}, (1, 6, 30), lambda w: w.reshape(1, 6, 30)),
     "Conv of groups": ("Conv", (6, 2, 3), {"group": 3}, (3, 2, 6), lambda w: w.reshape(3, 2, 6)),
+    "ConvTranspose": (
+        *("ConvTranspose", (4, 2, 3), {"group": 2}, (2, 2, 6)),
+        lambda w: w.reshape(2, 2, 2, 3).swapaxes(1, 2).reshape(2, 2, 6),
+    ),
     "Gemm": ("Gemm", (4, 7), {}, (1, 7, 4), lambda w: w.T[None]),
     "Gemm transB": ("Gemm", (7, 4), {"transB": 1}, (1, 7, 4), lambda w: w[None]),
     "MatMul": ("MatMul", (4, 7), {}, (1, 7, 4), lambda w: w.T[None]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +66,11 @@ class LayerFacts:
 
 
 def dead_paths(
-    model: Model, flow: Flow, layers: Sequence[Layer], folds: Mapping[int, bool]
+    model: Model,
+    flow: Flow,
+    layers: Sequence[Layer],
+    folds: Mapping[int, bool],
+    also_read: Collection[str] = (),
 ) -> list[LayerFacts]:
     """Find what is dead in a model as its weights are now.
 
@@ -76,6 +80,7 @@ def dead_paths(
         layers: that are asked for.
         folds: by index, layers whose weights on constant inputs are to go: True if a bias can take
             up any constant, False if only zeros can be done without.
+        also_read: tensors that are read by what does not stand in the graph.
     """
     scope = Scope(model, flow.constants, infer_kinds(model))
     nodes = model.proto.graph.node
@@ -96,7 +101,8 @@ def dead_paths(
         if step is not None:
             steps[index] = step
             scope.values.update(step.values)
-    live = _live(flow, nodes, scope, steps)
+    wanted = {*flow.outputs, *also_read, *_loose_ends(flow, nodes)}
+    live = _live(flow, scope, steps, wanted)
     return [_facts(weighing.get(layer.index), layer, live) for layer in layers]
 
 
@@ -109,10 +115,9 @@ def _layer(node: NodeProto, index: int, flow: Flow) -> Layer | None:
 
 
 def _live(
-    flow: Flow, nodes: Sequence[NodeProto], scope: Scope, steps: Mapping[int, Step]
+    flow: Flow, scope: Scope, steps: Mapping[int, Step], wanted: Collection[str]
 ) -> dict[str, Mask]:
     """Which elements of the tensors reach an output; whole tensors where a node is not known."""
-    wanted = flow.outputs | _loose_ends(flow, nodes)
     live = {
         name: np.full(values.shape, name in wanted)
         for name, values in scope.values.items()

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from onnx_sipp.graph.dead.fields import Mask
 from onnx_sipp.graph.layers import Layer
-from onnx_sipp.unfolding import ConvUnfolding, MatMulUnfolding
+from onnx_sipp.unfolding import MatMulUnfolding
+from onnx_sipp.unfolding_conv import ConvUnfolding
+from onnx_sipp.unfolding_transposed import ConvTransposeUnfolding
 
 __all__ = ["FanIn"]
 
@@ -43,10 +45,13 @@ class FanIn:
         how = layer.unfolding
         if isinstance(how, MatMulUnfolding):
             return cls(groups, fan_in, 1, apart=False, axis=-2 if how.columns else -1, padded=False)
-        if not isinstance(how, ConvUnfolding):
+        if not isinstance(how, (ConvUnfolding, ConvTransposeUnfolding)):
             return None
         kernel = prod(how.kernel)
-        padded = how.auto_pad != "VALID" and (how.auto_pad != "NOTSET" or any(map(any, how.pads)))
+        # A transposed convolution sees zeros between the places of its input, too.
+        padded = isinstance(how, ConvTransposeUnfolding) or (
+            how.auto_pad != "VALID" and (how.auto_pad != "NOTSET" or any(map(any, how.pads)))
+        )
         channels = groups * fan_in // kernel
         return cls(groups, channels, kernel, apart=True, axis=1, padded=padded)
 

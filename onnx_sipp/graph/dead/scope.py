@@ -77,7 +77,7 @@ class Scope:
 
     def _stored(self, name: str) -> Array | None:
         tensor = self.constants.stored[name]
-        numeric = name in self.kinds and prod(tensor.dims) <= _LARGE
+        numeric = name in self.kinds and 0 < prod(tensor.dims) <= _LARGE
         values = self.model.read(name) if numeric else None
         return values if values is not None and values.dtype.kind in "fViub" else None
 

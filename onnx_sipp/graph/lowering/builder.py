@@ -18,6 +18,9 @@ There are two kinds:
   multiplies the activation that the node multiplies inside with ``builder.weight(...)``: statistics
   and refit happen there, and what they write reaches the node through its own constants.
 
+Rules are called for nodes inside functions, branches and bodies, too. In a body that stays one,
+what they return lies there, and the layers among it are watched from outside: see `taps`.
+
 Which stored elements a virtual weight consists of, and how real values become stored ones, the
 builder finds out itself; see `weight`. A Conv, Gemm or MatMul whose weight is stored directly needs
 no virtual weight: its constant is a *twin*, a constant of the lowered graph that is written through
@@ -34,23 +37,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnx_sipp.graph.kinds import Skipped, node_kind
-from onnx_sipp.graph.lowering.flatten import Flat
+from onnx_sipp.graph.kinds import Skipped, known_as, node_kind
+from onnx_sipp.graph.lowering.flat import Flat
 from onnx_sipp.graph.lowering.grid import Grid
 from onnx_sipp.graph.lowering.trace import Traced, Tracer, spread
 from onnx_sipp.graph.lowering.virtual import Numbering, Virtual
 from onnx_sipp.graph.node import Constants, Label, NotPrunable
 from onnx_sipp.graph.tensors import is_float, numpy_dtype
 
-__all__ = ["Builder", "Rule"]
+__all__ = ["Builder", "Rule", "Watching"]
 
 Array = NDArray[Any]
+
+# How layers inside a Loop or the like are watched: their inputs stacked, which must then have the
+# same shape in every iteration; collected in a state of the loop; or not at all.
+Watching = Literal["stacked", "collected", "not"]
 
 
 class Rule(Protocol):
@@ -67,14 +74,23 @@ class Builder:
     Args:
         flat: the graph to lower.
         rules: by domain and operator.
+        watched: how Loops and the like are watched, by label; see `watching`.
 
     Attributes:
         model: the original, to read only.
+        opsets: that the lowered graph's operators are from.
         constants: of the flat graph: what is stored, and what nodes compute from that alone.
     """
 
-    def __init__(self, flat: Flat, rules: Mapping[tuple[str, str], Rule]) -> None:
+    def __init__(
+        self,
+        flat: Flat,
+        rules: Mapping[tuple[str, str], Rule],
+        watched: Mapping[str, Watching] | None = None,
+    ) -> None:
         self.model, self._rules = flat.model, rules
+        self._watched = watched or {}
+        self.given_up: list[tuple[NodeProto, Label]] = []
         self.twins = dict(flat.twins)
         self.numbering = Numbering([_size(holder) for holder in flat.model.sites])
         self.virtual: dict[str, Virtual] = {}
@@ -82,19 +98,21 @@ class Builder:
         self.refused: dict[str, Skipped] = {}
         self.nodes: list[tuple[NodeProto, Label]] = []
         self._given_labels: dict[int, tuple[NodeProto, Label]] = {}
+        self._taps: dict[int, NodeProto] = {}
+        self.notes: list[str] = []
         self._label = Label("", "")
         stored = {name: self._tensor(name) for name in flat.twins}
         graph = flat.model.proto.graph
         self.constants = Constants.within(
             [node for node, _ in flat.nodes], graph.sparse_initializer, stored
         )
-        self.tracer = Tracer(list(flat.model.proto.opset_import), self._traced, self._read)
+        self.tracer = Tracer(flat.opsets, self._traced, self._read)
         for node, _ in flat.nodes:
             if self.makes_constants(node):
                 self.tracer.add(node)
-        self._taken = set(stored) | {value.name for value in (*graph.input, *graph.output)}
-        for node, _ in flat.nodes:
-            self._taken.update((*node.input, *node.output))
+        self._producer = {name: node for node, _ in flat.nodes for name in node.output if name}
+        self._names = flat.names
+        self.opsets = flat.opsets
 
     @property
     def opset(self) -> int:
@@ -108,6 +126,21 @@ class Builder:
     def label(self) -> Label:
         """Of the node that is being lowered."""
         return self._label
+
+    @property
+    def watching(self) -> Watching:
+        """How the node that is being lowered, or one that it lies in, is watched."""
+        reader = self._label.reader
+        found = (
+            how
+            for label, how in self._watched.items()
+            if reader == label or reader.startswith(f"{label} > ")
+        )
+        return next(found, "stacked")
+
+    def give_up(self, nodes: Sequence[NodeProto], path: str) -> None:
+        """Take nodes of a subgraph for some that no sample reaches."""
+        self.given_up.extend((node, Label(path + node.name, known_as(node))) for node in nodes)
 
     def is_constant(self, name: str) -> bool:
         """Whether a tensor is stored, or computed from stored ones alone."""
@@ -177,17 +210,20 @@ class Builder:
     def constant(self, values: Array, hint: str = "constant") -> str:
         """A new constant of the lowered graph that is no weight: a shape, an axis, a factor."""
         name = self.fresh(hint)
-        self.fixed[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
+        self.fixed[name] = numpy_helper.from_array(np.array(values, order="C"), name)
         return name
+
+    def producer(self, name: str) -> NodeProto | None:
+        """The node of the original that makes a tensor, None if it is an input or a constant."""
+        return self._producer.get(name)
+
+    def enter(self, nodes: Sequence[NodeProto]) -> None:
+        """Make the nodes of a subgraph that is being lowered known to `producer`."""
+        self._producer.update((name, node) for node in nodes for name in node.output if name)
 
     def fresh(self, hint: str) -> str:
         """A name for a tensor that no other tensor of the lowered graph has."""
-        name, count = hint, 0
-        while name in self._taken:
-            count += 1
-            name = f"{hint}/{count}"
-        self._taken.add(name)
-        return name
+        return self._names.fresh(hint)
 
     def node(
         self,
@@ -204,8 +240,37 @@ class Builder:
     def named(self, node: NodeProto, part: str) -> NodeProto:
         """Label a node that a rule will return as a layer of its own: ``lstm1 (R)``."""
         label = replace(self._label, name=f"{self._label.name} ({part})", node=self._label.reader)
+        return self.labelled(node, label)
+
+    def labelled(self, node: NodeProto, label: Label) -> NodeProto:
+        """Label a node that a rule will return and that stands for a node inside a subgraph."""
         self._given_labels[id(node)] = node, label
         return node
+
+    def note(self, text: str) -> None:
+        """Tell the user something about the model."""
+        self.notes.append(text)
+
+    def tap(self, node: NodeProto) -> NodeProto:
+        """Say that a node is a copy that only hands out activations: it reads for nobody."""
+        self._taps[id(node)] = node
+        return node
+
+    def is_tap(self, node: NodeProto) -> bool:
+        """Whether `tap` was said of a node."""
+        return id(node) in self._taps
+
+    def is_weight(self, name: str) -> bool:
+        """Whether a constant stands for stored elements one to one."""
+        return name in self.twins or name in self.virtual
+
+    def facts(self, name: str) -> tuple[tuple[int, ...], int]:
+        """Shape and element type of such a constant."""
+        if name in self.virtual:
+            made = self.virtual[name]
+            return made.ids.shape, helper.np_dtype_to_tensor_dtype(made.dtype)
+        tensor = self.constants.stored[name]
+        return tuple(tensor.dims), tensor.data_type
 
     # --- lowering ------------------------------------------------------------------------------
 

@@ -2,42 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from onnx_sipp.graph.lowering.builder import Builder
+from onnx_sipp.graph.lowering.builder import Builder, Rule, Watching
+from onnx_sipp.graph.lowering.flat import Flat
 from onnx_sipp.graph.lowering.flatten import flatten
 from onnx_sipp.graph.lowering.lowered import Lowered, Plan
-from onnx_sipp.graph.lowering.reads import Read, reads_of
+from onnx_sipp.graph.lowering.reads import reads_of
 from onnx_sipp.graph.lowering.rules import RULES
 from onnx_sipp.graph.lowering.spare import with_spare_biases
+from onnx_sipp.graph.lowering.unseen import emit_unseen
 from onnx_sipp.graph.model import Model
-from onnx_sipp.graph.node import Label
+from onnx_sipp.graph.node import Label, NotPrunable
+from onnx_sipp.graph.order import reads as names_read
 
 __all__ = ["lower"]
 
 
-def lower(model: Model, *, spare_biases: bool = False) -> Lowered:
+def lower(
+    model: Model,
+    branches: Mapping[str, bool] | None = None,
+    watched: Mapping[str, Watching] | None = None,
+    rules: Mapping[tuple[str, str], Rule] = RULES,
+    *,
+    spare_biases: bool = False,
+) -> Lowered:
     """Make the lowered model of a model.
 
     Args:
         model: the original; is not changed, and must not be while the result is in use.
+        branches: what the conditions of Ifs always are on the data, by label (see
+            `Plan.conditions`); the other branches are never taken.
+        watched: how the layers inside nodes of the main graph are to be watched, by label.
+        rules: by domain and operator; without any, only functions and known branches dissolve.
         spare_biases: give layers a bias that could have one but do not (see `spare`).
+
+    Raises:
+        SippError: a function calls itself.
     """
-    flat = flatten(model)
-    builder = Builder(flat, RULES)
+    flat, builder = _decided(model, branches or {}, watched or {}, rules)
     for node, label in flat.nodes:
         builder.emit(node, label)
+    unseen = emit_unseen(flat.unseen, builder)
+    unwatched = emit_unseen(builder.given_up, builder)
     emitted, spare = builder.nodes, dict[str, str]()
     if spare_biases:
         emitted, spare = with_spare_biases(builder.nodes, builder)
     constant = [builder.makes_constants(node) for node, _ in emitted]
-    acting = [item for item, fixed in zip(emitted, constant, strict=True) if not fixed]
-
+    acting = [
+        (node, label)
+        for (node, label), fixed in zip(emitted, constant, strict=True)
+        if not fixed and not builder.is_tap(node)
+    ]
     outputs = [value.name for value in model.proto.graph.output]
     known = builder.constants
     constants = {*known.stored, *known.computed, *builder.virtual, *builder.fixed}
-    reads = tuple(reads_of(acting, outputs, constants, known.computed))
-    needed = _needed(emitted, reads)
+    reads = tuple(reads_of([*acting, *flat.unseen], outputs, constants, known.computed))
+    tapped = [name for n, _ in emitted if builder.is_tap(n) for name in names_read(n)]
+    needed = _needed(emitted, [*(r.name for r in reads), *constants.intersection(tapped)])
     nodes = [
         item
         for item, fixed in zip(emitted, constant, strict=True)
@@ -52,16 +76,52 @@ def lower(model: Model, *, spare_biases: bool = False) -> Lowered:
         reads=reads,
         numbering=builder.numbering,
         tracer=builder.tracer,
+        taps=frozenset(index for index, (n, _) in enumerate(nodes) if builder.is_tap(n)),
+        conditions=_conditions(flat),
+        unseen=unseen | unwatched,
+        unwatched=unwatched,
+        left_out=tuple(flat.unseen),
+        notes=tuple(dict.fromkeys(builder.notes)),
         spare=spare,
     )
     return Lowered(_assembled(builder, plan, nodes, needed), plan)
 
 
-def _needed(nodes: list[tuple[NodeProto, Label]], reads: tuple[Read, ...]) -> set[str]:
-    """All constants that reads depend on, those on the way included."""
+def _decided(
+    model: Model,
+    branches: Mapping[str, bool],
+    watched: Mapping[str, Watching],
+    rules: Mapping[tuple[str, str], Rule],
+) -> tuple[Flat, Builder]:
+    """Flatten a model; Ifs whose condition is a constant are decided, one in the other, too."""
+    branches = dict(branches)
+    while True:
+        flat = flatten(model, branches)
+        builder = Builder(flat, rules, watched)
+        fixed: dict[str, bool] = {}
+        for label, name in flat.conditions.items():
+            if builder.is_constant(name):
+                try:
+                    fixed[label] = bool(builder.value(name).item())
+                except NotPrunable:
+                    continue  # it will be observed, as any other
+        if not fixed:
+            return flat, builder
+        branches |= fixed
+
+
+def _conditions(flat: Flat) -> dict[str, str]:
+    """The conditions that are tensors of the main graph, by label of the If."""
+    made = {name for node, _ in flat.nodes for name in node.output}
+    made |= {value.name for value in flat.model.proto.graph.input}
+    return {label: name for label, name in flat.conditions.items() if name in made}
+
+
+def _needed(nodes: list[tuple[NodeProto, Label]], names: list[str]) -> set[str]:
+    """These constants, and all that they depend on."""
     producer = {name: node for node, _ in nodes for name in node.output}
     found: set[str] = set()
-    pending = [read.name for read in reads]
+    pending = list(names)
     while pending:
         name = pending.pop()
         if name not in found:
@@ -76,8 +136,7 @@ def _assembled(
 ) -> ModelProto:
     source = builder.model.proto
     result = ModelProto(ir_version=source.ir_version)
-    result.opset_import.extend(source.opset_import)
-    result.functions.extend(source.functions)
+    result.opset_import.extend(builder.opsets)
     graph = result.graph
     graph.name = source.graph.name
     graph.input.extend(source.graph.input)

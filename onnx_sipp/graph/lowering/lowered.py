@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto, ValueInfoProto
 
 from onnx_sipp.graph.kinds import Skipped
-from onnx_sipp.graph.lowering.flatten import Twin
+from onnx_sipp.graph.lowering.flat import Twin
 from onnx_sipp.graph.lowering.reads import Read
 from onnx_sipp.graph.lowering.trace import Tracer
 from onnx_sipp.graph.lowering.virtual import Numbering, Virtual
-from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.model import Model, serialized
 from onnx_sipp.graph.node import Label
+from onnx_sipp.graph.order import only_needed, reads
 
 __all__ = ["Lowered", "Plan"]
 
@@ -36,6 +38,15 @@ class Plan:
         reads: who reads which constant.
         numbering: of all stored elements.
         tracer: of the lowered graph's constants.
+        taps: places of the nodes that only hand out activations of layers inside subgraphs.
+        conditions: what Ifs decide by that are left in the main graph, by label; tensors of the
+            main graph.
+        unseen: names of tensors that never have an element: the activations of layers that no
+            sample reaches.
+        unwatched: those of them whose layers may be reached, but cannot be watched: their inputs
+            have other shapes in every iteration.
+        left_out: nodes of the branches that these layers lie in.
+        notes: what the user must know.
         spare: biases of zeros that the original does not have (see `spare`), by name: the output of
             the node that each belongs to.
     """
@@ -48,6 +59,12 @@ class Plan:
     reads: tuple[Read, ...]
     numbering: Numbering
     tracer: Tracer
+    taps: frozenset[int]
+    conditions: Mapping[str, str]
+    unseen: frozenset[str]
+    unwatched: frozenset[str]
+    left_out: tuple[tuple[NodeProto, Label], ...]
+    notes: tuple[str, ...]
     spare: Mapping[str, str]
 
     @cached_property
@@ -89,9 +106,38 @@ class Lowered(Model):
     """
 
     def __init__(self, proto: ModelProto, plan: Plan) -> None:
-        super().__init__(proto, plan.original.path)
+        super().__init__(proto, plan.original.path, plan.original.libraries)
         self.plan = plan
         self._changes: dict[int, NDArray[Any]] = {}
+
+    @property
+    def unseen(self) -> frozenset[str]:
+        """The activations of layers that no sample reaches."""
+        return self.plan.unseen
+
+    def runnable(self, asked: Sequence[str] = ()) -> tuple[bytes, Path | None]:
+        """See `Model.runnable`; taps that are not asked for are left out, and all else likewise."""
+        source = self.proto.graph
+        declared = {value.name: value for value in source.output}
+        names = list(asked) or list(declared)
+        nodes = only_needed(source.node, names)
+        used = {name for node in nodes for name in reads(node)} | set(names)
+        used |= {value.name for value in source.input}
+        result = ModelProto(ir_version=self.proto.ir_version)
+        result.opset_import.extend(self.proto.opset_import)
+        graph = result.graph
+        graph.name = source.name
+        graph.input.extend(source.input)
+        graph.node.extend(nodes)
+        graph.output.extend(declared.get(n, ValueInfoProto(name=n)) for n in names)
+        for tensor in source.initializer:
+            if tensor.name in used:
+                replaced = self.site_of(tensor) in self._replaced
+                graph.initializer.append(self.with_payload(tensor.name) if replaced else tensor)
+        graph.sparse_initializer.extend(
+            tensor for tensor in source.sparse_initializer if tensor.values.name in used
+        )
+        return serialized(result), self.folder if self.external else None
 
     def copy(self) -> Lowered:
         """An independent copy."""
@@ -144,16 +190,21 @@ class Lowered(Model):
         return name in self.plan.twins or name in self.plan.virtual
 
     def is_exclusive(self, name: str) -> bool:
-        """Whether a change of a constant reaches the original, and nothing but its own reader."""
+        """Whether a change of a constant reaches the original, and nothing but its own reader.
+
+        That may be the node that a virtual weight was made for: it is to see the change, too.
+        """
         if self.is_spare(name):
             return True
         if not self.is_written_through(name):
             return False
+        virtual = self.plan.virtual.get(name)
+        owner = (virtual.owner, virtual.operand, 1) if virtual else None
         others = {
             read.name
             for site in self.plan.sites[name]
             for read in self.plan.reads_at.get(site, ())
-            if read.name != name
+            if read.name != name and (read.reader, read.name, read.times) != owner
         }
         return not any(self.have_common_elements(name, other) for other in others)
 

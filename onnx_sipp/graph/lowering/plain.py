@@ -1,4 +1,4 @@
-"""Conv, Gemm, MatMul whose constants come by a route, and what may follow them as their bias."""
+"""Layers whose constants come by a route, and what may follow them as their bias."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from onnx_sipp.graph.node import NotPrunable
 
 __all__ = ["folded"]
 
-_WEIGHTS: Mapping[str, tuple[int, ...]] = {"Conv": (1,), "Gemm": (0, 1), "MatMul": (0, 1)}
+_WEIGHTS: Mapping[str, tuple[int, ...]] = {
+    "Conv": (1,),
+    "ConvTranspose": (1,),
+    "Gemm": (0, 1),
+    "MatMul": (0, 1),
+}
 _OTHERS: Mapping[str, tuple[int, ...]] = {
     "Add": (0, 1),
     "BatchNormalization": (1, 2, 3, 4),
     "Conv": (2,),
+    "ConvTranspose": (2,),
     "Gemm": (2,),
 }
 

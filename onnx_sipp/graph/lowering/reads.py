@@ -13,11 +13,12 @@ from typing import Any
 
 import onnx
 import onnx_graphsurgeon as gs
-from onnx import NodeProto
+from onnx import AttributeProto, NodeProto
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnx_sipp.graph.kinds import unique_labels
 from onnx_sipp.graph.node import Label
+from onnx_sipp.graph.order import subgraphs
 
 __all__ = ["Read", "reads_of"]
 
@@ -70,13 +71,27 @@ def reads_of(
 
 def _imported(nodes: Sequence[NodeProto], constants: Collection[str]) -> Any:
     """A graph of these nodes, in which the constants are inputs without any payload."""
-    proto = onnx.GraphProto(name="reads", node=nodes)
+    proto = onnx.GraphProto(name="reads", node=map(_bare, nodes))
     proto.input.extend(onnx.ValueInfoProto(name=name) for name in sorted(constants))
     severity, G_LOGGER.severity = G_LOGGER.severity, G_LOGGER.CRITICAL  # it prints to stdout
     try:
         return gs.import_onnx(onnx.ModelProto(graph=proto, ir_version=onnx.IR_VERSION))
     finally:
         G_LOGGER.severity = severity
+
+
+def _bare(node: NodeProto) -> NodeProto:
+    """A node without attributes but graphs: graphsurgeon takes every text for UTF-8."""
+    bare = NodeProto(op_type=node.op_type, domain=node.domain, name=node.name)
+    bare.input.extend(node.input)
+    bare.output.extend(node.output)
+    for name, graph in subgraphs(node):
+        inner = bare.attribute.add(name=name, type=AttributeProto.GRAPH).g
+        inner.name = graph.name
+        inner.node.extend(map(_bare, graph.node))
+        inner.input.extend(graph.input)
+        inner.output.extend(graph.output)
+    return bare
 
 
 def _readers(node: Any, label: str) -> Iterator[tuple[str, str, list[Any]]]:

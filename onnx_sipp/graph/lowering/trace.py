@@ -296,7 +296,8 @@ def spread(values: Array, shape: tuple[int, ...], axis: int, block: int = 0) -> 
     """Quantisation parameters for every element.
 
     Args:
-        values: one, one per index of an axis, or one per block along it.
+        values: one, one per index of an axis, one per block along it, or as many axes as the
+            elements have, some of them of size 1.
         shape: of the elements.
         axis: the values belong to, unless there is one for all.
         block: length of the blocks, 0 for none.
@@ -307,6 +308,8 @@ def spread(values: Array, shape: tuple[int, ...], axis: int, block: int = 0) -> 
     try:
         if values.size == 1 and not block:
             return np.broadcast_to(values.reshape(()), shape)
+        if values.ndim == len(shape) and not block:
+            return np.broadcast_to(values, shape)
         if block:
             repeated = np.repeat(values, block, axis).take(range(shape[axis]), axis)
             return np.broadcast_to(repeated, shape)

@@ -1,5 +1,6 @@
 """Who reads a constant, subgraphs included."""
 
+import numpy as np
 import pytest
 from onnx import helper
 from small_models import constant, make_model, weights
@@ -40,7 +41,7 @@ def test_an_output_of_the_graph():
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_a_subgraph(depth):
-    body = inner_graph(helper.make_node("Identity", ["w"], ["inner"], name="deep"))
+    body = inner_graph(helper.make_node("Add", ["x", "w"], ["inner"], name="deep"))
     for _ in range(depth - 1):
         node = helper.make_node("If", ["c"], ["inner"], then_branch=body, else_branch=body)
         body = inner_graph(node)
@@ -51,9 +52,18 @@ def test_a_subgraph(depth):
     model = make_model(nodes, W, inputs={"x": ["n", 4], "c": []}, outputs=["h", "z"])
     found = readers(model)
     assert len(found) == 1 + 2**depth
-    paths = {reader for reader, _, what in found if what == "Identity 'deep'"}
+    paths = {reader for reader, _, what in found if what == "Add 'deep'"}
     middle = " > If#0 > then_branch" if depth == 2 else ""
     assert f"If#1 > else_branch{middle} > deep" in paths
+
+
+def test_a_branch_that_is_never_taken():
+    then = inner_graph(helper.make_node("Add", ["x", "w"], ["inner"]))
+    other = inner_graph(helper.make_node("Transpose", ["w"], ["inner"]))
+    node = helper.make_node("If", ["c"], ["z"], name="if", then_branch=then, else_branch=other)
+    model = make_model([node], W | {"c": np.array(True)}, outputs=["z"])
+    assert readers(model) == [("if > then_branch > Add#0", 1, "Add 'if > then_branch > Add#0'")]
+    assert readers(model, "inner") == [("if", 1, "Identity '' via Transpose")]
 
 
 def test_it_says_nothing(capfd):

@@ -1,0 +1,73 @@
+"""Sessions of onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from onnx_sipp.errors import SippError, UsageError
+
+__all__ = ["first_line", "open_session"]
+
+
+def open_session(
+    data: bytes,
+    *,
+    folder: Path | None,
+    threads: int | None,
+    providers: Sequence[str] | None,
+    libraries: Sequence[Path] = (),
+) -> Any:
+    """Open an onnxruntime session that logs nothing.
+
+    Args:
+        data: a serialised model.
+        folder: of its external data, None if it has none.
+        threads: intra-op threads, None for onnxruntime's default.
+        providers: execution providers, None for the CPU.
+        libraries: files with operators that the model needs.
+
+    Raises:
+        UsageError: this onnxruntime lacks a provider, or cannot load a library.
+        SippError: onnxruntime refuses the model.
+    """
+    available = ort.get_available_providers()
+    for provider in providers or ():
+        if provider not in available:
+            raise UsageError(
+                f"this onnxruntime has no execution provider {provider!r}; "
+                f"it has {', '.join(available)}"
+            )
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # refusals arrive as exceptions; the rest is noise here
+    # Its threads would otherwise spin between runs, at the cost of whatever runs meanwhile.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if folder is not None:
+        key = "session.model_external_initializers_file_folder_path"
+        options.add_session_config_entry(key, str(folder))
+    for library in libraries:
+        try:
+            options.register_custom_ops_library(str(library))
+        except Exception as error:  # see below
+            raise UsageError(
+                f"onnxruntime {ort.__version__} cannot load the operators of {str(library)!r}: "
+                f"{first_line(error)}"
+            ) from error
+    try:
+        chosen = list(providers or ["CPUExecutionProvider"])
+        return ort.InferenceSession(data, options, providers=chosen)
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise SippError(
+            f"onnxruntime {ort.__version__} refuses the model: {first_line(error)}"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an exception of onnxruntime says, without its trace."""
+    text = str(error).strip()
+    return (text.splitlines()[0] if text else type(error).__name__)[:400]

@@ -1,0 +1,73 @@
+"""Leave out patches where a layer has far more of them than its least squares need.
+
+Sums over patches cost ``patches * fan_in ** 2`` multiplications. A convolution over large images
+has millions of patches, of which neighbours say much the same; some hundred per unknown fix the
+solution as well. Which ones are kept depends on their number in the order of the samples alone, not
+on how the samples are batched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+
+import numpy as np
+
+from onnx_sipp.unfolding import Float32, MatMulUnfolding, Unfolding
+
+__all__ = ["Thinning"]
+
+# Multiplications that the sums of a layer may take.
+PRODUCTS = 2e11
+# Patches per input of a neuron that are kept whatever they cost.
+PATCHES_PER_INPUT = 256
+
+# Multiples of the golden ratio, modulo 1, are spread evenly over any stretch of places.
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Thinning:
+    """Which patches of a layer are looked at.
+
+    Args:
+        unfolding: of the layer. The rows of a MatMul are never thinned: it has too few of them for
+            that, and they need not lie sample after sample.
+        matrix: shape ``(groups, out, fan_in)`` of the layer's matrix.
+        shapes: of its activation, batch after batch.
+    """
+
+    def __init__(
+        self,
+        unfolding: Unfolding,
+        matrix: tuple[int, int, int],
+        shapes: Sequence[tuple[int, ...]],
+    ) -> None:
+        self._shares = 1.0
+        self._first: list[int] = []
+        if not isinstance(unfolding, MatMulUnfolding):
+            groups, _, fan_in = matrix
+            counts = [unfolding.patch_bytes(shape) // (4 * groups * fan_in) for shape in shapes]
+            *self._first, total = accumulate(counts, initial=0)
+            wanted = max(PATCHES_PER_INPUT * fan_in, PRODUCTS / (groups * fan_in**2))
+            self._shares = min(1.0, wanted / max(total, 1))
+
+    def of(
+        self, batch: int, pairs: Iterable[tuple[Float32, list[Float32]]]
+    ) -> Iterator[tuple[Float32, list[Float32]]]:
+        """Leave out patches of a batch.
+
+        Args:
+            batch: its number.
+            pairs: its patches and outputs, see `Unfolding.pairs`.
+        """
+        if self._shares >= 1:
+            yield from pairs
+            return
+        limit = np.uint64(self._shares * 2.0**64)
+        start = self._first[batch]
+        for columns, outputs in pairs:
+            places = np.arange(start, start + columns.shape[2], dtype=np.uint64)
+            start += columns.shape[2]
+            kept = np.flatnonzero(places * _GOLDEN < limit)
+            if kept.size:
+                yield columns[:, :, kept], [output[:, :, kept] for output in outputs]
