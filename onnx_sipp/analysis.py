@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnx_sipp.calibration.branches import lower_as_run
+from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.observe import Observation, observe
-from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.samples import open_samples
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
+from onnx_sipp.measures import PatchCount, Sensitivity
 from onnx_sipp.options import available_threads
 from onnx_sipp.progress import Silent
 from onnx_sipp.pruning.budget import allocate_halves
@@ -25,7 +26,8 @@ from onnx_sipp.pruning.certificate import DELTA
 from onnx_sipp.pruning.importance import LayerStatistics
 from onnx_sipp.pruning.methods import neuron_halves, neuron_sizes
 from onnx_sipp.statistics.sensitivity import Reduction
-from onnx_sipp.weights import PatchCount, Weight, group_weights, new_sensitivity, sensitivity_of
+from onnx_sipp.store import TensorStore
+from onnx_sipp.weights import Weight, group_weights
 
 __all__ = ["Sensitivities", "allocate", "sensitivities"]
 
@@ -108,23 +110,24 @@ def sensitivities(
     count = threads or available_threads()
     lowered = lower_as_run(loaded, samples.all_feeds(), threads=count, providers=providers)
     layers = find_layers(lowered).layers
-    runner = Runner(
-        lowered, [layer.activation for layer in layers], threads=count, providers=providers
-    )
-    how = Observation(runner, samples.calibration, batch_size, count, Silent())
+    execution = Execution(samples.inputs, TensorStore(), count, providers, batch_size)
+    how = Observation(execution, lowered, samples.calibration, count, Silent())
     weights = group_weights(lowered, layers)
-    gathered = {
-        layer.name: new_sensitivity(weight, layer, reduction, count)
-        for weight in weights
-        for layer in weight.layers
-    }
+    store = TensorStore(sum(4 * weight.size for weight in weights))
+    gathered = [Sensitivity(weight, reduction, store) for weight in weights]
     patches = {layer.name: PatchCount() for layer in layers}
-    observe(how, layers, {name: [*gathered[name].parts, patches[name]] for name in gathered})
+    observe(
+        how,
+        [
+            *(watch for found in gathered for watch in found.watches(count)),
+            *(patches[layer.name].watch(layer) for layer in layers),
+        ],
+    )
     values = {}
-    for weight in weights:
-        found = sensitivity_of(weight, gathered)
+    for weight, found in zip(weights, gathered, strict=True):
+        whole = found.whole()
         for layer in weight.layers:
-            values[layer.name] = layer.view.to_stored(weight.as_seen_by(layer, found))
+            values[layer.name] = layer.view.to_stored(weight.as_seen_by(layer, whole))
     return Sensitivities(
         {layer.name: values[layer.name] for layer in layers},
         reduction=reduction,
@@ -165,7 +168,7 @@ def allocate(
         raise UsageError("the budget needs the `max` sensitivities of this very model")
     if not 0 < delta < 1:
         raise UsageError(f"delta must lie between 0 and 1, not {delta}")
-    keep = _wanted(sum(weight.matrix.size for weight in weights), sparsity, keep)
+    keep = _wanted(sum(weight.size for weight in weights), sparsity, keep)
     statistics = [_statistics(weight, measured) for weight in weights]
     counts = allocate_halves(neuron_halves(statistics, delta), keep)
     spare = neuron_sizes(statistics) - counts
@@ -173,7 +176,7 @@ def allocate(
     counts += np.diff(filled, prepend=0)
     result, start = {}, 0
     for weight in weights:
-        halves = 2 * weight.matrix.shape[0] * weight.matrix.shape[1]
+        halves = 2 * weight.shape[0] * weight.shape[1]
         rows = counts[start : start + halves].reshape(2, -1)
         result.update({layer.name: rows for layer in weight.layers})
         start += halves

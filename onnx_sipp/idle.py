@@ -7,7 +7,7 @@ that were asked for, so as many others can stay. The pass is repeated without th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,30 +18,68 @@ from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.order import reads as names_read
 from onnx_sipp.pruning.evidence import Evidence
-from onnx_sipp.pruning.mixing import Choice
 from onnx_sipp.weights import Weight
 
-__all__ = ["Idle", "Respent", "Trial", "find_idle", "spend_again", "without"]
+__all__ = ["Idle", "find_idle"]
 
 Mask = NDArray[np.bool_]
-
-# Share of the kept weights below which what is idle is not worth another pass, and most passes.
-_WORTH = 0.01
-_REPEATS = 3
+Float = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
 class Idle:
-    """What does nothing of one stored constant.
+    """What does nothing of one stored constant: weights of some neurons, and of some inputs.
+
+    They can all be zero, and the outputs of the model stay the same once a bias has taken up what
+    constant inputs added.
 
     Attributes:
-        weights: ``[group, out, fan_in]``, that can be zero: the outputs of the model stay the same
-            once a bias has taken up what constant inputs added.
         neurons: ``[group, out]``, that reach no output.
+        inputs: ``[group, fan_in]``, that are constant, or read by nobody.
     """
 
-    weights: Mask
     neurons: Mask
+    inputs: Mask
+
+    @classmethod
+    def none(cls, weight: Weight) -> Idle:
+        """All of a weight does something."""
+        groups, outs, fan_in = weight.shape
+        return cls(np.zeros((groups, outs), np.bool_), np.zeros((groups, fan_in), np.bool_))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything does something."""
+        return not (self.neurons.any() or self.inputs.any())
+
+    def cleared(self, weight: Float, rows: slice | NDArray[np.intp] = slice(None)) -> Float:
+        """Weights of some neurons, ``[group, out, fan_in]``, those that are idle set to zero."""
+        if self.is_empty:
+            return weight
+        idle = self.neurons[:, rows, None] | self.inputs[:, None, :]
+        result: Float = np.where(idle, weight.dtype.type(0), weight)
+        return result
+
+    def taken_from(self, evidence: Evidence, rows: slice | NDArray[np.intp]) -> Evidence:
+        """Evidence of some neurons in which idle weights are zero, so that none is chosen.
+
+        Neurons that reach no output count for nothing.
+        """
+        if self.is_empty:
+            return evidence
+        gain = np.where(self.neurons[:, rows], 0, evidence.gain)
+        return replace(evidence, weight=self.cleared(evidence.weight, rows), gain=gain)
+
+    def count(self, weight: Weight, model: Lowered) -> int:
+        """How many of the weights that are not zero in a model are idle."""
+        if self.is_empty:
+            return 0
+        total = 0
+        for block in weight.blocks:
+            present = block.matrix_in(model)
+            left = self.cleared(present, block.rows)
+            total += int(np.count_nonzero(present)) - int(np.count_nonzero(left))
+        return total
 
 
 def find_idle(
@@ -71,116 +109,16 @@ def find_idle(
     found = dead_paths(model, flow, layers, folds, unseen)
     facts = dict(zip((layer.name for layer in layers), found, strict=True))
     return [
-        _nothing(weight)
-        if any(layer.name in tied for layer in weight.layers)
-        else _idle(weight, [facts[layer.name] for layer in weight.layers])
+        Idle.none(weight)
+        if any(layer.name in tied or not weight.seen_alike(layer) for layer in weight.layers)
+        else _common([facts[layer.name] for layer in weight.layers])
         for weight in weights
     ]
 
 
-def _nothing(weight: Weight) -> Idle:
-    return Idle(
-        np.zeros(weight.matrix.shape, np.bool_), np.zeros(weight.matrix.shape[:2], np.bool_)
-    )
-
-
-def _idle(weight: Weight, facts: Sequence[LayerFacts]) -> Idle:
+def _common(facts: Sequence[LayerFacts]) -> Idle:
     """A weight is idle if it is in all layers that share it."""
-    weights = np.ones(weight.matrix.shape, np.bool_)
-    neurons = np.ones(weight.matrix.shape[:2], np.bool_)
-    for layer, found in zip(weight.layers, facts, strict=True):
-        inputs = found.unread_inputs | found.removable
-        own = found.unread[..., None] | inputs[:, None, :]
-        weights &= weight.from_layer(layer, own.astype(np.float32)) != 0
-        neurons &= found.unread if weight.seen_alike(layer) else False
-    return Idle(weights, neurons)
-
-
-def without(evidence: Sequence[Evidence], idle: Sequence[Idle], keep: int) -> Sequence[Evidence]:
-    """Evidence in which idle weights are zero, so that none of them is chosen.
-
-    Args:
-        evidence: per weight.
-        idle: per weight.
-        keep: how many weights are to stay; if fewer than that were left to choose from, the
-            evidence is returned as it is.
-    """
-    cleared = [
-        replace(
-            found,
-            weight=np.where(dead.weights, 0, found.weight),
-            gain=np.where(dead.neurons, 0, found.gain),
-        )
-        for found, dead in zip(evidence, idle, strict=True)
-    ]
-    return cleared if sum(np.count_nonzero(found.weight) for found in cleared) >= keep else evidence
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A pass over all weights, which can be made again from other evidence.
-
-    Attributes:
-        model: that came of it.
-        choices: per weight.
-        before: evidence per weight that it started from.
-        again: makes a pass of the same kind.
-    """
-
-    model: Lowered
-    choices: Sequence[Choice]
-    before: Sequence[Evidence]
-    again: Callable[[Sequence[Evidence]], Trial]
-
-
-@dataclass(frozen=True)
-class Respent:
-    """What became of the weights on dead paths.
-
-    Attributes:
-        weights: per weight tensor, how many were freed; as many others took their places.
-        neurons: per weight tensor, ``[group, out]``: neurons that reach no output and were left
-            without weights.
-        errors: relative error of the model's outputs before, and after every pass that was used.
-    """
-
-    weights: Sequence[int] = ()
-    neurons: Sequence[Mask] = ()
-    errors: Sequence[float] = ()
-
-
-def spend_again(
-    trial: Trial,
-    keep: int,
-    find: Callable[[Lowered], Sequence[Idle]],
-    error: Callable[[Lowered], float],
-) -> tuple[Trial, Respent]:
-    """Repeat a pass without the weights that did nothing, as long as that lowers the error.
-
-    Args:
-        trial: the pass.
-        keep: how many weights stay.
-        find: tells the idle weights of a model.
-        error: relative squared error of a model's outputs.
-
-    Returns:
-        The best pass, with the same number of weights, and what was freed on the way there.
-    """
-    freed, errors = [0] * len(trial.choices), [error(trial.model)]
-    for _ in range(_REPEATS):
-        idle = find(trial.model)
-        wasted = [
-            int(np.count_nonzero(choice.kept & found.weights))
-            for choice, found in zip(trial.choices, idle, strict=True)
-        ]
-        if sum(wasted) <= _WORTH * keep:
-            break
-        again = trial.again(without(trial.before, idle, keep))
-        now = error(again.model)
-        if now >= errors[-1]:
-            break
-        trial = again
-        errors.append(now)
-        freed = [old + new for old, new in zip(freed, wasted, strict=True)]
-    dead = [(found.gain == 0) & ~found.weight.any(axis=-1) for found in trial.before]
-    return trial, Respent(freed, dead, [value**0.5 for value in errors])
+    return Idle(
+        np.logical_and.reduce([found.unread for found in facts]),
+        np.logical_and.reduce([found.unread_inputs | found.removable for found in facts]),
+    )

@@ -8,31 +8,86 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_sipp.calibration.segments import Tensor
-from onnx_sipp.calibration.store import LiveTensors
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.tail import Tail
+from onnx_sipp.memory import Plan
 from onnx_sipp.statistics.gram import Cross, Gram
+from onnx_sipp.store import LiveTensors
 from onnx_sipp.thinning import Thinning
-from onnx_sipp.threads import side_by_side
+from onnx_sipp.threads import blas_threads, side_by_side
 from onnx_sipp.unfolding import Float32, MatMulUnfolding, pieces, without_padding
 from onnx_sipp.weights import Weight
 
-__all__ = ["Gatherer", "Place", "Sums", "stages_of"]
+__all__ = ["Gatherer", "Place", "Sums", "product_of", "stages_of"]
+
+
+# Sums of a layer from which on its batches are not parted among threads, which have sums each.
+_WIDE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class Place:
-    """One layer of one weight, with what follows it."""
+    """One layer of one weight, or some of its neurons, with what follows it.
+
+    Attributes:
+        index: of the weight.
+        weight: itself.
+        layer: that multiplies it.
+        tail: of the layer.
+        block: which block of the weight it is about; None for the jury.
+    """
 
     index: int
     weight: Weight
     layer: Layer
     tail: Tail | None
+    block: int | None = 0
+
+    @property
+    def parts(self) -> list[Place]:
+        """The jury and all blocks, or the weight as a whole."""
+        numbers = range(len(self.weight.blocks))
+        blocks = [replace(self, block=number) for number in numbers]
+        return blocks if len(blocks) == 1 else [self.jury, *blocks]
+
+    @property
+    def jury(self) -> Place:
+        """The jury, or the weight as a whole if it is in one block."""
+        return self if len(self.weight.blocks) == 1 else replace(self, block=None)
+
+    @property
+    def rows(self) -> slice | NDArray[np.intp]:
+        """Neurons of each group of the layer that it is about."""
+        if self.block is None:
+            return self.weight.jury
+        blocks = self.weight.blocks
+        return blocks[self.block].rows if len(blocks) > 1 else slice(None)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the matrix of these neurons."""
+        groups, outs, fan_in = self.layer.view.matrix
+        return groups, len(np.arange(outs)[self.rows]), fan_in
+
+    @property
+    def matrix(self) -> Float32:
+        """The weights before pruning, as the layer sees them."""
+        blocks = self.weight.blocks
+        if self.block is None:
+            return self.weight.of_jury(lambda number: blocks[number].matrix)
+        return self.weight.as_seen_by(self.layer, blocks[self.block].matrix)
+
+    @property
+    def sums_bytes(self) -> int:
+        """Bytes of the sums of products with the targets."""
+        return 2 * 8 * prod(self.shape)
 
 
 class Gatherer:
@@ -42,10 +97,13 @@ class Gatherer:
         judges: per batch, whether its samples are held out.
         mask: name of an input that tells padding from data, None if there is none.
         threads: batches worked on at the same time.
+        limit: bytes of sums in memory at a time; those of a single place may take more.
     """
 
-    def __init__(self, judges: Sequence[bool], mask: str | None, threads: int) -> None:
-        self._judges, self._mask, self._threads = judges, mask, threads
+    def __init__(
+        self, judges: Sequence[bool], mask: str | None, threads: int, limit: int = Plan.sums
+    ) -> None:
+        self._judges, self._mask, self._threads, self._limit = judges, mask, threads, limit
 
     def observe(
         self,
@@ -53,11 +111,17 @@ class Gatherer:
         dense: Sequence[LiveTensors],
         pruned: Sequence[LiveTensors],
     ) -> Iterator[tuple[Place, Sums]]:
-        """Gather least squares of the layers of a stage; inputs pruned, targets dense."""
+        """Gather least squares of the layers of a stage; inputs pruned, targets dense.
+
+        The batches are gone through as often as is needed for the sums to fit into memory.
+        """
         for unfolding in dict.fromkeys(place.layer.unfolding for place in places):
             plain = [p for p in places if p.layer.unfolding == unfolding and p.tail is not None]
-            if plain:
-                yield from zip(plain, self._sums(plain, dense, pruned), strict=True)
+            grams: tuple[Gram, Gram] | None = None
+            for group in _fitting(plain, self._limit):
+                sums = self._sums(group, dense, pruned, grams)
+                grams = sums[0].gram, sums[0].judge_gram
+                yield from zip(group, sums, strict=True)
         for place in places:
             if place.tail is None:
                 yield place, self._sums_by_weight(place, dense, pruned)
@@ -67,18 +131,28 @@ class Gatherer:
         places: Sequence[Place],
         dense: Sequence[LiveTensors],
         pruned: Sequence[LiveTensors],
+        grams: tuple[Gram, Gram] | None,
     ) -> list[Sums]:
         # Every worker takes the same batches in every run, and they are added up in order.
-        workers = min(self._threads, len(self._judges))
+        groups, _, fan_in = places[0].layer.view.matrix
+        wide = 2 * 8 * groups * fan_in**2 + max(place.sums_bytes for place in places) > _WIDE_BYTES
+        workers = 1 if wide else min(self._threads, len(self._judges))
         parts = [range(worker, len(self._judges), workers) for worker in range(workers)]
-        gathered = side_by_side(
-            lambda part: self._sums_of_batches(places, part, dense, pruned), parts, workers
-        )
+
+        def work(part: Iterable[int]) -> list[Sums]:
+            return self._sums_of_batches(places, part, dense, pruned, with_gram=grams is None)
+
+        if wide:
+            with blas_threads(self._threads):
+                gathered = [work(part) for part in parts]
+        else:
+            gathered = side_by_side(work, parts, workers)
         for other in gathered[1:]:
             for own, theirs in zip(gathered[0], other, strict=True):
                 own.merge(theirs)
-        for sums in gathered[0][1:]:  # they have the same input: one Gram matrix serves all
-            sums.gram, sums.judge_gram = gathered[0][0].gram, gathered[0][0].judge_gram
+        first = gathered[0][0]
+        for sums in gathered[0]:  # they have the same input: one Gram matrix serves all
+            sums.gram, sums.judge_gram = grams or (first.gram, first.judge_gram)
         return gathered[0]
 
     def _sums_of_batches(
@@ -87,11 +161,14 @@ class Gatherer:
         batches: Iterable[int],
         dense: Sequence[LiveTensors],
         pruned: Sequence[LiveTensors],
+        *,
+        with_gram: bool,
     ) -> list[Sums]:
         layer = places[0].layer
         groups, _, fan_in = layer.view.matrix
-        sums = [Sums.empty(place.layer.view.matrix) for place in places]
-        grams = {judge: Gram(groups, fan_in) for judge in (False, True)}
+        sums = [Sums.empty(place.shape) for place in places]
+        if with_gram:
+            sums[0].gram, sums[0].judge_gram = Gram(groups, fan_in), Gram(groups, fan_in)
         shapes = [live.shape(layer.activation) for live in pruned]
         thinning = Thinning(layer.unfolding, layer.view.matrix, shapes)
         for batch in batches:
@@ -105,10 +182,10 @@ class Gatherer:
                 targets = [without_padding(target, mask) for target in targets]
             pairs = layer.unfolding.pairs(activation, targets)
             for columns, outputs in thinning.of(batch, pairs):
-                grams[judge].update(columns)
+                if with_gram:
+                    sums[0].gram_of(judge=judge).update(columns)
                 for place, own, output in zip(places, sums, outputs, strict=True):
-                    own.cross_of(judge=judge).update(columns, _product(place, output))
-        sums[0].gram, sums[0].judge_gram = grams[False], grams[True]
+                    own.cross_of(judge=judge).update(columns, product_of(place, output))
         return sums
 
     def _sums_by_weight(
@@ -120,8 +197,8 @@ class Gatherer:
         """For layers whose output is no plain product: the target is the dense weight's own."""
         layer = place.layer
         groups, _, fan_in = layer.view.matrix
-        weight = place.weight.as_seen_by(layer, place.weight.matrix).astype(np.float32)
-        sums = Sums.empty(layer.view.matrix)
+        weight = place.matrix
+        sums = Sums.empty(place.shape)
         sums.gram, sums.judge_gram = Gram(groups, fan_in), Gram(groups, fan_in)
         for before, after, judge in zip(dense, pruned, self._judges, strict=True):
             gram, cross = sums.gram_of(judge=judge), sums.cross_of(judge=judge)
@@ -131,6 +208,18 @@ class Gatherer:
                 gram.update(b.columns)
                 cross.update(b.columns, weight @ a.columns)
         return sums
+
+
+def _fitting(places: Sequence[Place], limit: int) -> Iterator[list[Place]]:
+    """Part places into groups whose sums fit into memory together."""
+    group: list[Place] = []
+    for place in places:
+        if group and sum(p.sums_bytes for p in [*group, place]) > limit:
+            yield group
+            group = []
+        group.append(place)
+    if group:
+        yield group
 
 
 @dataclass
@@ -184,7 +273,7 @@ def _without_pending_skip(place: Place, pending: set[int], flow: Flow) -> Place:
     tail = place.tail
     if tail is None or tail.skip is None or not flow.upstream(tail.skip) & pending:
         return place
-    return replace(place, tail=replace(tail, skip=None))
+    return replace(place, tail=tail.without_skip())
 
 
 def _alike(
@@ -211,13 +300,14 @@ def _target(place: Place, before: Mapping[str, Tensor], after: Mapping[str, Tens
     return output.astype(np.float32) + (skip.astype(np.float32) - after[tail.skip])
 
 
-def _product(place: Place, output: Float32) -> Float32:
-    """W a from the effective output, ``[group, out, patches]``."""
+def product_of(place: Place, output: Float32) -> Float32:
+    """W a of the place's neurons from the effective output, ``[group, out, patches]``."""
     tail = place.tail
     assert tail is not None
     shape = (*output.shape[:2], 1)
-    gain = tail.gain.reshape(shape)
+    gain = tail.gain.reshape(shape)[:, place.rows]
     inverse = np.divide(1.0, gain, out=np.zeros_like(gain), where=gain != 0)
-    shift = tail.offset.reshape(shape)
-    result: Float32 = (output - shift.astype(np.float32)) * inverse.astype(np.float32)
+    shift = tail.offset.reshape(shape)[:, place.rows]
+    own = output[:, place.rows]
+    result: Float32 = (own - shift.astype(np.float32)) * inverse.astype(np.float32)
     return result

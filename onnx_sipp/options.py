@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from onnx_sipp.calibration.store import DEFAULT_LIMIT
 from onnx_sipp.errors import UsageError
+from onnx_sipp.memory import DEFAULT_LIMIT
 from onnx_sipp.pruning.candidates import CANDIDATES
 from onnx_sipp.pruning.certificate import DELTA
 from onnx_sipp.pruning.error_budget import FLOOR
@@ -62,8 +62,8 @@ class Options:
             from; None finds them by their names.
         state_reset: samples in a sequence; the states are reset after so many. None takes every
             file of a folder for a sequence, and other data for one.
-        memory_limit: bytes of activations to hold in memory between the stages of a refit; beyond
-            it they go to files.
+        memory_limit: bytes that the process may take, all in all. What does not fit goes to files,
+            and large layers are worked on in smaller blocks of neurons.
         workdir: folder for those files; None for the system's temporary folder.
         seed: of everything random.
     """

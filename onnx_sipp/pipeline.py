@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,32 +13,61 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnx_sipp.calibration.branches import lower_as_run
+from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
 from onnx_sipp.calibration.observe import Observation
-from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.samples import Chosen, Samples, open_samples
-from onnx_sipp.calibration.store import TensorStore
-from onnx_sipp.compensate import Outcome, mask_and_refit, mask_only
+from onnx_sipp.compensate import mask_and_refit, mask_only
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.layers import Findings, find_layers
 from onnx_sipp.graph.lowering import Lowered, lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.verdict import ensure_same_verdict
+from onnx_sipp.measures import Measured, measure_errors, measure_statistics
+from onnx_sipp.memory import Plan
 from onnx_sipp.options import DEFAULT_METHOD, Options
+from onnx_sipp.outcome import Outcome
 from onnx_sipp.progress import Progress, Silent
-from onnx_sipp.pruning.importance import LayerStatistics
-from onnx_sipp.pruning.methods import Decision, Goal
+from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.report.assemble import assemble
 from onnx_sipp.report.result import Report
 from onnx_sipp.sequential import Refitter
-from onnx_sipp.weights import Weight, group_weights, matrix_of, measure_errors, measure_statistics
+from onnx_sipp.statistics.gram import VERY_WIDE, gram_bytes
+from onnx_sipp.store import TensorStore
+from onnx_sipp.weights import Weight, group_weights
 
 __all__ = ["ModelSource", "PruneResult", "prune"]
 
 DEFAULT_MASK = "attention_mask"
 _CERTIFYING = 256
+# Of sensitivities, in memory; the others are in files.
+KEPT_BYTES = 32 << 20
 
 ModelSource = ModelProto | bytes | str | Path
+
+
+class Masks(Mapping[str, NDArray[np.bool_]]):
+    """Masks by layer name; each is made from the pruned model when it is looked up.
+
+    Args:
+        weights: that were pruned.
+        pruned: the lowered model with the new weights.
+    """
+
+    def __init__(self, weights: Sequence[Weight], pruned: Lowered) -> None:
+        self._found = {layer.name: (weight, layer) for weight in weights for layer in weight.layers}
+        self._pruned = pruned
+
+    def __getitem__(self, name: str) -> NDArray[np.bool_]:
+        weight, layer = self._found[name]
+        kept = weight.view.to_matrix(self._pruned.read(weight.name)) != 0
+        return layer.view.to_stored(weight.as_seen_by(layer, kept))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
 @dataclass(frozen=True)
@@ -52,7 +81,7 @@ class PruneResult:
     """
 
     report: Report
-    masks: dict[str, NDArray[np.bool_]]
+    masks: Mapping[str, NDArray[np.bool_]]
     _model: Model
 
     @property
@@ -105,30 +134,30 @@ def prune(
         listener.stage("observing branches")
         lowered = _lowered(dense, samples, chosen)
         findings = _find(lowered, chosen)
-    weights = group_weights(lowered, findings.layers)
+    execution = _execution(lowered, findings, samples, chosen)
+    weights = group_weights(lowered, findings.layers, execution.memory.block)
     mask = _mask_input(dense, chosen)
-    runner = _tapped(lowered, findings, mask, chosen)
+    kept = TensorStore(KEPT_BYTES, chosen.workdir)
 
     listener.stage("calibrating")
     certified = _certified_on(samples, chosen)
-    observation = _observation(runner, certified, mask, chosen, listener)
-    statistics = measure_statistics(weights, chosen.method, observation)
-    outcome = _prune(lowered, weights, statistics, samples, mask, chosen, listener)
+    calibration_run = _observation(execution, lowered, certified, mask, chosen, listener)
+    measured = measure_statistics(weights, chosen.method, calibration_run, kept)
+    outcome = _prune(lowered, weights, measured, samples, execution, mask, chosen, listener)
 
     listener.stage("measuring layers")
-    observation = _observation(runner, samples.held_out, mask, chosen, listener)
-    stored = [matrix_of(outcome.model, weight.layers[0]) for weight in weights]
-    dead = outcome.respent.neurons
-    errors = measure_errors(weights, stored, outcome.shifts, observation, dead)
+    held_out_run = _observation(execution, lowered, samples.held_out, mask, chosen, listener)
+    shifts = [settled.shift for settled in outcome.settled]
+    errors = measure_errors(weights, outcome.model, shifts, held_out_run, outcome.respent.neurons)
     listener.stage("comparing outputs")
     pruned = outcome.model.result()
-    fidelity = _verify(dense, pruned, samples, chosen, listener)
+    fidelity = _verify(dense, pruned, samples, execution, listener)
 
     report = assemble(
-        lowered, findings, weights, statistics, outcome, errors, fidelity, samples, len(certified),
+        lowered, findings, weights, measured, outcome, errors, fidelity, samples, len(certified),
         chosen, time.perf_counter() - started,
     )  # fmt: skip
-    return PruneResult(report, _masks(weights, outcome.decisions), pruned)
+    return PruneResult(report, Masks(weights, outcome.model), pruned)
 
 
 def _find(model: Lowered, options: Options) -> Findings:
@@ -162,7 +191,7 @@ def _open(model: Model, calibration: Any, options: Options) -> Samples:
         providers=options.providers,
         states=options.states,
         state_reset=options.state_reset,
-        store=TensorStore(options.memory_limit, options.workdir),
+        store=TensorStore(folder=options.workdir),
     )
 
 
@@ -176,17 +205,36 @@ def _lowered(model: Model, samples: Samples, options: Options) -> Lowered:
     )
 
 
-def _tapped(model: Lowered, findings: Findings, mask: str | None, options: Options) -> Runner:
-    taps = [layer.activation for layer in findings.layers]
-    if mask is not None:
-        taps.append(mask)
-    return Runner(model, taps, threads=options.thread_count, providers=options.providers)
+def _execution(model: Lowered, findings: Findings, samples: Samples, options: Options) -> Execution:
+    execution = Execution(
+        samples.inputs,
+        TensorStore(folder=options.workdir),
+        options.thread_count,
+        options.providers,
+        options.batch_size,
+    )
+    wide = [layer for layer in findings.layers if layer.view.matrix[2] > VERY_WIDE]
+    inputs = 0
+    if wide:
+        names = {layer.activation for layer in wide}
+        shapes = execution.shapes(model, names, next(iter(samples.calibration)))
+        feeds = len(samples.calibration) + len(samples.held_out)
+        for layer in wide:
+            groups, _, fan_in = layer.view.matrix
+            size = layer.unfolding.patch_bytes(shapes[layer.activation])
+            inputs = max(inputs, gram_bytes(fan_in, feeds * size // (4 * groups * fan_in)))
+    return replace(execution, memory=Plan.within(options.memory_limit, inputs))
 
 
 def _observation(
-    runner: Runner, feeds: Chosen, mask: str | None, options: Options, progress: Progress
+    execution: Execution,
+    model: Lowered,
+    feeds: Chosen,
+    mask: str | None,
+    options: Options,
+    progress: Progress,
 ) -> Observation:
-    return Observation(runner, feeds, options.batch_size, options.thread_count, progress, mask)
+    return Observation(execution, model, feeds, options.thread_count, progress, mask)
 
 
 def _mask_input(model: Model, options: Options) -> str | None:
@@ -220,59 +268,30 @@ def _certified_on(samples: Samples, options: Options) -> Chosen:
 def _goal(weights: Sequence[Weight], options: Options) -> Goal:
     if options.sparsity is None:
         return Goal(epsilon=options.epsilon, delta=options.delta)
-    total = sum(weight.matrix.size for weight in weights)
+    total = sum(weight.size for weight in weights)
     return Goal(keep=total - round(options.sparsity * total), delta=options.delta)
 
 
 def _prune(
     dense: Lowered,
     weights: Sequence[Weight],
-    statistics: Sequence[LayerStatistics],
+    measured: Sequence[Measured],
     samples: Samples,
+    execution: Execution,
     mask: str | None,
     options: Options,
     progress: Progress,
 ) -> Outcome:
     goal = _goal(weights, options)
+    store = TensorStore(0, options.workdir)
     if options.compensate == "none" and options.method != "mixed":
-        return mask_only(dense, weights, statistics, goal, options)
-    refitter = Refitter(
-        dense,
-        weights,
-        [layer.sensitivity_max for layer in statistics],
-        samples,
-        TensorStore(options.memory_limit, options.workdir),
-        batch_size=options.batch_size,
-        threads=options.thread_count,
-        providers=options.providers,
-        mask=mask,
-    )
-    return mask_and_refit(refitter, statistics, goal, options, progress)
+        return mask_only(dense, weights, measured, goal, options, store)
+    refitter = Refitter(dense, weights, measured, samples, execution, store, mask)
+    return mask_and_refit(refitter, weights, measured, goal, options, progress)
 
 
 def _verify(
-    dense: Model, pruned: Model, samples: Samples, options: Options, progress: Progress
+    dense: Model, pruned: Model, samples: Samples, execution: Execution, progress: Progress
 ) -> list[OutputFidelity]:
     ensure_same_verdict(dense, pruned)
-    before, after = (
-        Runner(model, threads=options.thread_count, providers=options.providers)
-        for model in (dense, pruned)
-    )
-    return measure_fidelity(
-        before,
-        after,
-        samples.held_out,
-        batch_size=options.batch_size,
-        progress=progress,
-        states=samples.states,
-    )
-
-
-def _masks(
-    weights: Sequence[Weight], decisions: Sequence[Decision]
-) -> dict[str, NDArray[np.bool_]]:
-    return {
-        layer.name: layer.view.to_stored(weight.as_seen_by(layer, decision.kept))
-        for weight, decision in zip(weights, decisions, strict=True)
-        for layer in weight.layers
-    }
+    return measure_fidelity(execution, dense, pruned, samples.held_out, progress, samples.states)

@@ -3,53 +3,86 @@
 The dense and the pruned model are run side by side, stage by stage. A stage is the layers that
 share an input. Their targets are the dense model's outputs; where a layer's output is added to a
 skip path, the target also repays the error that the skip path already carries.
+
+Evidence of a layer is in memory only while its stage lasts. A large weight is decided on block by
+block, after some of its neurons have been looked at as its jury.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_sipp.calibration.runner import Batching, Runner, joined, plan_batching
+from onnx_sipp.calibration.execution import Execution
+from onnx_sipp.calibration.runner import decides, joined
 from onnx_sipp.calibration.samples import Samples
 from onnx_sipp.calibration.segments import SegmentedRun, Tensor
-from onnx_sipp.calibration.specs import Feed, InputSpec
-from onnx_sipp.calibration.store import TensorStore
+from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.sharing import other_readers
-from onnx_sipp.graph.tail import Tail, find_tail
-from onnx_sipp.graph.walk import all_nodes
+from onnx_sipp.graph.tail import UNLIMITED, Tail, find_tail
 from onnx_sipp.idle import Idle, find_idle
 from onnx_sipp.layer_sums import Gatherer, Place, Sums, stages_of
+from onnx_sipp.measures import Measured
+from onnx_sipp.memory import release_memory
+from onnx_sipp.outcome import Settled
 from onnx_sipp.progress import Progress
+from onnx_sipp.pruned import PrunedWeights, bias_place
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.mixing import Choice
+from onnx_sipp.pruning.removal import input_scale
+from onnx_sipp.rectified import Rectifier
 from onnx_sipp.statistics.gram import Gram, Regression
-from onnx_sipp.weights import Weight, stored_values
+from onnx_sipp.store import LiveTensors, TensorStore
+from onnx_sipp.weights import Weight
 
-__all__ = ["Refitter"]
+__all__ = ["Decider", "Look", "Refitter"]
 
-Decide = Callable[[int, Evidence], Choice]
+Float = NDArray[np.floating]
+_TINY = np.finfo(np.float32).tiny
+# Told the index of a weight, and its evidence (or that of its jury, if it comes in blocks).
+Look = Callable[[int, Evidence], None]
+
+
+class Decider(Protocol):
+    """Decides what becomes of weights."""
+
+    def decide(self, index: int, evidence: Evidence) -> Choice:
+        """Decide on a whole weight."""
+
+    def open(
+        self, index: int, jury: Evidence, size: int, scores: Callable[[], Iterator[Float]]
+    ) -> None:
+        """Begin with a weight that comes in blocks.
+
+        Args:
+            index: of the weight.
+            jury: evidence of some of its neurons.
+            size: number of weights in all.
+            scores: gives, block by block, what the blocks are compared by.
+        """
+
+    def decide_block(self, index: int, number: int, rows: slice, evidence: Evidence) -> Choice:
+        """Decide on one block of the weight that was opened last."""
 
 
 class Refitter:
     """Passes over the layers of a model in graph order.
 
     Args:
-        dense: the lowered model; is not changed, and kept as an attribute.
+        dense: the lowered model; is not changed.
         weights: all prunable weights.
-        sensitivities: SiPP's ``max`` sensitivities, per weight.
+        measured: their statistics.
         samples: calibration and held-out samples.
-        store: holds tensors between stages.
-        batch_size: most samples at a time, None to choose.
-        threads: of the runtime.
-        providers: of the runtime.
+        execution: how models are run.
+        store: keeps pruned weights.
         mask: name of an input that tells padding from data, None if there is none.
     """
 
@@ -57,37 +90,34 @@ class Refitter:
         self,
         dense: Lowered,
         weights: Sequence[Weight],
-        sensitivities: Sequence[NDArray[np.floating]],
+        measured: Sequence[Measured],
         samples: Samples,
+        execution: Execution,
         store: TensorStore,
-        *,
-        batch_size: int | None,
-        threads: int,
-        providers: Sequence[str] | None,
         mask: str | None = None,
     ) -> None:
-        self.dense, self._weights, self._sensitivities = dense, weights, sensitivities
-        self._flow = Flow(dense)
-        self._decides = any(n.op_type in ("If", "Loop") for n in all_nodes(dense.proto))
-        self._threads, self._providers = threads, providers
-        self._samples = samples
-        self._store, self._mask = store, mask
-        self._outputs: list[tuple[Feed, dict[str, Tensor]]] | None = None
+        self._dense, self._weights, self._measured = dense, weights, measured
+        self._samples, self._execution, self._store = samples, execution, store
+        self._flow, self._mask = Flow(dense), mask
+        self._decides = decides(dense)
+        self._outputs: tuple[list[Feed], list[dict[str, Tensor]]] | None = None
+        self._shared: dict[int, Evidence] = {}
+        self._idle: Sequence[Idle] = ()
         places = [
             Place(index, weight, layer, find_tail(dense, self._flow, layer))
             for index, weight in enumerate(weights)
             for layer in weight.layers
         ]
-        self._sharing = {
-            layer.name for weight in weights if len(weight.layers) > 1 for layer in weight.layers
-        }
         self._tails = {place.layer.name: place.tail for place in places}
-        layers = [place.layer for place in places]
-        self._tied = {layer.name for layer, _ in other_readers(dense, layers)}
+        tied = other_readers(dense, [place.layer for place in places])
+        self._tied = {layer.name for layer, _ in tied}
         self._stages = stages_of(places, self._flow)
-        self._batching, self._inputs = self._plan(batch_size)
+        asked = [self._asked(s, dense=side) for s in self._stages for side in (True, False)]
+        taps = sorted(set().union(*asked) | {o.name for o in dense.proto.graph.output})
+        self._batching = execution.plan(dense, [taps], samples.calibration)
         judges = [held_out for held_out, _ in self._batches()]
-        self._gatherer = Gatherer(judges, mask, threads)
+        self._gatherer = Gatherer(judges, mask, execution.threads or 1, execution.memory.sums)
+        self._rectifier = Rectifier(judges, mask, execution.threads or 1)
 
     def _batches(self, *, held_out_first: bool = False) -> Iterator[tuple[bool, Feed]]:
         """All feeds, joined as planned, each with whether it is held out."""
@@ -95,97 +125,170 @@ class Refitter:
         if held_out_first:
             parts.reverse()
         for part, held_out in parts:
-            for _, feed in joined(part, self._batching, self._inputs):
+            for _, feed in joined(part, self._batching, self._samples.inputs):
                 yield held_out, feed
 
-    def _plan(self, batch_size: int | None) -> tuple[Batching, tuple[InputSpec, ...]]:
-        asked = [self._asked(s, dense=side) for s in self._stages for side in (True, False)]
-        taps = sorted(set().union(*asked) | {o.name for o in self.dense.proto.graph.output})
-        runner = Runner(self.dense, taps, threads=self._threads, providers=self._providers)
-        first = [feed for feed, _ in zip(self._samples.calibration, range(2), strict=False)]
-        return plan_batching(runner, first, batch_size), runner.inputs
-
-    def biases(self, choices: Sequence[Choice] = ()) -> dict[str, str]:
+    def biases(self, settled: Sequence[Settled] = ()) -> dict[str, str]:
         """By layer name, the stored constant that takes up a change of the bias.
 
         Args:
-            choices: per weight; biases that the original does not have are named only if these make
+            settled: per weight; biases that the original does not have are named only if these make
                 use of them.
         """
-        shifts = {
-            weight.layers[0].name: bool(choice.bias.any())
-            for weight, choice in zip(self._weights, choices, strict=bool(choices))
-        }
+        shifts = [bool(found.shift.any()) for found in settled] or [False] * len(self._weights)
+        places = [bias_place(weight, self._tails) for weight in self._weights]
         return {
-            name: tail.bias.name
-            for name, tail in self._tails.items()
-            if tail is not None and tail.bias is not None and name not in self._sharing
-            if not self._is_new(tail) or shifts.get(name, False)
+            weight.layers[0].name: place.name
+            for weight, place, shifted in zip(self._weights, places, shifts, strict=True)
+            if place is not None and (shifted or not self._dense.is_spare(place.name))
         }
 
-    def _is_new(self, tail: Tail | None) -> bool:
-        """Whether the bias behind a layer is one that the original does not have."""
-        return tail is not None and tail.bias is not None and self.dense.is_spare(tail.bias.name)
-
-    def idle(self, model: Lowered) -> list[Idle]:
-        """Per weight, what does nothing in a model of the same graph.
-
-        Args:
-            model: the dense model, or a changed one.
-        """
+    def idle(self, model: Lowered | None = None) -> list[Idle]:
+        """Per weight, what does nothing in a model with the same nodes, None for the dense one."""
+        model = model or self._dense
         return find_idle(model, self._flow, self._weights, self.biases(), self._tied)
 
-    def evidence(self, progress: Progress) -> list[Evidence]:
-        """Evidence for every weight from the dense model alone, summed over its layers."""
-        asked = [self._asked(s, dense=True) | self._asked(s, dense=False) for s in self._stages]
-        run = self._run(self.dense, asked)
+    def leave_out(self, idle: Sequence[Idle]) -> None:
+        """Take weights that do nothing out of all choices from now on.
+
+        Args:
+            idle: per weight.
+        """
+        self._idle = idle
+
+    @property
+    def has_cuts(self) -> bool:
+        """Whether a layer's output is cut off by the next node."""
+        return any(tail is not None and tail.span != UNLIMITED for tail in self._tails.values())
+
+    def survey(self, look: Look, progress: Progress) -> None:
+        """Gather evidence for every weight from the dense model alone, summed over its layers.
+
+        Args:
+            look: called for every weight.
+            progress: told after every stage.
+        """
         sums: dict[int, list[Sums]] = {}
+        run = self._run(self._dense, dense=True, pruned=True)
         for stage in self._stages:
             tensors = run.advance()
-            for place, found in self._gatherer.observe(stage, tensors, tensors):
-                if place.weight.seen_alike(place.layer):  # the others have other inputs
-                    sums.setdefault(place.index, []).append(found)
+            places = [place.jury for place in stage]
+            for place, found in self._gatherer.observe(places, tensors, tensors):
+                index, weight = place.index, place.weight
+                if not weight.seen_alike(place.layer):
+                    continue  # it has other inputs
+                sums.setdefault(index, []).append(found)
+                if len(sums[index]) == sum(map(weight.seen_alike, weight.layers)):
+                    evidence = self._evidence(place, sums.pop(index))
+                    if len(weight.layers) > 1:
+                        self._shared[index] = evidence
+                    look(index, evidence)
             progress.advance(1, len(self._stages))
         run.close()
-        return [
-            self._evidence(index, weight.matrix, sums[index])
-            for index, weight in enumerate(self._weights)
-        ]
 
-    def unmeasured(self) -> list[Evidence]:
-        """Evidence that holds the weights only, where a pass in graph order measures the rest.
+    def refit(
+        self,
+        decider: Decider,
+        progress: Progress,
+        *,
+        sequential: bool,
+        rectify: bool = False,
+        before: PrunedWeights | None = None,
+        look: Look | None = None,
+    ) -> PrunedWeights:
+        """One pass in graph order.
 
-        Raises:
-            ValueError: several layers share a weight; it is decided on what was measured before.
+        A weight that several layers share is decided when the first of them comes, on the evidence
+        from `survey`, which must have been called: that is summed over all of them.
+
+        Args:
+            decider: decides on every weight.
+            progress: told after every stage.
+            sequential: whether layers are refitted on the activations of the pruned model, rather
+                than on those of the dense one.
+            rectify: whether what the next node cuts off is free; see `rectified`.
+            before: an earlier pass to start from, None for the dense model.
+            look: called for every weight with its new values if another pass follows.
         """
-        if self._sharing:
-            raise ValueError("a shared weight needs evidence")
-        nothing = [Sums.empty((0, 0, 0)) for _ in self._weights]
-        return [
-            self._evidence(index, weight.matrix, [nothing[index]])
-            for index, weight in enumerate(self._weights)
-        ]
+        pruned = PrunedWeights(
+            self._dense, self._weights, self._tails, self._store, remember=look is not None
+        )
+        runs = [self._run(self._dense, dense=True, pruned=not sequential)]
+        if sequential:
+            runs.append(self._run(pruned.model, dense=False, pruned=True))
+        for stage in self._stages:
+            tensors = [run.advance() for run in runs]
+            jury: Evidence | None = None
+            for place, evidence in self._evidences(stage, tensors, before, pruned):
+                if place.block is None:
+                    jury = evidence
+                    scores = partial(self._scores, place, evidence, before)
+                    decider.open(place.index, evidence, place.weight.size, scores)
+                    continue
+                choice = self._decided(place, evidence, decider)
+                if rectify and len(place.weight.blocks) == len(place.weight.layers) == 1:
+                    judged = evidence if choice.bias.any() else evidence.without_bias()
+                    choice = self._rectifier.refine(place, judged, choice, tensors[0], tensors[-1])
+                judge = evidence.check or evidence.fit
+                power = float(np.sum(evidence.rate * judge.spread()))
+                pruned.write(place.index, place.block, choice, power)
+                release_memory()
+                if look is not None and pruned.is_complete(place.index):
+                    new = place.weight.of_jury(partial(pruned.weight, place.index))
+                    look(place.index, replace(jury or evidence, weight=new))
+                    jury = None
+            progress.advance(1, len(self._stages))
+        for run in runs:
+            run.close()
+        return pruned
 
-    @property
-    def count(self) -> int:
-        """Number of weights."""
-        return len(self._weights)
+    def _evidences(
+        self,
+        stage: Sequence[Place],
+        tensors: Sequence[Sequence[LiveTensors]],
+        before: PrunedWeights | None,
+        pruned: PrunedWeights,
+    ) -> Iterator[tuple[Place, Evidence]]:
+        """Evidence of what is to be decided in a stage, one block after the other."""
+        own = [place for place in stage if len(place.weight.layers) == 1]
+        parts = [part for place in own for part in place.parts]
+        for place, sums in self._gatherer.observe(parts, tensors[0], tensors[-1]):
+            yield place, self._evidence(place, [sums], before)
+        for place in stage:
+            if len(place.weight.layers) > 1 and not pruned.is_complete(place.index):
+                found = self._shared[place.index]
+                yield place, self._left(place, replace(found, weight=_weight(place, before)))
 
-    @property
-    def shares(self) -> bool:
-        """Whether several layers share a weight."""
-        return bool(self._sharing)
+    def _decided(self, place: Place, evidence: Evidence, decider: Decider) -> Choice:
+        index, number = place.index, place.block
+        assert number is not None
+        if len(place.weight.blocks) == 1:
+            return decider.decide(index, evidence)
+        return decider.decide_block(index, number, place.weight.blocks[number].rows, evidence)
+
+    def _scores(
+        self, place: Place, jury: Evidence, before: PrunedWeights | None
+    ) -> Iterator[Float]:
+        """|w| · gain · rms(a) of all blocks of a weight; positive where the weight is not zero."""
+        scale = input_scale(jury.fit)
+        gain = np.abs(_gain(place.weight, place.tail))
+        for number, block in enumerate(place.weight.blocks):
+            weight = _weight(replace(place, block=number), before)
+            if self._idle:
+                weight = self._idle[place.index].cleared(weight, block.rows)
+            score = np.abs(weight) * (gain[:, block.rows, None] * scale).astype(np.float32)
+            yield np.where(weight != 0, np.maximum(score, _TINY), 0)
 
     def impact(self, index: int, choice: Choice) -> float:
         """Relative squared error of the model's outputs when one weight alone is changed.
 
         Args:
-            index: of the weight.
+            index: of the weight, which is in one block.
             choice: what becomes of it.
         """
-        changed = self.dense.copy()
-        self._write(changed, self._weights[index], choice)
-        return self.output_error(changed)
+        changed = PrunedWeights(self._dense, self._weights, self._tails, self._store)
+        changed.write(index, 0, choice, 1.0)
+        return self.output_error(changed.model)
 
     def output_error(self, model: Lowered, batches: int = 16) -> float:
         """Relative squared error of a changed model's floating-point outputs, their mean.
@@ -194,15 +297,13 @@ class Refitter:
             model: with the same outputs as the dense one.
             batches: how many to look at, the held-out ones first.
         """
-        runner = Runner(model, threads=self._threads, providers=self._providers)
         if self._outputs is None:
-            feeds = list(islice(self._batches(held_out_first=True), batches))
-            plain = Runner(self.dense, threads=self._threads, providers=self._providers)
-            self._outputs = [(feed, plain.run(feed)) for _, feed in feeds]
+            feeds = [feed for _, feed in islice(self._batches(held_out_first=True), batches)]
+            self._outputs = feeds, [dict(t) for t in self._execution.outputs(self._dense, feeds)]
+        feeds, dense = self._outputs
         errors: dict[str, float] = {}
         powers: dict[str, float] = {}
-        for feed, before in self._outputs:
-            after = runner.run(feed)
+        for before, after in zip(dense, self._execution.outputs(model, feeds), strict=True):
             for name, old in before.items():
                 if _comparable(old, after[name]):
                     difference = after[name].astype(np.float64) - old
@@ -213,68 +314,17 @@ class Refitter:
         shares = [error / powers[name] for name, error in errors.items() if powers[name] > 0]
         return float(np.mean(shares)) if shares else 0.0
 
-    def apply(
-        self, evidence: Sequence[Evidence], decide: Decide, progress: Progress
-    ) -> tuple[Lowered, list[Choice]]:
-        """Decide on every weight by given evidence, none knowing of the others.
-
-        Args:
-            evidence: per weight.
-            decide: called with the index of a weight and its evidence.
-            progress: told after every weight.
-        """
-        pruned = self.dense.copy()
-        choices = []
-        for index, found in enumerate(evidence):
-            choices.append(decide(index, found))
-            self._write(pruned, self._weights[index], choices[-1])
-            progress.advance(1, len(evidence))
-        return pruned, choices
-
-    def refit(
-        self, before: Sequence[Evidence], decide: Decide, progress: Progress
-    ) -> tuple[Lowered, list[Choice], list[Evidence]]:
-        """One pass in graph order.
-
-        A weight that several layers share is decided when the first of them comes, on the evidence
-        from before the pass: that is summed over all of them.
-
-        Args:
-            before: evidence before the pass, per weight, with the weights to start from.
-            decide: called with the index of a weight and its evidence.
-            progress: told after every stage.
-
-        Returns:
-            The pruned model, and per weight what was decided and the evidence, with the new weight.
-        """
-        pruned = self.dense.copy()
-        dense_run = self._run(self.dense, [self._asked(s, dense=True) for s in self._stages])
-        pruned_run = self._run(pruned, [self._asked(s, dense=False) for s in self._stages])
-        choices: dict[int, Choice] = {}
-        after = list(before)
-        for stage in self._stages:
-            tensors = dense_run.advance(), pruned_run.advance()
-            own = [place for place in stage if len(place.weight.layers) == 1]
-            for place, sums in self._gatherer.observe(own, *tensors):
-                start = before[place.index].weight
-                found = self._evidence(place.index, start, [sums])
-                old = before[place.index]
-                after[place.index] = replace(found, by_neuron=old.by_neuron, gain=old.gain)
-            for place in stage:
-                index = place.index
-                if index not in choices:
-                    choices[index] = decide(index, after[index])
-                    after[index] = replace(after[index], weight=choices[index].weight)
-                    self._write(pruned, place.weight, choices[index])
-            progress.advance(1, len(self._stages))
-        dense_run.close()
-        pruned_run.close()
-        return pruned, [choices[index] for index in range(len(self._weights))], after
-
-    def _run(self, model: Lowered, wanted: Sequence[set[str]]) -> SegmentedRun:
+    def _run(self, model: Lowered, *, dense: bool, pruned: bool) -> SegmentedRun:
+        """A run that gives what is needed of the dense model, of the pruned one, or of both."""
+        wanted = [
+            (self._asked(stage, dense=True) if dense else set())
+            | (self._asked(stage, dense=False) if pruned else set())
+            for stage in self._stages
+        ]
         return SegmentedRun(
-            model, self._flow, wanted, (feed for _, feed in self._batches()), self._store,
-            threads=self._threads, providers=self._providers,
+            model, self._flow, wanted, (feed for _, feed in self._batches()),
+            self._execution.store, threads=self._execution.threads,
+            providers=self._execution.providers,
         )  # fmt: skip
 
     def _asked(self, stage: Sequence[Place], *, dense: bool) -> set[str]:
@@ -289,43 +339,60 @@ class Refitter:
                 names.add(place.tail.skip)
         return names
 
-    def _evidence(self, index: int, weight: NDArray[np.floating], sums: Sequence[Sums]) -> Evidence:
-        target = self._weights[index]
+    def _left(self, place: Place, evidence: Evidence) -> Evidence:
+        """Evidence without the weights that are left out."""
+        return self._idle[place.index].taken_from(evidence, place.rows) if self._idle else evidence
+
+    def _evidence(
+        self, place: Place, sums: Sequence[Sums], before: PrunedWeights | None = None
+    ) -> Evidence:
+        weight = place.weight
         total = sums[0]
         if len(sums) > 1:
-            total = Sums.empty(target.view.matrix)
-            groups, _, fan_in = target.view.matrix
+            total = Sums.empty(weight.shape)
+            groups, _, fan_in = weight.shape
             total.gram, total.judge_gram = Gram(groups, fan_in), Gram(groups, fan_in)
             for part in sums:
                 total.merge(part)
-        tail = self._tails[target.layers[0].name]
-        shape = target.matrix.shape[:2]
-        shared = len(target.layers) > 1
+        tail = self._tails[weight.layers[0].name]
+        shared = len(weight.layers) > 1
+        start, sensitivity = _weight(place, before), self._measured[place.index].maximum.block
         if total.gram.count == 0:
-            return Evidence.unseen(weight, self._sensitivities[index])
-        return Evidence(
-            weight=weight,
-            sensitivity=self._sensitivities[index],
+            return self._left(place, Evidence.unseen(start, _read(place, sensitivity)))
+        found = Evidence(
+            weight=start,
+            sensitivity=_read(place, sensitivity),
             fit=Regression.of(total.gram, total.cross, centred=_can_shift(tail) and not shared),
             check=Regression.of(total.judge_gram, total.judge_cross, centred=False)
             if total.judge_gram.count
             else None,
-            gain=np.ones(shape) if tail is None else tail.gain.reshape(shape),
+            gain=_gain(weight, tail)[:, place.rows],
             samples=len(self._samples.calibration),
-            bias_is_new=self._is_new(tail) and not shared,
+            whole=weight.shape if len(weight.blocks) > 1 else (),
+            bias_is_new=self._has_new_bias(weight),
         )
+        return self._left(place, found)
 
-    def _write(self, pruned: Lowered, weight: Weight, choice: Choice) -> None:
-        old = self.dense.read(weight.name)
-        pruned.replace(weight.name, stored_values(weight, old, choice.weight, choice.kept))
-        tail = self._tails[weight.layers[0].name]
-        if tail is None or tail.bias is None or len(weight.layers) > 1:
-            return
-        bias = self.dense.read(tail.bias.name)
-        shifted = bias.astype(np.float64) + (tail.bias.factor * choice.bias.ravel()).reshape(
-            bias.shape
-        )
-        pruned.replace(tail.bias.name, shifted.astype(bias.dtype))
+    def _has_new_bias(self, weight: Weight) -> bool:
+        """Whether the bias of a weight is one that the original does not have."""
+        place = bias_place(weight, self._tails)
+        return place is not None and self._dense.is_spare(place.name)
+
+
+def _weight(place: Place, before: PrunedWeights | None) -> Float:
+    """The weights that a pass starts from, in the shape of the weight's matrix."""
+    if before is not None:
+        return _read(place, partial(before.weight, place.index))
+    return _read(place, lambda number: place.weight.blocks[number].matrix)
+
+
+def _read(place: Place, read: Callable[[int], Float]) -> Float:
+    return place.weight.of_jury(read) if place.block is None else read(place.block)
+
+
+def _gain(weight: Weight, tail: Tail | None) -> NDArray[np.float64]:
+    shape = weight.shape[:2]
+    return np.ones(shape) if tail is None else tail.gain.reshape(shape)
 
 
 def _comparable(old: Any, new: Any) -> bool:

@@ -13,6 +13,7 @@ from itertools import accumulate
 
 import numpy as np
 
+from onnx_sipp.statistics.gram import MOST_BYTES
 from onnx_sipp.unfolding import Float32, MatMulUnfolding, Unfolding
 
 __all__ = ["Thinning"]
@@ -30,8 +31,8 @@ class Thinning:
     """Which patches of a layer are looked at.
 
     Args:
-        unfolding: of the layer. The rows of a MatMul are never thinned: it has too few of them for
-            that, and they need not lie sample after sample.
+        unfolding: of the layer. The rows of a MatMul are too few to be thinned for speed, and need
+            not lie sample after sample; of a very wide one, H would not fit into memory.
         matrix: shape ``(groups, out, fan_in)`` of the layer's matrix.
         shapes: of its activation, batch after batch.
     """
@@ -43,13 +44,16 @@ class Thinning:
         shapes: Sequence[tuple[int, ...]],
     ) -> None:
         self._shares = 1.0
-        self._first: list[int] = []
+        groups, _, fan_in = matrix
+        counts = [unfolding.patch_bytes(shape) // (4 * groups * fan_in) for shape in shapes]
+        *self._first, total = accumulate(counts, initial=0)
+        wanted = float(total)
         if not isinstance(unfolding, MatMulUnfolding):
-            groups, _, fan_in = matrix
-            counts = [unfolding.patch_bytes(shape) // (4 * groups * fan_in) for shape in shapes]
-            *self._first, total = accumulate(counts, initial=0)
             wanted = max(PATCHES_PER_INPUT * fan_in, PRODUCTS / (groups * fan_in**2))
-            self._shares = min(1.0, wanted / max(total, 1))
+        if 4 * fan_in**2 > MOST_BYTES:  # then patches stand for H
+            wanted = min(wanted, MOST_BYTES / (4 * fan_in))
+        if wanted < total:
+            self._shares = wanted / total
 
     def of(
         self, batch: int, pairs: Iterable[tuple[Float32, list[Float32]]]

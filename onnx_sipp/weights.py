@@ -1,49 +1,35 @@
-"""The weights of a model as the pruning sees them: one matrix each, with its statistics.
+"""The weights of a model as the pruning sees them: one matrix each, worked on in blocks.
 
 A stored constant may be the weight of several layers. It then gets one mask, from the statistics
-of all of them.
+of all of them. A large one is never in memory as a whole: its neurons come block by block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_sipp.calibration.observe import Accumulator, Observation, observe
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.lowering import Lowered
-from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.sharing import positions
 from onnx_sipp.graph.views import MatrixView
-from onnx_sipp.pruning.importance import IMPORTANCES, LayerStatistics
-from onnx_sipp.pruning.methods import METHODS
-from onnx_sipp.statistics.moments import OutputError, SecondMoment
-from onnx_sipp.statistics.sensitivity import Reduction, SensitivityAccumulator
-from onnx_sipp.unfolding import Patches
+from onnx_sipp.memory import Plan
 
-__all__ = [
-    "PatchCount",
-    "Weight",
-    "group_weights",
-    "matrix_of",
-    "measure_errors",
-    "measure_statistics",
-    "new_sensitivity",
-    "sensitivity_of",
-    "stored_values",
-]
+__all__ = ["Block", "Weight", "group_weights", "stored_values"]
 
 Float = NDArray[np.floating]
+Float32 = NDArray[np.float32]
 Value = TypeVar("Value", bound=np.generic)
 
-# Weights from which on a layer is parted among threads.
-_SPLIT_SIZE = 1 << 18
+# Neurons of a weight in several blocks that are looked at before it is decided on.
+JURY_SIZE = 128
 
 
 @dataclass(frozen=True)
@@ -52,21 +38,73 @@ class Weight:
 
     Attributes:
         name: of the constant that the first layer multiplies.
-        matrix: float32 ``[group, out, fan_in]``, as its first layer sees it.
+        model: that holds it, before pruning.
         layers: in graph order.
         places: by layer name, where each element of that layer's matrix stands in the flattened
             ``matrix``; layers that see the same matrix are left out.
+        block_size: weights that are worked on at a time.
     """
 
     name: str
-    matrix: NDArray[np.float32]
+    model: Lowered = field(repr=False)
     layers: tuple[Layer, ...] = field(repr=False)
     places: Mapping[str, NDArray[np.int64]] = field(default_factory=dict, repr=False)
+    block_size: int = Plan.block
 
     @property
     def view(self) -> MatrixView:
         """How the first layer sees the constant."""
         return self.layers[0].view
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the matrix, ``(group, out, fan_in)``."""
+        return self.view.matrix
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return self.view.size
+
+    @property
+    def matrix(self) -> Float32:
+        """Float32 ``[group, out, fan_in]`` before pruning, as its first layer sees it."""
+        return _matrix(self.view, self.model.read(self.name))
+
+    @cached_property
+    def capacity(self) -> int:
+        """Number of weights that are not zero."""
+        return sum(int(np.count_nonzero(block.matrix)) for block in self.blocks)
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """Its neurons in a few blocks; one if the weight is small, shared or in groups."""
+        axis = self.view.neuron_axis
+        if self.size <= self.block_size or axis is None or len(self.layers) > 1:
+            return (Block(self, slice(0, self.shape[1]), self.view, None),)
+        _, outs, fan_in = self.shape
+        step = max(1, self.block_size // fan_in)
+        rows = [slice(start, min(outs, start + step)) for start in range(0, outs, step)]
+        return tuple(Block(self, part, self.view.of_neurons(part), axis) for part in rows)
+
+    @cached_property
+    def jury(self) -> NDArray[np.intp]:
+        """Some neurons of every block, evenly spread, that stand for all."""
+        return np.linspace(0, self.shape[1] - 1, JURY_SIZE).round().astype(np.intp)
+
+    def of_jury(self, read: Callable[[int], NDArray[Value]]) -> NDArray[Value]:
+        """Pick what belongs to the jury; all if the weight is in one block.
+
+        Args:
+            read: gives ``[group, out, fan_in]`` of a block, by its number.
+        """
+        if len(self.blocks) == 1:
+            return read(0)
+        parts = []
+        for number, block in enumerate(self.blocks):
+            inside = (self.jury >= block.rows.start) & (self.jury < block.rows.stop)
+            parts.append(read(number)[:, self.jury[inside] - block.rows.start])
+        return np.concatenate(parts, axis=1)
 
     def seen_alike(self, layer: Layer) -> bool:
         """Whether a layer's matrix is `matrix`, not the same elements in another arrangement."""
@@ -82,17 +120,64 @@ class Weight:
         """Undo `as_seen_by`."""
         if self.seen_alike(layer):
             return values
-        result = np.empty(self.matrix.size, values.dtype)
+        result = np.empty(self.size, values.dtype)
         result[self.places[layer.name].ravel()] = values.ravel()
-        return result.reshape(self.matrix.shape)
+        return result.reshape(self.shape)
 
 
-def group_weights(model: Lowered, layers: Sequence[Layer]) -> list[Weight]:
+@dataclass(frozen=True)
+class Block:
+    """Some neurons of a weight, or all.
+
+    Attributes:
+        weight: that they belong to.
+        rows: which neurons of each group.
+        view: how their matrix is seen in their part of the constant.
+        axis: of the constant that the neurons lie along, None if these are all.
+    """
+
+    weight: Weight
+    rows: slice
+    view: MatrixView
+    axis: int | None
+
+    @property
+    def matrix(self) -> Float32:
+        """Float32 ``[group, out, fan_in]`` before pruning."""
+        return self.matrix_in(self.weight.model)
+
+    def matrix_in(self, model: Lowered) -> Float32:
+        """The same in another model with the same constants."""
+        return _matrix(self.view, self.stored_in(model))
+
+    def stored_in(self, model: Lowered) -> NDArray[Any]:
+        """This part of the constant as a model stores it."""
+        if self.axis is None:
+            return model.read(self.weight.name)
+        return model.read_slab(self.weight.name, self.axis, self.rows)
+
+    def write(self, model: Lowered, values: NDArray[Any]) -> None:
+        """Replace this part of the constant in a model."""
+        if self.axis is None:
+            model.replace(self.weight.name, values)
+        else:
+            model.replace_slab(self.weight.name, self.axis, self.rows.start, values)
+
+
+def _matrix(view: MatrixView, stored: NDArray[Any]) -> Float32:
+    with np.errstate(over="ignore"):
+        return view.to_matrix(stored).astype(np.float32, order="C")
+
+
+def group_weights(
+    model: Lowered, layers: Sequence[Layer], block_size: int = Plan.block
+) -> list[Weight]:
     """Gather layers by the stored elements that they multiply, in graph order.
 
     Args:
         model: that the layers belong to.
         layers: two of them multiply the same elements, or have none in common.
+        block_size: weights that are worked on at a time.
 
     Raises:
         SippError: a weight is not finite, in float32.
@@ -100,10 +185,17 @@ def group_weights(model: Lowered, layers: Sequence[Layer]) -> list[Weight]:
     groups: dict[int, list[Layer]] = {}
     for layer in layers:
         groups.setdefault(model.first_element(layer.weight), []).append(layer)
-    return [
-        Weight(users[0].weight, matrix_of(model, users[0]), tuple(users), _places(model, users))
+    weights = [
+        Weight(users[0].weight, model, tuple(users), _places(model, users), block_size)
         for users in groups.values()
     ]
+    for weight in weights:
+        if not all(np.isfinite(block.matrix).all() for block in weight.blocks):
+            raise SippError(
+                f"the weight {weight.name!r} of layer {weight.layers[0].name!r} holds infinities "
+                "or NaN; mend the model, or exclude the layer"
+            )
+    return weights
 
 
 def _places(model: Lowered, users: Sequence[Layer]) -> dict[str, NDArray[np.int64]]:
@@ -118,173 +210,24 @@ def _places(model: Lowered, users: Sequence[Layer]) -> dict[str, NDArray[np.int6
     }
 
 
-def matrix_of(model: Model, layer: Layer) -> NDArray[np.float32]:
-    """The weight matrix of a layer as it is stored, ``[group, out, fan_in]``.
-
-    Raises:
-        SippError: it is not finite, in float32.
-    """
-    with np.errstate(over="ignore"):
-        matrix = layer.view.to_matrix(model.read(layer.weight)).astype(np.float32, order="C")
-    if not np.isfinite(matrix).all():
-        raise SippError(
-            f"the weight {layer.weight!r} of layer {layer.name!r} holds infinities or NaN; "
-            "mend the model, or exclude the layer"
-        )
-    return matrix
-
-
-def measure_statistics(
-    weights: Sequence[Weight], method: str, observation: Observation
-) -> list[LayerStatistics]:
-    """Observe what a method and the certificate need to know of every weight."""
-    needs = IMPORTANCES[METHODS[method].importance]
-    users = [(weight, layer) for weight in weights for layer in weight.layers]
-    parts = observation.threads
-    largest = {layer.name: new_sensitivity(w, layer, "max", parts) for w, layer in users}
-    means = {
-        layer.name: new_sensitivity(w, layer, "mean", parts) for w, layer in users if needs.mean
-    }
-    moments = {layer.name: _moment(layer) for _, layer in users if needs.moments}
-    counts = {layer.name: PatchCount() for _, layer in users}
-    gathered: dict[str, list[Accumulator]] = {
-        layer.name: [*largest[layer.name].parts, counts[layer.name]] for _, layer in users
-    }
-    for name, mean in means.items():
-        gathered[name] += mean.parts
-    for name, moment in moments.items():
-        gathered[name].append(moment)
-    observe(observation, [layer for _, layer in users], gathered)
-    return [
-        LayerStatistics(
-            weight=w.matrix,
-            sensitivity_max=sensitivity_of(w, largest),
-            sensitivity_mean=sensitivity_of(w, means) if needs.mean else None,
-            second_moment=_moment_of(w, moments) if needs.moments else None,
-            patches=sum(counts[layer.name].most for layer in w.layers),
-        )
-        for w in weights
-    ]
-
-
-def _moment(layer: Layer) -> SecondMoment:
-    groups, _, fan_in = layer.view.matrix
-    return SecondMoment(groups, fan_in)
-
-
-class SplitSensitivity:
-    """Sensitivities of a layer, its neurons parted so that threads can work side by side.
-
-    Args:
-        matrix: ``[group, out, fan_in]``.
-        reduction: ``"mean"`` or ``"max"``.
-        parts: how many; small layers stay whole.
-    """
-
-    def __init__(self, matrix: NDArray[np.floating], reduction: Reduction, parts: int) -> None:
-        count = parts if matrix.size > _SPLIT_SIZE and matrix.shape[1] >= parts else 1
-        pieces = np.array_split(matrix, count, axis=1)
-        self.parts = [SensitivityAccumulator(piece, reduction) for piece in pieces]
-
-    def result(self) -> NDArray[np.float32]:
-        """Sensitivities, ``[group, out, fan_in]``."""
-        return np.concatenate([part.result() for part in self.parts], axis=1)
-
-
-def new_sensitivity(
-    weight: Weight, layer: Layer, reduction: Reduction, parts: int
-) -> SplitSensitivity:
-    """Accumulators for one of the layers of a weight."""
-    return SplitSensitivity(weight.as_seen_by(layer, weight.matrix), reduction, parts)
-
-
-def sensitivity_of(
-    weight: Weight, accumulators: dict[str, SplitSensitivity]
-) -> NDArray[np.float32]:
-    """The largest sensitivity over all layers that share a weight, in the shape of its matrix."""
-    seen = [weight.from_layer(layer, accumulators[layer.name].result()) for layer in weight.layers]
-    result: NDArray[np.float32] = np.maximum.reduce(seen).astype(np.float32, copy=False)
-    return result
-
-
-def _moment_of(weight: Weight, accumulators: dict[str, SecondMoment]) -> NDArray[np.float64]:
-    """Summed second moments of what each weight multiplies, broadcastable to the matrix."""
-    total = np.zeros((1, 1, 1))
-    for layer in weight.layers:
-        moment = accumulators[layer.name].result()[:, None, :]
-        if weight.places:
-            full = np.broadcast_to(moment, layer.view.matrix)
-            moment = weight.from_layer(layer, full).astype(np.float64)
-        total = total + moment
-    return total
-
-
-class PatchCount:
-    """The most patches that a sample had."""
-
-    def __init__(self) -> None:
-        self.most = self._current = 0
-
-    def update(self, patches: Patches) -> None:
-        """Take in the patches of some samples."""
-        self._current += patches.per_sample
-        self.most = max(self.most, self._current)
-        if patches.complete:
-            self._current = 0
-
-
-def measure_errors(
-    weights: Sequence[Weight],
-    changed: Sequence[Float],
-    shifts: Sequence[Float],
-    observation: Observation,
-    dead: Sequence[NDArray[np.bool_]] = (),
-) -> dict[str, float]:
-    """Relative output error of every layer with changed weights, from the dense model's inputs.
-
-    Args:
-        weights: before.
-        changed: after, same order and shapes as the matrices.
-        shifts: what the biases gained, ``[group, out]`` per weight.
-        observation: on the samples to measure on.
-        dead: ``[group, out]`` per weight, neurons that do not count; none do not if it is empty.
-
-    Returns:
-        By layer name.
-    """
-    nobody = [np.zeros(weight.matrix.shape[:2], np.bool_) for weight in weights]
-    errors = {
-        layer.name: OutputError(
-            weight.as_seen_by(layer, np.where(unread[..., None], 0, weight.matrix)),
-            weight.as_seen_by(layer, np.where(unread[..., None], 0, new)),
-            np.where(unread, 0, shift) if weight.seen_alike(layer) else None,
-        )
-        for weight, new, shift, unread in zip(weights, changed, shifts, dead or nobody, strict=True)
-        for layer in weight.layers
-    }
-    layers = [layer for weight in weights for layer in weight.layers]
-    observe(observation, layers, {name: [error] for name, error in errors.items()})
-    return {name: error.result() for name, error in errors.items()}
-
-
 def stored_values(
-    weight: Weight, old: NDArray[Any], new: Float, kept: NDArray[np.bool_]
+    block: Block, old: NDArray[Any], new: Float, kept: NDArray[np.bool_]
 ) -> NDArray[Any]:
     """New elements of a stored constant, with a zero exactly where a weight was dropped.
 
     Args:
-        weight: that they belong to.
+        block: that they belong to.
         old: the elements before.
         new: ``[group, out, fan_in]``.
         kept: same shape.
     """
     # A reweighted weight may not fit a narrow type.
     largest = float(ml_dtypes.finfo(old.dtype).max)
-    wanted = weight.view.to_stored(np.clip(new, -largest, largest))
+    wanted = block.view.to_stored(np.clip(new, -largest, largest))
     values = wanted.astype(old.dtype)
-    stays = weight.view.to_stored(kept)
+    stays = block.view.to_stored(kept)
     # Weights left as they were keep every bit, also in float64, which is wider than the matrix;
     # and a kept weight that underflows would be one zero too many.
-    same = wanted == weight.view.to_stored(weight.matrix)
+    same = wanted == block.view.to_stored(_matrix(block.view, old))
     result: NDArray[Any] = np.where(stays & (same | (values == 0)), old, np.where(stays, values, 0))
     return result.astype(old.dtype)

@@ -1,11 +1,10 @@
 """Weights on dead paths make room for others."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnxruntime as ort
 import pytest
 from dead_checks import facts_of
+from onnx import TensorProto, helper
 from small_models import make_model, weights
 
 from onnx_sipp import prune
@@ -13,9 +12,8 @@ from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
-from onnx_sipp.idle import Idle, Trial, find_idle, spend_again, without
+from onnx_sipp.idle import Idle, find_idle
 from onnx_sipp.pruning.evidence import Evidence
-from onnx_sipp.pruning.mixing import Choice
 from onnx_sipp.weights import group_weights
 
 
@@ -31,10 +29,10 @@ def run(proto, x, name):
 # --- what is idle ------------------------------------------------------------------------------
 
 
-def idle_of(proto, biased=()):
+def idle_of(proto, biased=(), tied=()):
     model = lower(Model.load(proto))
     flow, layers = Flow(model), find_layers(model).layers
-    return find_idle(model, flow, group_weights(model, layers), biased)
+    return find_idle(model, flow, group_weights(model, layers), biased, tied)
 
 
 def chain(**values):
@@ -42,19 +40,20 @@ def chain(**values):
     return make_model(nodes, {"b": weights(5), "c": weights(2), **values})
 
 
-def test_rows_that_nobody_reads_and_columns_that_are_constant():
+def places(mask):
+    return np.flatnonzero(mask).tolist()
+
+
+def test_neurons_that_nobody_reads_and_inputs_that_are_constant():
     first, second = weights(4, 5), weights(5, 2)
     first[:, 1] = 0
     second[3] = 0
     proto = chain(w=first, v=second)
     one, two = idle_of(proto, ["first", "second"])
-    assert np.flatnonzero(one.neurons).tolist() == [1, 3]
-    np.testing.assert_array_equal(one.weights, np.repeat(one.neurons[..., None], 4, axis=2))
-    assert not two.neurons.any()
-    assert np.flatnonzero(two.weights[0].all(axis=0)).tolist() == [1, 3]
-    assert np.count_nonzero(two.weights) == 4
+    assert (places(one.neurons), places(one.inputs)) == ([1, 3], [])
+    assert (places(two.neurons), places(two.inputs)) == ([], [1, 3])
     one, two = idle_of(proto, ["first"])  # the constant is not zero, and nothing could take it up
-    assert np.flatnonzero(one.neurons).tolist() == [3]
+    assert (places(one.neurons), places(two.inputs)) == ([3], [3])
 
 
 def test_a_shared_weight_is_idle_where_all_its_layers_agree():
@@ -68,9 +67,7 @@ def test_a_shared_weight_is_idle_where_all_its_layers_agree():
     values = {"w": weights(4, 5), "u": u, "v": v}
     shapes = {"a": ["n", 4], "b": ["n", 4]}
     shared, *_ = idle_of(make_model(nodes, values, shapes, ["ya", "yb"]))
-    assert np.flatnonzero(shared.neurons).tolist() == [2]
-    assert np.flatnonzero(shared.weights[0].all(axis=1)).tolist() == [2]
-    assert np.count_nonzero(shared.weights) == 4
+    assert (places(shared.neurons), places(shared.inputs)) == ([2], [])
 
 
 def test_a_weight_that_layers_see_turned_round():
@@ -80,27 +77,93 @@ def test_a_weight_that_layers_see_turned_round():
         ("Gemm", "r w", "y", {"name": "back", "transB": 1}),
     ]
     weight = weights(4, 5)
-    weight[:, 2] = 0  # neuron 2 is dead, and its input in the other layer: the same weights
+    weight[:, 2] = 0
     (idle,) = idle_of(make_model(nodes, {"w": weight}))
-    assert not idle.neurons.any()  # the layers have neurons of their own
-    assert np.flatnonzero(idle.weights[0].all(axis=1)).tolist() == [2]
-    assert np.count_nonzero(idle.weights) == 4
+    assert idle.is_empty
 
 
 def test_a_weight_that_something_else_reads_may_need_every_element():
     second = weights(5, 2)
     second[3] = 0
-    proto = chain(w=weights(4, 5), v=second)
-    model = lower(Model.load(proto))
-    flow, layers = Flow(model), find_layers(model).layers
-    both = group_weights(model, layers)
-    one, two = find_idle(model, flow, both, ["first", "second"], ["first"])
-    assert not one.weights.any()
-    assert not one.neurons.any()
-    assert np.flatnonzero(two.weights[0].all(axis=0)).tolist() == [3]
+    one, two = idle_of(chain(w=weights(4, 5), v=second), ["first", "second"], ["first"])
+    assert one.is_empty
+    assert places(two.inputs) == [3]
 
 
-def test_tied_weights_end_to_end():
+def test_a_branch_that_is_never_taken_may_be_on_other_data():
+    branches = {
+        name: helper.make_graph(
+            [helper.make_node("MatMul", ["h", weight], [f"{name}_y"])],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"{name}_y", TensorProto.FLOAT, None)],
+        )
+        for name, weight in (("then_branch", "u"), ("else_branch", "v"))
+    }
+    nodes = [
+        ("MatMul", "x w", "h", {"name": "made"}),
+        helper.make_node("If", ["yes"], ["y"], name="if", **branches),
+    ]
+    taken, other = weights(5, 2), weights(5, 2)
+    taken[[1, 2]] = other[[2, 3]] = 0
+    values = {"w": weights(4, 5), "u": taken, "v": other, "yes": np.bool_(True)}
+    made, *_ = idle_of(make_model(nodes, values))
+    assert places(made.neurons) == []
+
+
+# --- taking it out -----------------------------------------------------------------------------
+
+
+def some_idle(shape, neurons=(), inputs=()):
+    idle = Idle(np.zeros(shape[:2], np.bool_), np.zeros(shape[::2], np.bool_))
+    idle.neurons[0, list(neurons)] = True
+    idle.inputs[0, list(inputs)] = True
+    return idle
+
+
+def test_idle_weights_are_zero_and_their_neurons_count_nothing():
+    weight = weights(1, 3, 4)
+    idle = some_idle(weight.shape, [1], [2])
+    found = idle.taken_from(Evidence.unseen(weight, weight), slice(None))
+    expected = weight.copy()
+    expected[0, 1] = expected[0, :, 2] = 0
+    np.testing.assert_array_equal(found.weight, expected)
+    assert found.gain.tolist() == [[1, 0, 1]]
+
+
+def test_some_neurons_of_a_weight():
+    weight = weights(1, 5, 4)
+    idle = some_idle(weight.shape, [3])
+    for rows in (slice(2, 4), np.array([0, 3])):
+        part = Evidence.unseen(weight[:, rows], weight[:, rows])
+        found = idle.taken_from(part, rows)
+        np.testing.assert_array_equal(found.weight[0, 1], 0)
+        np.testing.assert_array_equal(found.weight[0, 0], part.weight[0, 0])
+        assert found.gain.tolist() == [[1, 0]]
+
+
+def test_nothing_is_copied_where_nothing_is_idle():
+    weight = weights(1, 3, 4)
+    evidence = Evidence.unseen(weight, weight)
+    idle = some_idle(weight.shape)
+    assert idle.taken_from(evidence, slice(None)) is evidence
+    assert idle.cleared(weight) is weight
+
+
+@pytest.mark.parametrize("block_size", [1 << 20, 10])
+def test_idle_weights_are_counted_block_by_block(block_size):
+    value = weights(7, 5)
+    value[0] = 0
+    model = lower(Model.load(make_model([("MatMul", "x w", "y")], {"w": value}, {"x": ["n", 7]})))
+    (weight,) = group_weights(model, find_layers(model).layers, block_size)
+    assert len(weight.blocks) == (1 if block_size > 100 else 5)
+    assert some_idle(weight.shape, [1, 4], [0, 2]).count(weight, model) == 2 * 6 + 3
+
+
+# --- end to end --------------------------------------------------------------------------------
+
+
+def test_tied_weights():
     """What reads the weight beside the layer sees all that was kept of it."""
     nodes = [
         ("MatMul", "x w", "h", {"name": "first"}),
@@ -116,105 +179,6 @@ def test_tied_weights_end_to_end():
     assert result.report.freed == 0
 
 
-# --- taking it out -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """As much of evidence as `without` looks at."""
-
-    weight: np.ndarray
-    gain: np.ndarray
-
-
-def evidence_of(weight) -> Evidence:
-    return Numbers(weight, np.ones(weight.shape[:2]))
-
-
-def dead_neuron(shape, neuron):
-    neurons = np.zeros(shape[:2], np.bool_)
-    neurons[0, neuron] = True
-    return Idle(np.repeat(neurons[..., None], shape[2], axis=2), neurons)
-
-
-def test_idle_weights_are_zero_and_their_neurons_count_nothing():
-    weight = weights(1, 3, 4)
-    (found,) = without([evidence_of(weight)], [dead_neuron(weight.shape, 1)], 8)
-    np.testing.assert_array_equal(found.weight[0, 1], 0)
-    np.testing.assert_array_equal(found.weight[0, [0, 2]], weight[0, [0, 2]])
-    assert found.gain.tolist() == [[1, 0, 1]]
-
-
-def test_nothing_is_taken_out_if_too_few_would_be_left():
-    weight = weights(1, 3, 4)
-    given = [evidence_of(weight)]
-    assert without(given, [dead_neuron(weight.shape, 1)], 9) is given
-
-
-# --- passes ------------------------------------------------------------------------------------
-
-
-class Passes:
-    """Passes over a layer of 10 neurons with 10 weights each, with planned errors.
-
-    Every pass keeps 40 weights, 10 of them on a dead neuron if ``wasteful``.
-    """
-
-    def __init__(self, errors, *, wasteful=True):
-        self.errors, self.wasteful, self.starts = errors, wasteful, []
-        self.first = self.run([evidence_of(weights(1, 10, 10))])
-
-    def run(self, start):
-        number = len(self.starts)
-        self.starts.append(start)
-        kept = np.zeros((1, 10, 10), np.bool_)
-        kept[0, :4] = True
-        choice = Choice(kept, kept.astype(np.float64), np.zeros((1, 10)), "", 0.0, 0.0, 0.0)
-        return Trial(number, [choice], start, self.run)
-
-    def idle(self, model):
-        shape = (1, 10, 10)
-        return [dead_neuron(shape, model if self.wasteful else 9)]
-
-    def spend(self):
-        return spend_again(self.first, 40, self.idle, lambda model: self.errors[model] ** 2)
-
-
-def test_passes_go_on_while_they_help():
-    passes = Passes([0.5, 0.4, 0.3, 0.2, 0.1])
-    trial, respent = passes.spend()
-    assert trial.model == 3  # no more than three repeats
-    assert list(respent.weights) == [30]
-    assert np.flatnonzero(respent.neurons[0]).tolist() == [0, 1, 2]
-    assert list(respent.errors) == pytest.approx([0.5, 0.4, 0.3, 0.2])
-    for number, (start,) in enumerate(passes.starts):
-        dead = np.flatnonzero(~start.weight[0].any(axis=1)).tolist()
-        assert dead == list(range(number))  # what was idle stays out
-
-
-def test_a_pass_that_does_not_help_is_not_used():
-    trial, respent = Passes([0.5, 0.4, 0.4, 0.2]).spend()
-    assert trial.model == 1
-    assert np.flatnonzero(respent.neurons[0]).tolist() == [0]
-    assert list(respent.weights) == [10]
-    assert list(respent.errors) == pytest.approx([0.5, 0.4])
-
-
-def test_nothing_is_repeated_for_nothing():
-    passes = Passes([0.5, 0.4], wasteful=False)
-    trial, respent = passes.spend()
-    assert (trial.model, len(passes.starts)) == (0, 1)
-    assert list(respent.weights) == [0]
-
-
-def test_little_is_not_worth_a_pass(monkeypatch):
-    monkeypatch.setattr("onnx_sipp.idle._WORTH", 0.25)
-    passes = Passes([0.5, 0.4])
-    assert passes.spend()[0].model == 0
-
-
-# --- end to end --------------------------------------------------------------------------------
-
 FAST = {"allocation": "error", "candidates": ("removal-cost",), "threads": 2}
 
 
@@ -224,8 +188,9 @@ def digits(models, name, **options):
     return prune(path, models / "digits-calib.npz", **options)
 
 
-@pytest.mark.parametrize("name", ["lenet300", "lenet5", "transformer"])
-@pytest.mark.parametrize("rounds", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "rounds"), [("lenet300", 1), ("lenet300", 2), ("lenet5", 1), ("transformer", 1)]
+)
 def test_high_sparsity(models, name, rounds):
     x = np.load(models / "digits-test.npz")["input"][:300]
     dense = run(Model.load(models / f"{name}.onnx").proto, x, "input")

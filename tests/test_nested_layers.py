@@ -28,7 +28,6 @@ from onnx_sipp.calibration.branches import lower_as_run
 from onnx_sipp.calibration.observe import Observation
 from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.samples import open_samples
-from onnx_sipp.calibration.store import TensorStore
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
@@ -36,6 +35,7 @@ from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.walk import all_sites
 from onnx_sipp.progress import Silent
 from onnx_sipp.sequential import Refitter
+from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import group_weights, measure_statistics
 
 X = weights(80, 4, seed=9)

@@ -7,7 +7,8 @@ from small_models import make_model, weights
 import onnx_sipp
 from onnx_sipp import thinning
 from onnx_sipp.thinning import Thinning
-from onnx_sipp.unfolding import ConvUnfolding, MatMulUnfolding
+from onnx_sipp.unfolding import MatMulUnfolding
+from onnx_sipp.unfolding_conv import ConvUnfolding
 
 CONV = ConvUnfolding((3,), (1,), (1,), ((1, 1),))
 WIDTH, SAMPLES = 50, 12

@@ -19,7 +19,7 @@ from table_methods import MODELS, OURS, ROOT
 
 import onnx_sipp
 
-SAMPLES = (32, 64, 128, 256, 512)
+SAMPLES = (32, 128, 512)
 ROUNDS = (1, 2, 4)
 SEEDS = range(5)
 TEXT = """\

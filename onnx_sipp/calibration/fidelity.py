@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_sipp.calibration.runner import Batch, Runner, batches, plan_batching
+from onnx_sipp.calibration.execution import Execution
+from onnx_sipp.calibration.runner import Batch, Runner
 from onnx_sipp.calibration.samples import Chosen
+from onnx_sipp.graph.model import Model
 from onnx_sipp.progress import Progress
 
 __all__ = ["OutputFidelity", "measure_fidelity"]
@@ -99,21 +100,20 @@ class _Meter:
 
 
 def measure_fidelity(
-    dense: Runner,
-    pruned: Runner,
+    execution: Execution,
+    dense: Model,
+    pruned: Model,
     feeds: Chosen,
-    *,
-    batch_size: int | None,
     progress: Progress,
     states: Mapping[str, str] | None = None,
 ) -> list[OutputFidelity]:
     """Run both models over the samples and compare every output.
 
     Args:
+        execution: how they are run.
         dense: the model before.
         pruned: the model after; same outputs.
         feeds: the samples.
-        batch_size: most samples at a time, None to choose.
         progress: told how far it is.
         states: inputs that are fed back, and the outputs they come from. The pruned model is then
             fed its own states, so that errors may add up as they will in use.
@@ -121,12 +121,14 @@ def measure_fidelity(
     Raises:
         SippError: either model fails on an input.
     """
-    meters = [_Meter(name) for name in dense.taps]
+    names = list(dict.fromkeys(value.name for value in dense.proto.graph.output))
+    meters = [_Meter(name) for name in names]
     if states:
-        pairs = _fed_back(dense, pruned, feeds, states)
+        pairs = _fed_back(execution.runner(dense), execution.runner(pruned), feeds, states)
     else:
-        batching = plan_batching(dense, list(islice(feeds, 2)), batch_size)
-        pairs = zip(batches(dense, feeds, batching), batches(pruned, feeds, batching), strict=True)
+        batching = execution.plan(dense, [names], feeds)
+        runs = [execution.sweeps(model, [names], feeds, batching) for model in (dense, pruned)]
+        pairs = zip(*map(next, runs), strict=True)
     for before, after in pairs:
         for meter in meters:
             meter.update(before.tensors[meter.name], after.tensors[meter.name])

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from onnx_sipp.calibration.runner import Batch, Runner, batches, plan_batching
+from onnx_sipp.calibration.execution import Execution, Sweep
+from onnx_sipp.calibration.runner import Batch
 from onnx_sipp.calibration.samples import Chosen
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import Layer
+from onnx_sipp.graph.model import Model
+from onnx_sipp.memory import release_memory
 from onnx_sipp.progress import Progress
 from onnx_sipp.threads import blas_threads
 from onnx_sipp.unfolding import (
@@ -25,7 +27,7 @@ from onnx_sipp.unfolding import (
     without_padding,
 )
 
-__all__ = ["Accumulator", "Observation", "observe"]
+__all__ = ["Accumulator", "Observation", "Watch", "observe"]
 
 
 class Accumulator(Protocol):
@@ -76,50 +78,105 @@ class Observation:
     """How to run samples past accumulators.
 
     Attributes:
-        runner: whose taps include the activations of the layers.
+        execution: how models are run.
+        model: to run.
         feeds: the samples.
-        batch_size: most samples at a time, None to choose.
-        mask: name of an input that tells padding from data, None if there is none; samples then go
-            one at a time.
         threads: layers worked on at the same time.
         progress: told how far it is.
+        mask: name of an input that tells padding from data, None if there is none; samples then go
+            one at a time.
     """
 
-    runner: Runner
+    execution: Execution
+    model: Model
     feeds: Chosen
-    batch_size: int | None
     threads: int
     progress: Progress
     mask: str | None = None
 
 
-def observe(
-    how: Observation, layers: Sequence[Layer], accumulators: Mapping[str, Sequence[Accumulator]]
-) -> None:
+A = TypeVar("A", bound=Accumulator)
+
+
+@dataclass(frozen=True)
+class Watch(Generic[A]):
+    """One layer, or some neurons of one, to observe.
+
+    Attributes:
+        layer: to observe.
+        size: bytes that its accumulators take.
+        begin: makes the accumulators.
+        end: called with them once they have seen all samples.
+    """
+
+    layer: Layer
+    size: int
+    begin: Callable[[], Sequence[A]]
+    end: Callable[[Sequence[A]], None]
+
+
+def observe(how: Observation, watches: Sequence[Watch[Any]]) -> None:
     """Run the samples and show every layer's patches to its accumulators.
 
-    Every accumulator sees the samples in order, whatever the number of threads.
+    Every accumulator sees the samples in order, whatever the number of threads. Accumulators that
+    do not fit into memory all at once come one group after the other, in the order of the graph.
 
     Args:
-        how: the runner, its samples, and with how many threads.
-        layers: to observe.
-        accumulators: by layer name.
+        how: the model, its samples, and with how many threads.
+        watches: in graph order.
 
     Raises:
         SippError: the runtime fails on an input, or a layer's input is not finite.
     """
+    groups = _groups(watches, how.execution.memory.sums)
+    stages = [_taps(group, how.mask) for group in groups]
+    execution = how.execution if how.mask is None else replace(how.execution, batch_size=1)
+    batching = execution.plan(how.model, stages, how.feeds)
+    sweeps = execution.sweeps(how.model, stages, how.feeds, batching)
+    with blas_threads(1), ThreadPoolExecutor(max_workers=how.threads) as pool:
+        for group, sweep in zip(groups, sweeps, strict=True):
+            _observe_group(how, group, sweep, pool, len(how.feeds) * len(groups))
+
+
+def _groups(watches: Sequence[Watch[Any]], limit: int) -> list[list[Watch[Any]]]:
+    groups: list[list[Watch[Any]]] = []
+    size = 0
+    for watch in watches:
+        if not groups or size + watch.size > limit:
+            groups.append([])
+            size = 0
+        groups[-1].append(watch)
+        size += watch.size
+    return groups
+
+
+def _taps(group: Sequence[Watch[Any]], mask: str | None) -> list[str]:
+    names = [watch.layer.activation for watch in group]
+    return list(dict.fromkeys(names if mask is None else [*names, mask]))
+
+
+def _observe_group(
+    how: Observation,
+    group: Sequence[Watch[Any]],
+    sweep: Sweep,
+    pool: ThreadPoolExecutor,
+    total: int,
+) -> None:
     forks: dict[tuple[str, Unfolding], _Fork] = {}
-    for layer in layers:
+    accumulators = [watch.begin() for watch in group]
+    for watch, own in zip(group, accumulators, strict=True):
+        layer = watch.layer
         key = (layer.activation, layer.unfolding)
         fork = forks.setdefault(key, _Fork(layer.activation, layer.unfolding, layer.name, how.mask))
-        fork.accumulators.extend(accumulators[layer.name])
-    largest = how.batch_size if how.mask is None else 1
-    batching = plan_batching(how.runner, list(islice(how.feeds, 2)), largest)
-    with blas_threads(1), ThreadPoolExecutor(max_workers=how.threads) as pool:
-        for batch in batches(how.runner, how.feeds, batching):
-            if len(forks) >= how.threads:
-                list(pool.map(lambda fork, b=batch: fork.feed(b), forks.values()))
-            else:  # a few wide layers: their neurons are spread over the threads instead
-                for fork in forks.values():
-                    fork.feed(batch, pool)
-            how.progress.advance(batch.samples, len(how.feeds))
+        fork.accumulators.extend(own)
+    for batch in sweep:
+        if len(forks) >= how.threads:
+            list(pool.map(lambda fork, b=batch: fork.feed(b), forks.values()))
+        else:  # a few wide layers: their neurons are spread over the threads instead
+            for fork in forks.values():
+                fork.feed(batch, pool)
+        how.progress.advance(batch.samples, total)
+    for watch, own in zip(group, accumulators, strict=True):
+        watch.end(own)
+    del accumulators, forks
+    release_memory()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnx_sipp.errors import SippError
+from onnx_sipp.store import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from onnx_sipp.calibration.runner import Runner
     from onnx_sipp.calibration.sources import Source
     from onnx_sipp.calibration.specs import Array, Feed, InputSpec
-    from onnx_sipp.calibration.store import TensorStore
+    from onnx_sipp.store import TensorStore
 
 _ALONE = (
     "every sample is a sequence by itself, so no state is ever fed back: put the samples of a "
@@ -123,5 +124,5 @@ class RolloutSource:
 
     def __iter__(self) -> Iterator[Feed]:
         for feed, lacking in zip(self._source, self._recorded, strict=True):
-            states = {name: self._store.load(kept) for name, kept in lacking.items()}
+            states = {name: load(kept) for name, kept in lacking.items()}
             yield self._ordered(feed | states)

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_sipp.calibration.session import first_line, open_session
+from onnx_sipp.calibration.session import open_session, run_session
 from onnx_sipp.calibration.specs import Feed, InputSpec, input_specs, output_specs
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.walk import all_nodes
 
-__all__ = ["Batch", "Batching", "Runner", "batches", "joined", "plan_batching"]
+__all__ = [
+    "Batch",
+    "Batching",
+    "Runner",
+    "Tried",
+    "batches",
+    "decides",
+    "is_large",
+    "joined",
+    "plan_batching",
+]
 
 Tensor = NDArray[Any]
+# Runs feeds; gives, per stage, the tensors of each feed that the stage asks for.
+Tried = Callable[[Iterable[Feed]], Iterator[Sequence[Mapping[str, Tensor]]]]
 
 # Tapped tensors of one batch take at most about this much memory.
 BATCH_BYTES = 48 << 20
 MAX_BATCH = 256
+# A model whose constants take more is never run as a whole.
+LARGE_BYTES = 128 << 20
+
+
+def is_large(model: Model) -> bool:
+    """Whether the constants of a model are too much to have in memory all at once."""
+    return sum(map(model.constant_bytes, model.stored)) > LARGE_BYTES
 
 
 class Runner:
@@ -36,9 +55,7 @@ class Runner:
 
     Attributes:
         taps: these tensors, each once.
-        unseen: tensors that never have an element.
-        decides: whether the model holds an If or a Loop, which may treat a batch of samples in
-            another way than each of them.
+        model: itself.
 
     Raises:
         SippError: onnxruntime refuses the model.
@@ -55,24 +72,28 @@ class Runner:
         fed = {value.name for value in model.proto.graph.input} - set(model.stored)
         outputs = [value.name for value in model.proto.graph.output]
         self.taps = list(dict.fromkeys(outputs if taps is None else taps))
-        self._proto = model.proto
-        self.unseen = model.unseen
-        self.decides = any(node.op_type in ("If", "Loop") for node in all_nodes(model.proto))
+        self.model = model
         self._computed = [name for name in self.taps if name not in fed]
         data, folder = model.runnable(self._computed)
+        idle = not self._computed and is_large(model)
         self._session = open_session(
-            data, folder=folder, threads=threads, providers=providers, libraries=model.libraries
+            data,
+            folder=folder,
+            threads=threads,
+            providers=providers,
+            libraries=model.libraries,
+            idle=idle,
         )
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
         """What the model takes."""
-        return input_specs(self._session, self._proto)
+        return input_specs(self._session, self.model.proto)
 
     @property
     def outputs(self) -> tuple[InputSpec, ...]:
         """What the session gives, as far as it is tensors of numbers."""
-        return output_specs(self._session, self._proto)
+        return output_specs(self._session, self.model.proto)
 
     def run(self, feed: Feed) -> dict[str, Tensor]:
         """Run one feed and return the tapped tensors by name.
@@ -80,16 +101,13 @@ class Runner:
         Raises:
             SippError: the runtime fails on this input.
         """
-        try:
-            values = self._session.run(self._computed, feed) if self._computed else []
-        except Exception as error:  # see above
-            shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in feed.items())
-            raise SippError(
-                f"onnxruntime fails on the input ({shapes}): {first_line(error)}\n"
-                "Check the data, or the shapes of made-up inputs (--input-shapes)"
-            ) from error
+        values = run_session(self._session, self._computed, feed) if self._computed else []
         result = dict(zip(self._computed, values, strict=True))
         return {name: result[name] if name in result else feed[name] for name in self.taps}
+
+    def run_all(self, feeds: Iterable[Feed]) -> Iterator[list[Mapping[str, Tensor]]]:
+        """Run feeds, as the only stage of a `Tried`."""
+        yield [self.run(feed) for feed in feeds]
 
 
 @dataclass(frozen=True)
@@ -135,10 +153,21 @@ class Batch:
     """Tapped tensors of some samples, each ``[samples, *shape of the tensor in one feed]``."""
 
     samples: int
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
 
 
-def plan_batching(runner: Runner, feeds: Sequence[Feed], largest: int | None = None) -> Batching:
+def decides(model: Model) -> bool:
+    """Whether a model holds an If or a Loop."""
+    return any(node.op_type in ("If", "Loop") for node in all_nodes(model.proto))
+
+
+def plan_batching(
+    model: Model,
+    run: Tried,
+    inputs: Sequence[InputSpec],
+    feeds: Sequence[Feed],
+    largest: int | None = None,
+) -> Batching:
     """Find out by running whether samples can be joined, and how many.
 
     Two samples are run alone and together. Only if every tap of the joint run falls apart into
@@ -146,32 +175,32 @@ def plan_batching(runner: Runner, feeds: Sequence[Feed], largest: int | None = N
     batch size, whatever the graph does with its axes.
 
     Args:
-        runner: with the taps that will be asked for.
+        model: that is run. If it holds an If or a Loop, these may treat a batch in another way than
+            each of its samples, and nothing is joined.
+        run: runs feeds, and gives per stage and feed the tensors that will be asked for.
+        inputs: what the model takes.
         feeds: the first two feeds of the source, or one.
-        largest: most samples at a time, None to choose by the size of the taps.
-
-    Raises:
-        SippError: the model fails on a single sample.
+        largest: most samples at a time, None to choose by the size of the tensors.
     """
-    alone = [runner.run(feed) for feed in feeds[:2]]
-    if len(feeds) < 2 or largest == 1 or runner.decides:
+    if len(feeds) < 2 or largest == 1 or decides(model):
         return Batching(1)
-    if not _joinable(feeds[0], feeds[1], runner.inputs):
-        return Batching(1)
-    try:
-        joint = runner.run(_join(feeds[:2], runner.inputs))
-    except SippError:  # a dimension that claims to be dynamic and is not
+    if not _joinable(feeds[0], feeds[1], inputs):
         return Batching(1)
     axes: dict[str, int | None] = {}
-    for name in runner.taps:
-        if name in runner.unseen:
-            axes[name] = None
-            continue
-        found, axis = _sample_axis(alone[0][name], alone[1][name], joint[name])
-        if not found:
-            return Batching(1)
-        axes[name] = axis
-    size = sum(value.nbytes for value in alone[0].values())
+    sizes: dict[str, int] = {}
+    try:
+        for first, second, joint in run([*feeds, _join(feeds, inputs)]):
+            for name in first:
+                one = first[name]
+                found, axis = _sample_axis(one, second[name], joint[name])
+                if name in model.unseen:
+                    found, axis = True, None
+                if not found:
+                    return Batching(1)
+                axes[name], sizes[name] = axis, one.nbytes
+    except SippError:  # a dimension that claims to be dynamic and is not
+        return Batching(1)
+    size = sum(sizes.values())
     fitting = max(1, min(MAX_BATCH, BATCH_BYTES // max(1, size)))
     return Batching(fitting if largest is None else largest, axes)
 

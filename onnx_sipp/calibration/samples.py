@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from onnx_sipp.calibration.rollout import RolloutSource
 from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.sources import Source, held_out_mask, open_source
-from onnx_sipp.calibration.specs import Feed, fix_shapes
+from onnx_sipp.calibration.specs import Feed, InputSpec, fix_shapes
 from onnx_sipp.calibration.states import check_states, find_states
-from onnx_sipp.calibration.store import TensorStore
 from onnx_sipp.graph.model import Model
+from onnx_sipp.store import TensorStore
 
 __all__ = ["Chosen", "Samples", "open_samples"]
 
@@ -60,6 +60,7 @@ class Samples:
     """What calibration learns from, and what it is judged by.
 
     Attributes:
+        inputs: what the model takes.
         calibration: feeds for the statistics.
         held_out: feeds for fidelity; the same ones if there is a single sample.
         description: where they come from, for people.
@@ -68,6 +69,7 @@ class Samples:
         states: inputs that are fed back, and the outputs they come from.
     """
 
+    inputs: tuple[InputSpec, ...]
     calibration: Chosen
     held_out: Chosen
     description: str
@@ -149,6 +151,7 @@ def open_samples(
             "on; give more samples"
         )
     return Samples(
+        inputs=specs,
         calibration=Chosen(source, ~held_out),
         held_out=Chosen(source, held_out if held_out.any() else ~held_out),
         description=source.description,

@@ -9,23 +9,27 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TypeProto
 
-from onnx_sipp.calibration.session import first_line, open_session
+from onnx_sipp.calibration.products import WideProduct
+from onnx_sipp.calibration.session import open_session, run_session
 from onnx_sipp.calibration.specs import Feed
-from onnx_sipp.calibration.store import LiveTensors, TensorStore
-from onnx_sipp.errors import SippError
 from onnx_sipp.graph.flow import Flow, Segment, cut
 from onnx_sipp.graph.model import Model
+from onnx_sipp.store import LiveTensors, TensorStore
 
 __all__ = ["SegmentedRun"]
 
 Tensor = NDArray[Any]
+
+# Constants of one segment take at most about this much memory.
+SEGMENT_BYTES = 64 << 20
 
 
 class SegmentedRun:
     """One model on one set of batches, advanced stage by stage.
 
     Weights may be replaced in the model between stages: a node uses what stands there when its
-    stage comes.
+    stage comes. A stage with large constants is run in several segments, one after the other on
+    all batches, so that no more than the constants of one segment are in memory.
 
     Args:
         model: to run; its constants are read at each stage.
@@ -48,8 +52,9 @@ class SegmentedRun:
         threads: int | None,
         providers: Sequence[str] | None,
     ) -> None:
-        self._model, self._flow = model, flow
-        self._segments = cut(flow, model.proto.graph, list(wanted))
+        self._model, self._flow, self._store = model, flow, store
+        graph = model.proto.graph
+        self._segments = cut(flow, graph, list(wanted), self._weigh, SEGMENT_BYTES)
         self._live: list[LiveTensors] = []
         for feed in batches:
             live = LiveTensors(store)
@@ -57,7 +62,12 @@ class SegmentedRun:
                 live.add(name, value)
             self._live.append(live)
         self._threads, self._providers = threads, providers
-        self._stage = 0
+        self._stage = self._next = 0
+
+    def _weigh(self, node: int) -> int:
+        """Bytes of the constants that a node reads."""
+        stored = set(self._flow.reads[node]) & set(self._model.stored)
+        return sum(self._model.constant_bytes(name) for name in stored)
 
     def advance(self) -> list[LiveTensors]:
         """Run the next stage on every batch.
@@ -69,14 +79,16 @@ class SegmentedRun:
         Raises:
             SippError: the runtime refuses or fails.
         """
-        if self._stage:
-            for live in self._live:
-                for name in self._segments[self._stage - 1].dead:
-                    live.remove(name)
-        segment = self._segments[self._stage]
+        while self._next < len(self._segments):
+            segment = self._segments[self._next]
+            if segment.stage > self._stage:
+                break
+            if self._next:
+                self._forget(self._segments[self._next - 1].dead)
+            self._next += 1
+            if segment.nodes and segment.outputs:
+                self._run(segment)
         self._stage += 1
-        if segment.nodes and segment.outputs:
-            self._run(segment)
         return self._live
 
     def close(self) -> None:
@@ -85,9 +97,24 @@ class SegmentedRun:
             for name in list(live):
                 live.remove(name)
 
+    def _forget(self, names: Iterable[str]) -> None:
+        for live in self._live:
+            for name in names:
+                live.remove(name)
+
     def _run(self, segment: Segment) -> None:
         first = self._live[0]
-        proto = _submodel(self._model, self._flow, segment, first)
+        if len(segment.nodes) == 1 and self._weigh(segment.nodes[0]) > SEGMENT_BYTES:
+            node = self._model.proto.graph.node[segment.nodes[0]]
+            product = WideProduct.of(self._model, node)
+            if product is not None:
+                product.run(
+                    self._model, self._live, self._store, SEGMENT_BYTES,
+                    threads=self._threads, providers=self._providers,
+                )  # fmt: skip
+                return
+        fed = _fed_constants(self._model, self._flow, segment)
+        proto = _submodel(self._model, self._flow, segment, first, fed)
         session = open_session(
             proto.SerializeToString(),
             folder=None,
@@ -95,19 +122,26 @@ class SegmentedRun:
             providers=self._providers,
             libraries=self._model.libraries,
         )
+        del proto
         for live in self._live:
             feed = {name: live[name] for name in segment.inputs if name in live}
-            try:
-                values = session.run(list(segment.outputs), feed)
-            except Exception as error:  # onnxruntime's exceptions share no base class
-                raise SippError(
-                    f"onnxruntime fails on a part of the model: {first_line(error)}"
-                ) from error
+            values = run_session(session, segment.outputs, feed, fed)
             for name, value in zip(segment.outputs, values, strict=True):
                 live.add(name, value)
 
 
-def _submodel(model: Model, flow: Flow, segment: Segment, live: LiveTensors) -> ModelProto:
+def _fed_constants(model: Model, flow: Flow, segment: Segment) -> dict[str, Tensor]:
+    """Large constants in files: mapped and fed, they are not copied."""
+    names = {name for index in segment.nodes for name in flow.reads[index]}
+    nodes = model.proto.graph.node
+    foreign = {n for i in segment.nodes if nodes[i].domain for n in flow.reads[i]}
+    found = ((name, model.mapped(name)) for name in sorted(names - foreign) if name in model.stored)
+    return {name: value for name, value in found if value is not None}
+
+
+def _submodel(
+    model: Model, flow: Flow, segment: Segment, live: LiveTensors, fed: dict[str, Tensor]
+) -> ModelProto:
     source = model.proto
     graph = GraphProto(name="segment")
     names: set[str] = set()
@@ -116,7 +150,11 @@ def _submodel(model: Model, flow: Flow, segment: Segment, live: LiveTensors) -> 
         names.update(flow.reads[index])
     made = {name for index in segment.nodes for name in source.graph.node[index].output}
     for name in sorted(names - made):
-        if name in model.stored:
+        if name in fed:
+            graph.input.add(name=name).type.CopyFrom(_type_of(fed[name]))
+            dims = [onnx.TensorShapeProto.Dimension(dim_value=size) for size in fed[name].shape]
+            graph.input[-1].type.tensor_type.shape.dim.extend(dims)
+        elif name in model.stored:
             graph.initializer.append(model.with_payload(name))
         elif name in live:
             graph.input.add(name=name).type.CopyFrom(_type_of(live[name]))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
+from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.errors import SippError, UsageError
 
-__all__ = ["first_line", "open_session"]
+__all__ = ["first_line", "open_session", "run_session"]
+
+Tensor = NDArray[Any]
 
 
 def open_session(
@@ -20,6 +25,7 @@ def open_session(
     threads: int | None,
     providers: Sequence[str] | None,
     libraries: Sequence[Path] = (),
+    idle: bool = False,
 ) -> Any:
     """Open an onnxruntime session that logs nothing.
 
@@ -29,6 +35,7 @@ def open_session(
         threads: intra-op threads, None for onnxruntime's default.
         providers: execution providers, None for the CPU.
         libraries: files with operators that the model needs.
+        idle: nothing will be run, so that no constant has to be loaded or prepared.
 
     Raises:
         UsageError: this onnxruntime lacks a provider, or cannot load a library.
@@ -45,6 +52,9 @@ def open_session(
     options.log_severity_level = 4  # refusals arrive as exceptions; the rest is noise here
     # Its threads would otherwise spin between runs, at the cost of whatever runs meanwhile.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if idle:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     if folder is not None:
@@ -65,6 +75,31 @@ def open_session(
         raise SippError(
             f"onnxruntime {ort.__version__} refuses the model: {first_line(error)}"
         ) from error
+
+
+def run_session(
+    session: Any, outputs: Sequence[str], feed: Feed, own: Mapping[str, Tensor] | None = None
+) -> list[Any]:
+    """Run a session.
+
+    Args:
+        session: an onnxruntime session.
+        outputs: to ask for.
+        feed: what comes from the samples.
+        own: what comes from the model.
+
+    Raises:
+        SippError: the runtime fails on this input.
+    """
+    try:
+        values: list[Any] = session.run(list(outputs), {**feed, **(own or {})})
+    except Exception as error:  # see above
+        shapes = ", ".join(f"{name} {list(np.shape(value))}" for name, value in feed.items())
+        raise SippError(
+            f"onnxruntime fails on the input ({shapes}): {first_line(error)}\n"
+            "Check the data, or the shapes of made-up inputs (--input-shapes)"
+        ) from error
+    return values
 
 
 def first_line(error: Exception) -> str:

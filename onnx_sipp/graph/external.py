@@ -6,15 +6,24 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
 from onnx_sipp.errors import SippError
+from onnx_sipp.graph.tensors import numpy_dtype, payload_bytes
+from onnx_sipp.slabs import read_slab
 
-__all__ = ["ExternalReference", "checked_file", "external_reference", "open_checked", "read_bytes"]
+__all__ = [
+    "ExternalReference",
+    "checked_file",
+    "external_reference",
+    "open_checked",
+    "read_bytes",
+    "read_external_slab",
+]
 
 
 @dataclass(frozen=True)
@@ -124,15 +133,44 @@ def read_bytes(reference: ExternalReference, folder: Path, expected: int) -> NDA
         SippError: as `checked_file`, or the file is too short, or the length does not fit.
     """
     with open_checked(reference.location, folder) as stream:
-        size = os.fstat(stream.fileno()).st_size
-        length = size - reference.offset if reference.length is None else reference.length
-        if length < expected or reference.offset + expected > size:
-            raise SippError(
-                f"external data {reference.location!r} is too short: {expected} bytes are needed "
-                f"from byte {reference.offset} on, the file has {size}"
-            )
+        _refuse_short(stream, reference, expected)
         if expected == 0:
             return np.zeros(0, np.uint8)
         return np.memmap(
             stream, dtype=np.uint8, mode="r", offset=reference.offset, shape=(expected,)
+        )
+
+
+def read_external_slab(tensor: TensorProto, folder: Path, axis: int, rows: slice) -> NDArray[Any]:
+    """Read a range of an external tensor along one axis, and nothing else.
+
+    Args:
+        tensor: of a type whose elements are whole bytes.
+        folder: of the model.
+        axis: that the range is taken of.
+        rows: start and stop.
+
+    Raises:
+        SippError: as `read_bytes`.
+    """
+    reference = external_reference(tensor)
+    with open_checked(reference.location, folder) as stream:
+        _refuse_short(stream, reference, payload_bytes(tensor))
+        shape, dtype = tuple(tensor.dims), numpy_dtype(tensor)
+        try:
+            return read_slab(stream, reference.offset, shape, dtype, axis, rows)
+        except OSError as error:
+            reason = error.strerror or error
+            raise SippError(
+                f"cannot read external data {reference.location!r}: {reason}"
+            ) from error
+
+
+def _refuse_short(stream: BinaryIO, reference: ExternalReference, expected: int) -> None:
+    size = os.fstat(stream.fileno()).st_size
+    length = size - reference.offset if reference.length is None else reference.length
+    if length < expected or reference.offset + expected > size:
+        raise SippError(
+            f"external data {reference.location!r} is too short: {expected} bytes are needed "
+            f"from byte {reference.offset} on, the file has {size}"
         )

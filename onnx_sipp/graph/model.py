@@ -20,9 +20,12 @@ from onnx_sipp.graph.external import (
     external_reference,
     open_checked,
     read_bytes,
+    read_external_slab,
 )
+from onnx_sipp.graph.payloads import COPY_BYTES, Replacements
 from onnx_sipp.graph.tensors import (
     is_external,
+    numpy_dtype,
     packed_bytes,
     payload_bytes,
     read_inline,
@@ -32,10 +35,13 @@ from onnx_sipp.graph.tensors import (
     write_numbers,
 )
 from onnx_sipp.graph.walk import Holder, all_sites, all_tensors, stored_tensors
+from onnx_sipp.store import Kept, TensorStore, load
 
 __all__ = ["Model", "serialized"]
 
 _PAGE = 4096
+# External constants from this size on are handed to a runtime without a copy.
+MAPPED_BYTES = 1 << 20
 
 
 class Model:
@@ -61,7 +67,7 @@ class Model:
         self.sites = tuple(all_sites(proto))
         self._number = {id(holder): site for site, holder in enumerate(self.sites)}
         self.stored = dict(stored_tensors(proto.graph))
-        self._replaced: dict[int, NDArray[Any]] = {}
+        self._replaced = Replacements()
         self.external = [tensor for tensor in all_tensors(proto) if is_external(tensor)]
         if self.external and path is None:
             raise SippError(
@@ -107,12 +113,17 @@ class Model:
             raise SippError(f"cannot read {str(path)!r}: {error.strerror}") from error
         return cls(_parse(data, repr(str(path))), path, libraries)
 
-    def copy(self) -> Model:
-        """An independent copy, external data still where it is."""
+    def copy(self, store: TensorStore | None = None) -> Model:
+        """An independent copy, external data still where it is.
+
+        Args:
+            store: keeps what will be replaced of external data; None for where this model does,
+                which is memory at first.
+        """
         proto = ModelProto()
         proto.CopyFrom(self.proto)
         result = Model(proto, self.path, self.libraries)
-        result._replaced = dict(self._replaced)
+        result._replaced = self._replaced.copy(store)
         return result
 
     @property
@@ -153,9 +164,34 @@ class Model:
         if not is_external(holder):
             return read_inline(holder)
         if site in self._replaced:
-            return self._replaced[site]
+            return self._replaced.read(site)
         raw = read_bytes(external_reference(holder), self.folder, payload_bytes(holder))
         return read_packed(holder, raw)
+
+    def read_slab(self, name: str, axis: int, rows: slice) -> NDArray[Any]:
+        """A range of a stored constant's elements along one axis; of external data nothing else.
+
+        Raises:
+            SippError: its payload is damaged.
+        """
+        tensor = self.stored[name]
+        if not is_external(tensor):
+            return self.read(name)[(slice(None),) * axis + (rows,)]
+        site = self.site_of(tensor)
+        if site in self._replaced:
+            return self._replaced.slab(site, axis, rows)
+        return read_external_slab(tensor, self.folder, axis, rows)
+
+    def constant_bytes(self, name: str) -> int:
+        """Bytes of a stored constant's elements."""
+        return payload_bytes(self.stored[name])
+
+    def mapped(self, name: str) -> NDArray[Any] | None:
+        """A large external constant as a runtime can take it, mapped; None for all others."""
+        tensor = self.stored[name]
+        if not is_external(tensor) or payload_bytes(tensor) < MAPPED_BYTES:
+            return None
+        return self.read(name) if numpy_dtype(tensor).isbuiltin == 1 else None
 
     def with_payload(self, name: str) -> TensorProto:
         """A stored constant as an initializer with its present elements inside."""
@@ -184,27 +220,24 @@ class Model:
         return False
 
     def with_biases(self, added: Mapping[str, tuple[str, NDArray[Any]]]) -> Model:
-        """A copy in which nodes of the main graph have a third input.
+        """The model with a third input for nodes of the main graph; this one is used up.
 
         Args:
             added: by output of the node, the name of the new initializer and its elements.
         """
         if not added:
             return self
-        proto = ModelProto()
-        proto.CopyFrom(self.proto)
+        proto = self.proto
         before = len(proto.graph.initializer)
         for node in proto.graph.node:
             name, values = added.get(node.output[0] if node.output else "", ("", None))
             if values is not None:
                 node.input[:] = [*node.input[:2], name]
                 proto.graph.initializer.append(numpy_helper.from_array(values, name))
-        result = Model(proto, self.path)
-        # Initializers of the main graph are the first sites.
-        result._replaced = {
-            site + (len(added) if site >= before else 0): values
-            for site, values in self._replaced.items()
-        }
+        result = Model(proto, self.path, self.libraries)
+        for site in self._replaced:  # initializers of the main graph are the first sites
+            kept = self._replaced.released(site)
+            result._replaced.share(site + (len(added) if site >= before else 0), kept)
         return result
 
     def replace(self, name: str, values: NDArray[Any]) -> None:
@@ -217,9 +250,29 @@ class Model:
         if isinstance(holder, AttributeProto):
             write_numbers(holder, values)
         elif is_external(holder):
-            self._replaced[site] = values
+            self._replaced.put(site, values)
         else:
             write_inline(holder, values)
+
+    def share_site(self, site: int, kept: Kept) -> None:
+        """Put new elements at a site that are kept already; external data stays where it is."""
+        holder = self.sites[site]
+        if isinstance(holder, TensorProto) and is_external(holder):
+            self._replaced.share(site, kept)
+        else:
+            self.replace_site(site, load(kept))
+
+    def replace_slab(self, name: str, axis: int, start: int, values: NDArray[Any]) -> None:
+        """Put new elements in place of a range of a stored constant's along one axis."""
+        tensor = self.stored[name]
+        if is_external(tensor):
+            before = partial(self.read_slab, name, 0)
+            site, shape = self.site_of(tensor), tuple(tensor.dims)
+            self._replaced.put_slab(site, axis, start, values, shape, before)
+            return
+        whole = self.read(name).copy()
+        whole[(slice(None),) * axis + (slice(start, start + values.shape[axis]),)] = values
+        self.replace(name, whole)
 
     def runnable(self, asked: Sequence[str] = ()) -> tuple[bytes, Path | None]:
         """Bytes for a runtime, and the folder of the external data they still refer to.
@@ -256,7 +309,7 @@ class Model:
     def _put_replaced_inside(self, copy: ModelProto) -> None:
         for site, holder in enumerate(all_sites(copy)):
             if site in self._replaced and isinstance(holder, TensorProto):
-                _put_inside(holder, packed_bytes(self._replaced[site]))
+                _put_inside(holder, packed_bytes(self._replaced.read(site)))
 
     @property
     def files(self) -> list[Path]:
@@ -353,14 +406,14 @@ class Model:
     def _write_external(self, location: str, moved: dict[int, int], out: BinaryIO) -> None:
         """Copy one external file with the replaced payloads patched in."""
         with open_checked(location, self.folder) as source:
-            shutil.copyfileobj(source, out, 1 << 22)
-        for site, values in self._replaced.items():
+            shutil.copyfileobj(source, out, COPY_BYTES)
+        for site in self._replaced:
             holder = self.sites[site]
             assert isinstance(holder, TensorProto)
             reference = external_reference(holder)
             if reference.location == location:
                 out.seek(moved.get(site, reference.offset))
-                out.write(packed_bytes(values))
+                self._replaced.write_to(site, out)
 
 
 def _refer(tensor: TensorProto, entries: dict[str, str]) -> None:

@@ -8,9 +8,9 @@ the way can take up a change of the bias.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,9 @@ from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.node import attributes
 from onnx_sipp.unfolding import MatMulUnfolding
 
-__all__ = ["BiasPlace", "Tail", "find_tail"]
+__all__ = ["UNLIMITED", "BiasPlace", "Tail", "find_tail"]
+
+UNLIMITED = (-inf, inf)
 
 Float64 = NDArray[np.float64]
 
@@ -51,6 +53,7 @@ class Tail:
         bias: where a change of the bias can go, None if nowhere; a bias that the original does not
             have (see `Model.is_spare`) only if there is no other place.
         skip: the tensor that is added to y right after it, None if none.
+        span: between what limits the node behind (y plus skip) tells values apart: (0, ∞) for Relu.
     """
 
     output: str
@@ -58,6 +61,11 @@ class Tail:
     offset: Float64
     bias: BiasPlace | None
     skip: str | None
+    span: tuple[float, float] = UNLIMITED
+
+    def without_skip(self) -> Tail:
+        """The same where the skip path cannot be known."""
+        return self if self.skip is None else replace(self, skip=None, span=UNLIMITED)
 
 
 def find_tail(model: Model, flow: Flow, layer: Layer) -> Tail | None:
@@ -109,7 +117,9 @@ def find_tail(model: Model, flow: Flow, layer: Layer) -> Tail | None:
         if bias is None and place is not None and _exclusive(model, flow, place):
             bias = BiasPlace(place, gain.copy())
         output = node.output[0]
-    return Tail(output, gain, offset, bias or spare, _skip(flow, model.proto.graph.node, output))
+    skip = _skip(flow, nodes, output)
+    last = output if skip is None else nodes[flow.readers[output][0]].output[0]
+    return Tail(output, gain, offset, bias or spare, skip, _span(model, flow, last))
 
 
 def _exclusive(model: Model, flow: Flow, name: str) -> bool:
@@ -222,3 +232,43 @@ def _skip(flow: Flow, nodes: Sequence[NodeProto], output: str) -> str | None:
         return None
     other = node.input[1] if node.input[0] == output else node.input[0]
     return None if other in flow.constants else other
+
+
+def _span(model: Model, flow: Flow, name: str) -> tuple[float, float]:
+    """Between what limits the only reader of a tensor tells its values apart."""
+    reader = _only_reader(flow, name)
+    if reader is None:
+        return UNLIMITED
+    node = model.proto.graph.node[reader]
+    if node.domain not in ("", "ai.onnx") or node.input[0] != name:
+        return UNLIMITED
+    limits = _LIMITS.get(node.op_type)
+    return UNLIMITED if limits is None else limits(model, node)
+
+
+def _of_sigmoid(_: Model, node: NodeProto) -> tuple[float, float]:
+    found = attributes(node)
+    alpha, beta = float(found.get("alpha", 0.2)), float(found.get("beta", 0.5))
+    return (-beta / alpha, (1 - beta) / alpha) if alpha > 0 else UNLIMITED
+
+
+def _of_clip(model: Model, node: NodeProto) -> tuple[float, float]:
+    found = attributes(node)
+    low = _limit(model, node, 1, found.get("min"))
+    high = _limit(model, node, 2, found.get("max"))
+    return -inf if low is None else low, inf if high is None else high
+
+
+_LIMITS: Mapping[str, Callable[[Model, NodeProto], tuple[float, float]]] = {
+    "Relu": lambda _, __: (0.0, inf),
+    "HardSwish": lambda _, __: (-3.0, inf),
+    "HardSigmoid": _of_sigmoid,
+    "Clip": _of_clip,
+}
+
+
+def _limit(model: Model, node: NodeProto, place: int, attribute: float | None) -> float | None:
+    """A limit of Clip: an attribute (before opset 11), or a stored constant; None if unknown."""
+    if len(node.input) > place and node.input[place] in model.stored:
+        return float(model.read(node.input[place]).item())
+    return attribute

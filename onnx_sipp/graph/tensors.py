@@ -16,6 +16,7 @@ __all__ = [
     "is_external",
     "is_float",
     "is_parameter",
+    "is_whole_bytes",
     "numpy_dtype",
     "packed_bytes",
     "payload_bytes",
@@ -127,6 +128,11 @@ def write_inline(tensor: TensorProto, values: NDArray[Any]) -> None:
     stored = getattr(tensor, field)
     del stored[:]
     stored.extend(flat.tolist())
+
+
+def is_whole_bytes(dtype: np.dtype[Any]) -> bool:
+    """Whether every element has bytes of its own, in a file as in memory."""
+    return dtype.name not in _PACKED_BITS
 
 
 def packed_bytes(values: NDArray[Any]) -> bytes:

@@ -34,6 +34,20 @@ class MatrixView:
         """Number of weights."""
         return prod(self.stored)
 
+    @property
+    def neuron_axis(self) -> int | None:
+        """Axis of the stored tensor that counts the neurons; None if there is no single one."""
+        groups, outs, _ = self.matrix
+        axes = [axis for axis in self.order if self.stored[axis] > 1]
+        return axes[0] if groups == 1 and axes and self.stored[axes[0]] == outs else None
+
+    def of_neurons(self, rows: slice) -> MatrixView:
+        """How a range of the neurons is seen in its part of the tensor, cut along `neuron_axis`."""
+        axis, count = self.neuron_axis, rows.stop - rows.start
+        assert axis is not None
+        stored = (*self.stored[:axis], count, *self.stored[axis + 1 :])
+        return MatrixView(stored, self.order, (1, count, self.matrix[2]))
+
     def to_matrix(self, tensor: NDArray[Any]) -> NDArray[Any]:
         """See the stored tensor as ``[group, out, fan_in]``."""
         axes = self.split or self.stored

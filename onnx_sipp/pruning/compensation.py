@@ -9,7 +9,9 @@ cache, several blocks at a time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,17 +77,16 @@ def refit(
     size = max(1, min(-(-outs // 2), _BLOCK_ELEMENTS // fan_in))
     jobs = []
     for group in range(groups):
-        diagonal = problem.gram[group].diagonal()
+        diagonal = problem.diagonal[group]
         # A fan-in that is dead throughout leaves H = 0: then nothing is to be solved.
         shift = damping * float(diagonal.mean()) or 1.0
-        gram = problem.gram_as(dtype)[group]
-        jobs += [(group, slice(a, a + size), gram, diagonal, shift) for a in range(0, outs, size)]
+        jobs += [(group, slice(a, a + size), diagonal, shift) for a in range(0, outs, size)]
 
-    def solve(job: tuple[int, slice, Float, Float64, float]) -> None:
-        group, rows, gram, diagonal, shift = job
+    def solve(job: tuple[int, slice, Float64, float]) -> None:
+        group, rows, diagonal, shift = job
         guess = (weight if start is None else start)[group, rows]
         found, change, gradient = _solve(
-            gram,
+            partial(problem.moments.product, group),
             problem.cross[group, rows].astype(dtype),
             weight[group, rows].astype(dtype),
             kept[group, rows].astype(dtype),
@@ -106,7 +107,7 @@ def refit(
 
 
 def _solve(
-    gram: Float,
+    times_h: Callable[[Float], Float],
     cross: Float,
     weight: Float,
     mask: Float,
@@ -126,7 +127,7 @@ def _solve(
     """
     x = mask * x
     target = mask * (cross + shift * weight)
-    gradient = cross + shift * (weight - x) - x @ gram
+    gradient = cross + shift * (weight - x) - times_h(x)
     residual = mask * gradient
     z = residual / diagonal
     direction = z.copy()
@@ -135,7 +136,7 @@ def _solve(
     for _ in range(steps):
         if np.all(rho <= goal):
             break
-        product = direction @ gram
+        product = times_h(direction)
         product += shift * direction
         # The direction is zero outside the mask, so what the product has there does no harm here.
         step = _ratio(rho, _dot(direction, product))

@@ -16,19 +16,43 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FLOOR", "error_budget", "relative_error"]
+__all__ = ["FLOOR", "condensed", "error_budget", "relative_error"]
 
 Float64 = NDArray[np.float64]
+Counts = NDArray[np.int64]
 
 # By default no layer is emptied, whatever its curve says.
 FLOOR = 0.01
 _GUARDED = 1e300
+# Points of a curve that some neurons of a layer stand for.
+_POINTS = 1 << 14
 
 
-def relative_error(costs: NDArray[np.floating], power: float, keep: int) -> float:
-    """E after all but ``keep`` weights have gone."""
+def condensed(costs: NDArray[np.floating], size: int) -> tuple[Float64, Counts]:
+    """Let the costs of some weights of a layer stand for those of all.
+
+    Args:
+        costs: of some weights, any shape.
+        size: how many weights the layer has.
+
+    Returns:
+        Costs in ascending order, and how many weights each of them stands for.
+    """
     ordered = np.sort(costs.ravel().astype(np.float64))
-    return float(min(1.0, ordered[: len(ordered) - keep].sum() / max(power, 1e-30)))
+    edges = np.linspace(0, ordered.size, min(ordered.size, _POINTS) + 1).round().astype(np.int64)
+    sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    means = np.diff(sums[edges]) / np.diff(edges)
+    places = np.round(edges * (size / ordered.size)).astype(np.int64)
+    return np.maximum.accumulate(means), np.diff(places)
+
+
+def relative_error(
+    costs: NDArray[np.floating], power: float, keep: int, times: Counts | None = None
+) -> float:
+    """E after all but ``keep`` weights have gone."""
+    ordered, counts = _in_order(costs, times)
+    gone = counts if keep == 0 else _without_last(counts, keep)
+    return float(min(1.0, (ordered * gone)[gone > 0].sum() / max(power, 1e-30)))
 
 
 def error_budget(
@@ -38,6 +62,7 @@ def error_budget(
     keep: int,
     importance: Sequence[float] | None = None,
     floor: float = FLOOR,
+    times: Sequence[Counts | None] | None = None,
 ) -> list[int]:
     """Share out the weights that stay.
 
@@ -48,35 +73,55 @@ def error_budget(
         keep: how many weights stay in all.
         importance: v_ℓ, all 1 if None.
         floor: share of its weights that every layer keeps at least; less where the total is.
+        times: per layer, how many weights each cost stands for (see `condensed`); None for one.
 
     Returns:
         Counts per layer that sum to ``min(keep, sum of capacities)``.
     """
-    floor = min(floor, keep / max(1, sum(layer.size for layer in costs)))
+    counts = [None] * len(costs) if times is None else times
+    ordered = [_in_order(layer, own) for layer, own in zip(costs, counts, strict=True)]
+    sizes = [int(own.sum()) for _, own in ordered]
+    floor = min(floor, keep / max(1, sum(sizes)))
     marginals = []
-    for index, layer in enumerate(costs):
-        rate = _marginals(layer, powers[index])
+    for index, (layer, own) in enumerate(ordered):
+        rate = _marginals(layer, own, powers[index])
         rate *= 1.0 if importance is None else importance[index]
-        guarded = min(max(1, int(floor * layer.size)), capacities[index])
-        rate[len(rate) - guarded :] = _GUARDED
+        guarded = min(max(1, int(floor * sizes[index])), capacities[index])
+        rate[np.cumsum(own[::-1])[::-1] <= guarded] = _GUARDED
         rate[-1:] = np.inf  # one weight of every layer comes before all else
-        marginals.append(rate[len(rate) - capacities[index] :])
+        idle = sizes[index] - capacities[index]  # zeros already, the cheapest to remove
+        marginals.append((rate, np.clip(np.cumsum(own) - idle, 0, own)))
     return _largest(marginals, keep)
 
 
-def _marginals(costs: NDArray[np.floating], power: float) -> Float64:
+def _in_order(costs: NDArray[np.floating], times: Counts | None) -> tuple[Float64, Counts]:
+    flat = costs.ravel().astype(np.float64)
+    if times is None:
+        return np.sort(flat), np.ones(flat.size, np.int64)
+    return flat, times
+
+
+def _without_last(counts: Counts, keep: int) -> Counts:
+    """What is left of counts when so many have been taken off their end."""
+    ends = np.cumsum(counts)
+    left: Counts = np.clip(ends[-1] - keep - (ends - counts), 0, counts)
+    return left
+
+
+def _marginals(ordered: Float64, counts: Counts, power: float) -> Float64:
     """C / (y (1 − e)) in the order of removal, made never falling."""
-    ordered = np.sort(costs.ravel().astype(np.float64))
     share = ordered / max(power, 1e-30)
-    left = np.maximum(1 - np.cumsum(share), 1e-3)
+    left = np.maximum(1 - np.cumsum(share * counts), 1e-3)
     result: Float64 = np.maximum.accumulate(share / left)
     return result
 
 
-def _largest(marginals: Sequence[Float64], keep: int) -> list[int]:
+def _largest(marginals: Sequence[tuple[Float64, Counts]], keep: int) -> list[int]:
     """How many of the ``keep`` largest values each layer holds; ties go to earlier layers."""
-    values = np.concatenate(marginals)
-    owner = np.repeat(np.arange(len(marginals)), [len(part) for part in marginals])
-    keep = min(keep, len(values))
-    order = np.argsort(-values, kind="stable")[:keep]
-    return [int(count) for count in np.bincount(owner[order], minlength=len(marginals))]
+    values = np.concatenate([rates for rates, _ in marginals])
+    counts = np.concatenate([own for _, own in marginals])
+    owner = np.repeat(np.arange(len(marginals)), [len(rates) for rates, _ in marginals])
+    order = np.argsort(-values, kind="stable")
+    ends = np.cumsum(counts[order])
+    taken = np.clip(keep - (ends - counts[order]), 0, counts[order])
+    return [int(n) for n in np.bincount(owner[order], taken, minlength=len(marginals))]

@@ -16,8 +16,9 @@ __all__ = ["Evidence", "damping_for", "product_work"]
 Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
 
-# Neurons that stand for all when a large layer is only to be judged.
+# Neurons that stand for all when a wide layer is only to be judged.
 _NEURONS = 128
+_NEURONS_OF_LARGE = 64
 _DAMPING = 0.03
 # Multiplications of a product with H from which on every product is thought over.
 LARGE_PRODUCT = 2e9
@@ -93,13 +94,11 @@ class Evidence:
         """Costs of removal at the neurons' own sums, as they count by `rate`.
 
         Args:
-            costs: shape of the weight, or of that of `some_neurons`, which then stand for all:
-                right as a curve, not weight by weight.
+            costs: shape of the weight, or of that of `some_neurons`.
         """
         whole = costs.shape == self.weight.shape
         rate = (self if whole else self.some_neurons()).rate[..., None]
-        scaled = costs * rate.astype(np.float32)
-        result: NDArray[np.float32] = scaled if whole else np.resize(scaled, self.weight.shape)
+        result: NDArray[np.float32] = costs * rate.astype(np.float32)
         return result
 
     def pick(self, score: Float, keep: int) -> Mask:
@@ -115,9 +114,10 @@ class Evidence:
     def some_neurons(self) -> Evidence:
         """The same for some neurons of each group, evenly spread; all if there are few."""
         outs = self.weight.shape[1]
-        if outs <= 2 * _NEURONS:
+        count = _NEURONS_OF_LARGE if self.is_large else _NEURONS
+        if outs <= 2 * count:
             return self
-        rows = np.linspace(0, outs - 1, _NEURONS).round().astype(np.intp)
+        rows = np.linspace(0, outs - 1, count).round().astype(np.intp)
         return replace(
             self,
             weight=self.weight[:, rows],
@@ -126,7 +126,7 @@ class Evidence:
             check=None if self.check is None else self.check.of_neurons(rows),
             gain=self.gain[:, rows],
             neurons=rows,
-            whole=self.weight.shape,
+            whole=self.whole or self.weight.shape,
         )
 
     def of(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -156,6 +156,5 @@ def damping_for(evidence: Evidence) -> float:
     problem = evidence.fit
     if not evidence.is_seen:
         return _DAMPING
-    fan_in = problem.gram.shape[-1]
     independent = min(problem.count, 64 * evidence.samples)
-    return _DAMPING + 0.5 * float(fan_in) / max(1, independent)
+    return _DAMPING + 0.5 * float(problem.fan_in) / max(1, independent)

@@ -8,7 +8,8 @@ on every layer; see docs/accuracy.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from onnx_sipp.pruning.compensation import refit
 from onnx_sipp.pruning.evidence import Evidence, damping_for
 from onnx_sipp.pruning.selection import Mask
 
-__all__ = ["Choice", "choose", "probe", "settle"]
+__all__ = ["Choice", "choose", "probe", "resettle", "settle"]
 
 Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
@@ -67,6 +68,7 @@ def choose(
     names: Sequence[str],
     threads: int,
     refits: bool = True,
+    damping: float | None = None,
 ) -> Choice:
     """Choose a layer's weights by the best candidate, and refit them.
 
@@ -77,11 +79,12 @@ def choose(
         names: keys of `CANDIDATES` to compare.
         threads: for the greedy order.
         refits: whether to refit at all; if not, candidates are compared as they are.
+        damping: of the refit, None to find out.
     """
     if len(names) == 1:
         proposal = CANDIDATES[names[0]](evidence, keep, seed, threads)
-        return settle(evidence, proposal, names[0], threads=threads, refits=refits)
-    if evidence.is_large:
+        return settle(evidence, proposal, names[0], threads=threads, refits=refits, damping=damping)
+    if evidence.is_large or evidence.fit.is_very_wide:
         names = [name for name in names if name != _NOT_IN_LARGE_LAYERS]
     # A wide layer is tried out on some of its neurons; the winner then chooses for all.
     jury = evidence.some_neurons()
@@ -96,7 +99,7 @@ def choose(
     _, name, proposal = best
     if jury is not evidence:
         proposal = CANDIDATES[name](evidence, keep, seed, threads)
-    return settle(evidence, proposal, name, threads=threads, refits=refits)
+    return settle(evidence, proposal, name, threads=threads, refits=refits, damping=damping)
 
 
 def _screening_steps(jury: Evidence) -> int:
@@ -133,22 +136,46 @@ def probe(evidence: Evidence, keep: int, *, threads: int) -> Choice:
 
 
 def settle(
-    evidence: Evidence, proposal: Proposal, candidate: str, *, threads: int, refits: bool = True
+    evidence: Evidence,
+    proposal: Proposal,
+    candidate: str,
+    *,
+    threads: int,
+    refits: bool = True,
+    damping: float | None = None,
 ) -> Choice:
     """Refit the kept weights as errs least on held-out samples.
 
     A refit that is no better than leaving the kept weights alone is not used, nor a new bias that
     hardly helps.
+
+    Args:
+        evidence: of the layer.
+        proposal: which weights stay.
+        candidate: whose proposal it is.
+        threads: of the refit.
+        refits: whether to refit at all.
+        damping: λ, None to find out which errs least.
     """
-    plain = _settled(evidence.without_bias(), proposal, candidate, threads=threads, refits=refits)
+    settled = partial(
+        _settled, proposal=proposal, candidate=candidate, threads=threads, refits=refits,
+        damping=damping,
+    )  # fmt: skip
+    plain = settled(evidence.without_bias())
     if not evidence.bias_is_new or not refits:
         return plain
-    shifted = _settled(evidence, proposal, candidate, threads=threads, refits=refits)
+    shifted = settled(evidence)
     return shifted if shifted.error < _WORTH_A_BIAS * plain.error else plain
 
 
 def _settled(
-    evidence: Evidence, proposal: Proposal, candidate: str, *, threads: int, refits: bool
+    evidence: Evidence,
+    proposal: Proposal,
+    candidate: str,
+    threads: int,
+    damping: float | None,
+    *,
+    refits: bool,
 ) -> Choice:
     kept = proposal.kept
     plain = np.where(kept, evidence.weight, 0)
@@ -158,7 +185,8 @@ def _settled(
     if not refits:
         bias = np.zeros(kept.shape[:2])
         return Choice(kept, plain, bias, candidate, 0.0, before, before)
-    damping = _best_damping(evidence.some_neurons(), proposal, threads)
+    if damping is None:
+        damping = _best_damping(evidence.some_neurons(), proposal, threads)
     solution = refit(
         evidence.fit, evidence.weight, kept,
         damping=damping, steps=_LARGE_STEPS if evidence.is_large else _STEPS,
@@ -171,6 +199,23 @@ def _settled(
     weight = np.where(kept & (solution.weight == 0), plain, solution.weight)
     bias = evidence.fit.best_bias(weight)
     return Choice(kept, weight, bias, candidate, damping, before, error)
+
+
+def resettle(evidence: Evidence, choice: Choice, *, threads: int) -> Choice:
+    """Refit the same weights towards other targets, from where they are.
+
+    Args:
+        evidence: with the new targets.
+        choice: what was settled on; its error is not measured anew.
+        threads: of the refit.
+    """
+    solution = refit(
+        evidence.fit, evidence.weight, choice.kept,
+        damping=choice.damping, steps=_LARGE_STEPS if evidence.is_large else _STEPS,
+        start=choice.weight, threads=threads,
+    )  # fmt: skip
+    weight = np.where(choice.kept & (solution.weight == 0), choice.weight, solution.weight)
+    return replace(choice, weight=weight, bias=evidence.fit.best_bias(weight))
 
 
 def _best_damping(jury: Evidence, proposal: Proposal, threads: int) -> float:

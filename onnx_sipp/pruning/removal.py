@@ -126,8 +126,7 @@ def gradual_costs(
 
 def input_scale(problem: Regression) -> Float:
     """Return rms(a) per input, ``[group, 1, fan_in]``."""
-    diagonal = np.einsum("gff->gf", problem.gram)
-    scale: Float = np.sqrt(np.maximum(diagonal, 0))[:, None, :]
+    scale: Float = np.sqrt(np.maximum(problem.diagonal, 0))[:, None, :]
     return scale
 
 

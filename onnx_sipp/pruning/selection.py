@@ -6,12 +6,12 @@ are broken by magnitude, then by place, so that a mask depends on nothing but it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ALLOCATIONS", "Mask", "apportion", "select", "top", "top_rows"]
+__all__ = ["ALLOCATIONS", "Mask", "apportion", "select", "shares_of_top", "top", "top_rows"]
 
 Mask = NDArray[np.bool_]
 Scores = NDArray[np.floating]
@@ -53,6 +53,43 @@ def top_rows(scores: Scores, magnitude: Scores, counts: NDArray[np.int64]) -> Ma
     np.put_along_axis(rank, order, np.arange(scores.shape[-1]), axis=-1)
     mask: Mask = (rank < counts[..., None]) & (magnitude > 0)
     return mask
+
+
+def shares_of_top(scores: Callable[[], Iterable[Scores]], count: int) -> list[int]:
+    """How many of the ``count`` largest scores each block of a layer holds.
+
+    Args:
+        scores: gives the blocks one after the other, and does so twice; not negative, in float32,
+            0 for weights that are not to be kept.
+        count: at most the number of positive scores.
+
+    Returns:
+        Counts that sum to ``count``; ties go to earlier blocks.
+    """
+    # Positive float32 numbers are in the order of their bits: first the upper half of them.
+    upper = np.stack([_bit_counts(block, None) for block in scores()])
+    half = _bin_of(upper.sum(axis=0), count)
+    shares = upper[:, half + 1 :].sum(axis=1)
+    lower = np.stack([_bit_counts(block, half) for block in scores()])
+    edge = _bin_of(lower.sum(axis=0), count - int(shares.sum()))
+    shares += lower[:, edge + 1 :].sum(axis=1)
+    taken = np.minimum(np.cumsum(lower[:, edge]), count - int(shares.sum()))
+    shares += np.diff(taken, prepend=0)
+    return [int(share) for share in shares]
+
+
+def _bit_counts(scores: Scores, upper: int | None) -> NDArray[np.int64]:
+    """Count the upper halves of positive float32, or the lower halves of those with one upper."""
+    bits = np.ascontiguousarray(scores, np.float32).ravel().view(np.uint32)
+    bits = bits[bits > 0]
+    halves = bits >> 16 if upper is None else bits[bits >> 16 == upper] & 0xFFFF
+    return np.bincount(halves, minlength=1 << 16)
+
+
+def _bin_of(counts: NDArray[np.int64], rank: int) -> int:
+    """The bin of the ``rank``-th from the top."""
+    enough = np.cumsum(counts[::-1])[::-1] >= rank
+    return int(np.flatnonzero(enough)[-1]) if enough.any() else 0
 
 
 def apportion(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from math import inf
+from math import inf, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from onnx_sipp import __version__
 from onnx_sipp.calibration.fidelity import OutputFidelity
 from onnx_sipp.calibration.samples import Samples
-from onnx_sipp.compensate import Outcome
 from onnx_sipp.graph.layers import Findings, Layer
 from onnx_sipp.graph.lowering import Lowered
+from onnx_sipp.measures import Measured
 from onnx_sipp.options import Options
+from onnx_sipp.outcome import Outcome, Refit
 from onnx_sipp.pruning.certificate import Certificate, certify, samples_needed
-from onnx_sipp.pruning.importance import LayerStatistics
-from onnx_sipp.pruning.methods import Decision
-from onnx_sipp.pruning.mixing import Choice
 from onnx_sipp.report.result import (
     CalibrationReport,
     LayerReport,
@@ -38,7 +36,7 @@ def assemble(
     dense: Lowered,
     findings: Findings,
     weights: Sequence[Weight],
-    statistics: Sequence[LayerStatistics],
+    measured: Sequence[Measured],
     outcome: Outcome,
     errors: Mapping[str, float],
     fidelity: Sequence[OutputFidelity],
@@ -53,7 +51,7 @@ def assemble(
         dense: the lowered model before.
         findings: its layers and skipped nodes.
         weights: that were pruned.
-        statistics: per weight, what calibration told.
+        measured: per weight, what calibration told.
         outcome: the model after, and per weight what was decided.
         errors: measured output error by layer name.
         fidelity: per output of the graph.
@@ -62,30 +60,23 @@ def assemble(
         options: of the run.
         seconds: wall time.
     """
-    outputs = [
-        max(1, stats.patches) * weight.matrix.shape[0] * weight.matrix.shape[1]
-        for weight, stats in zip(weights, statistics, strict=True)
-    ]
+    outputs = [max(1, found.patches) * prod(found.weight.shape[:2]) for found in measured]
     needed = samples_needed(outputs, options.delta)
     rows: dict[str, LayerReport] = {}
-    for index, (weight, decision) in enumerate(zip(weights, outcome.decisions, strict=True)):
-        zeros = int(np.count_nonzero(outcome.model.read(weight.name) == 0))
-        choice = outcome.choices[index] if outcome.choices else None
+    for index, (found, settled) in enumerate(zip(measured, outcome.settled, strict=True)):
+        weight = found.weight
+        zeros = sum(
+            int(np.count_nonzero(block.stored_in(outcome.model) == 0)) for block in weight.blocks
+        )
         for layer in weight.layers:
-            sampled = _sampled_halves(weight, layer, decision)
-            certificate = certify(
-                weight.as_seen_by(layer, weight.matrix),
-                weight.as_seen_by(layer, statistics[index].sensitivity_max),
-                weight.as_seen_by(layer, decision.weight),
-                sampled,
-                patches=statistics[index].patches,
-                samples=certified,
-                needed=needed,
-                delta=options.delta,
-            )
+            sampled = _sampled_halves(weight, layer, settled.sampled)
+            certificate = _certificate(
+                found, layer, outcome.model, sampled,
+                samples=certified, needed=needed, delta=options.delta,
+            )  # fmt: skip
             bias = outcome.biases.get(layer.name, "")
-            row = _row(layer, weight, certificate, choice, zeros, errors[layer.name])
-            if not statistics[index].patches:
+            row = _row(layer, weight, certificate, settled.refit, zeros, errors[layer.name])
+            if not found.patches:
                 row = replace(row, observed=False, epsilon_worst=inf, epsilon_median=inf)
             rows[layer.name] = replace(
                 row,
@@ -98,9 +89,9 @@ def assemble(
                 dead_neurons=_dead_neurons(outcome, index),
             )
     layers = [rows[layer.name] for layer in findings.layers]
-    total = sum(weight.matrix.size for weight in weights)
+    total = sum(weight.size for weight in weights)
     zeros = sum(row.zeros for row in layers if not row.shares_weight_with)
-    before = sum(int(np.count_nonzero(weight.matrix == 0)) for weight in weights)
+    before = total - sum(weight.capacity for weight in weights)
     return Report(
         version=__version__,
         options=options.to_dict(),
@@ -134,7 +125,8 @@ def assemble(
             *_tied_warnings(layers),
             *_unseen_warnings(layers, findings, dense),
             *_refit_warnings(layers),
-            *(_role_warnings(dense, weights) if outcome.choices else []),
+            *(_role_warnings(dense, weights) if outcome.settled[0].refit else []),
+            *outcome.notes,
         ],
     )
 
@@ -144,10 +136,44 @@ def _dead_neurons(outcome: Outcome, index: int) -> int:
     return int(neurons[index].sum()) if neurons else 0
 
 
-def _sampled_halves(weight: Weight, layer: Layer, decision: Decision) -> NDArray[np.bool_]:
+def _certificate(
+    measured: Measured,
+    layer: Layer,
+    model: Lowered,
+    sampled: NDArray[np.bool_],
+    *,
+    samples: int,
+    needed: int,
+    delta: float,
+) -> Certificate:
+    """What is proven of a layer, block by block."""
+    weight = measured.weight
+    parts = [
+        certify(
+            weight.as_seen_by(layer, block.matrix),
+            weight.as_seen_by(layer, measured.maximum.block(number)),
+            weight.as_seen_by(layer, block.matrix_in(model)),
+            sampled[:, :, block.rows] if len(weight.blocks) > 1 else sampled,
+            patches=measured.patches,
+            samples=samples,
+            needed=needed,
+            delta=delta,
+        )
+        for number, block in enumerate(weight.blocks)
+    ]
+    return Certificate(
+        np.concatenate([part.epsilon for part in parts], axis=2),
+        np.concatenate([part.sensitivity_sums for part in parts], axis=2),
+        delta,
+        samples,
+        needed,
+    )
+
+
+def _sampled_halves(weight: Weight, layer: Layer, sampled: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which halves of a layer's own neurons were sampled."""
     if weight.seen_alike(layer):
-        return decision.sampled
+        return sampled
     # It sees the matrix turned round, and nobody sampled the halves of its neurons.
     groups, outs, _ = layer.view.matrix
     return np.zeros((2, groups, outs), np.bool_)
@@ -157,7 +183,7 @@ def _row(
     layer: Layer,
     weight: Weight,
     certificate: Certificate,
-    choice: Choice | None,
+    refit: Refit | None,
     zeros: int,
     error: float,
 ) -> LayerReport:
@@ -178,10 +204,10 @@ def _row(
         sampled_halves=0,
         halves=int(used.sum()),
         measured_error=error,
-        candidate=choice.candidate if choice else "",
-        damping=choice.damping if choice else None,
-        refit_error_before=float(np.sqrt(choice.error_before)) if choice else None,
-        refit_error=float(np.sqrt(choice.error)) if choice else None,
+        candidate=refit.candidate if refit else "",
+        damping=refit.damping if refit else None,
+        refit_error_before=float(np.sqrt(refit.error_before)) if refit else None,
+        refit_error=float(np.sqrt(refit.error)) if refit else None,
         shares_weight_with="" if layer is first else first.name,
     )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.unfolding import Patches
 
-__all__ = ["OutputError", "SecondMoment"]
+__all__ = ["Energies", "OutputError", "SecondMoment"]
 
 Float64 = NDArray[np.float64]
 
@@ -60,23 +62,43 @@ class OutputError:
         self._delta = (changed.astype(np.float64) - weight).astype(np.float32)
         shift = np.zeros(weight.shape[:2]) if bias_change is None else bias_change
         self._shift = shift.astype(np.float32)[..., None]
-        self._error = 0.0
-        self._power = 0.0
-        self._seen = False
+        self.energies = Energies()
 
     def update(self, patches: Patches) -> None:
         """Take in the patches of some samples."""
-        self._seen = self._seen or patches.columns.shape[2] > 0
-        self._error += _energy(self._delta @ patches.columns + self._shift)
-        self._power += _energy(self._weight @ patches.columns)
+        self.energies.seen = self.energies.seen or patches.columns.shape[2] > 0
+        self.energies.error += _energy(self._delta @ patches.columns + self._shift)
+        self.energies.power += _energy(self._weight @ patches.columns)
 
-    def result(self) -> float:
+
+@dataclass
+class Energies:
+    """Sums of squares over patches and neurons.
+
+    Attributes:
+        error: of the change.
+        power: of what was there before.
+        seen: whether there was any patch.
+    """
+
+    error: float = 0.0
+    power: float = 0.0
+    seen: bool = False
+
+    def merge(self, other: Energies) -> None:
+        """Take in other neurons of the same layer."""
+        self.error += other.error
+        self.power += other.power
+        self.seen = self.seen or other.seen
+
+    @property
+    def ratio(self) -> float:
         """The relative error; 0 where nothing came out before and now, NaN if nothing went in."""
-        if not self._seen:
+        if not self.seen:
             return float("nan")
-        if self._power > 0:
-            return float(np.sqrt(self._error / self._power))
-        return 0.0 if self._error == 0 else float("inf")
+        if self.power > 0:
+            return float(np.sqrt(self.error / self.power))
+        return 0.0 if self.error == 0 else float("inf")
 
 
 def _energy(values: NDArray[np.float32]) -> float:

@@ -5,11 +5,13 @@ import pytest
 from onnx import TensorProto, helper
 from small_models import make_model, mlp, weights
 
+from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.fidelity import measure_fidelity
 from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.samples import open_samples
 from onnx_sipp.graph.model import Model
 from onnx_sipp.progress import Silent
+from onnx_sipp.store import TensorStore
 
 DATA = np.random.default_rng(0).standard_normal((40, 4), np.float32)
 
@@ -19,10 +21,8 @@ def fidelity(dense, pruned, data=DATA, batch_size=None):
     samples = open_samples(
         models[0], data, num_samples=None, seed=0, input_shapes={}, providers=None, hold_out=False
     )
-    before, after = (Runner(model) for model in models)
-    return measure_fidelity(
-        before, after, samples.calibration, batch_size=batch_size, progress=Silent()
-    )
+    execution = Execution(samples.inputs, TensorStore(), batch_size=batch_size)
+    return measure_fidelity(execution, *models, samples.calibration, Silent())
 
 
 def changed(model, name, values):

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 from small_models import make_model, mlp, weights
 
-from onnx_sipp.calibration.observe import Observation, observe
-from onnx_sipp.calibration.runner import Runner
+from onnx_sipp.calibration.execution import Execution
+from onnx_sipp.calibration.observe import Observation, Watch, observe
 from onnx_sipp.calibration.samples import open_samples
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
+from onnx_sipp.memory import Plan
 from onnx_sipp.progress import Silent
+from onnx_sipp.store import TensorStore
 
 
 class Recorder:
@@ -36,18 +38,25 @@ class Counter(Silent):
         self.totals.add(total)
 
 
-def record(proto, data, *, batch_size=None, threads=2, progress=None):
+def record(proto, data, *, batch_size=None, threads=2, progress=None, limit=1 << 20):
     model = Model(proto)
     layers = find_layers(lower(model)).layers
     samples = open_samples(
         model, data, num_samples=None, seed=0, input_shapes={}, providers=None, hold_out=False
     )
-    runner = Runner(model, [layer.activation for layer in layers])
-    recorders = {layer.name: [Recorder()] for layer in layers}
-    listener = progress or Silent()
-    observation = Observation(runner, samples.calibration, batch_size, threads, listener)
-    observe(observation, layers, recorders)
-    return {name: recorder for name, (recorder,) in recorders.items()}
+    found = {}
+
+    def watch(layer):
+        def end(recorders):
+            (found[layer.name],) = recorders
+
+        return Watch(layer, 1, lambda: [Recorder()], end)
+
+    memory = Plan(sums=limit)
+    execution = Execution(samples.inputs, TensorStore(0), batch_size=batch_size, memory=memory)
+    observation = Observation(execution, model, samples.calibration, threads, progress or Silent())
+    observe(observation, [watch(layer) for layer in layers])
+    return found
 
 
 DATA = np.random.default_rng(0).standard_normal((50, 4), np.float32)
@@ -55,8 +64,10 @@ DATA = np.random.default_rng(0).standard_normal((50, 4), np.float32)
 
 @pytest.mark.parametrize("batch_size", [None, 1, 7, 32])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_every_layer_sees_every_patch_in_order(batch_size, threads):
-    found = record(mlp(), DATA, batch_size=batch_size, threads=threads)
+@pytest.mark.parametrize("limit", [0, 1 << 20])
+def test_every_layer_sees_every_patch_in_order(batch_size, threads, limit):
+    """In one pass, or with one layer after the other."""
+    found = record(mlp(), DATA, batch_size=batch_size, threads=threads, limit=limit)
     model = Model(mlp())
     hidden = np.maximum(DATA @ model.read("w1") + model.read("b1"), 0)
     for name, expected in (("first", DATA), ("second", hidden)):

@@ -5,12 +5,14 @@ import pytest
 from small_models import cell, make_model, weights
 
 import onnx_sipp
+from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.fidelity import measure_fidelity
 from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.samples import open_samples
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.model import Model
 from onnx_sipp.progress import Silent
+from onnx_sipp.store import TensorStore
 
 X = weights(12, 4)
 
@@ -126,11 +128,10 @@ def test_a_state_that_overflows_is_refused():
 def test_fidelity_feeds_the_pruned_model_its_own_states():
     samples = opened({"x": X}, hold_out=False)
     other = cell(scale=0.4)
-    before, after = (Runner(Model(model)) for model in (cell(), other))
-    output, _ = measure_fidelity(
-        before, after, samples.calibration, batch_size=None, progress=Silent(),
-        states=samples.states,
-    )  # fmt: skip
+    models = [Model(model) for model in (cell(), other)]
+    execution = Execution(samples.inputs, TensorStore())
+    output, _ = measure_fidelity(execution, *models, samples.calibration, Silent(), samples.states)
+    before, after = map(Runner, models)
     state, errors, powers = np.zeros((1, 2), np.float32), [], []
     for feed in samples.calibration:
         dense = before.run(feed)["y"]

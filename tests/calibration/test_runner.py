@@ -16,10 +16,14 @@ def feeds_for(shape, count, seed=0, name="x"):
     return [{name: rng.standard_normal(shape, np.float32)} for _ in range(count)]
 
 
+def plan(runner, feeds, largest=None):
+    return plan_batching(runner.model, runner.run_all, runner.inputs, feeds[:2], largest)
+
+
 def check_batches(model, taps, feeds, expect_joined):
     """Whatever the batching, every tensor is what the sample alone would have given."""
     runner = Runner(Model(model), taps)
-    batching = plan_batching(runner, feeds[:2])
+    batching = plan(runner, feeds)
     assert (batching.size > 1) == expect_joined
     alone = [runner.run(feed) for feed in feeds]
     at = 0
@@ -96,9 +100,9 @@ def test_the_size_of_the_taps_limits_the_batch(monkeypatch):
 
 def test_the_user_limits_the_batch():
     runner, feeds = Runner(Model(mlp())), feeds_for((1, 4), 10)
-    assert plan_batching(runner, feeds[:2], 7).size == 7
-    assert plan_batching(runner, feeds[:2], 1).size == 1
-    sizes = [batch.samples for batch in batches(runner, feeds, plan_batching(runner, feeds, 7))]
+    assert plan(runner, feeds, 7).size == 7
+    assert plan(runner, feeds, 1).size == 1
+    sizes = [batch.samples for batch in batches(runner, feeds, plan(runner, feeds, 7))]
     assert sizes == [7, 3]
 
 
@@ -183,7 +187,7 @@ def test_samples_of_different_shapes_are_run_apart():
     runner = Runner(Model(model), ["y"])
     lengths = [5, 5, 5, 3, 3, 5, 2]
     feeds = [feeds_for((1, n, 4), 1, n)[0] for n in lengths]
-    found = list(batches(runner, feeds, plan_batching(runner, feeds[:2])))
+    found = list(batches(runner, feeds, plan(runner, feeds)))
     assert [batch.samples for batch in found] == [3, 2, 1, 1]
     assert [batch.tensors["y"].shape[2] for batch in found] == [5, 3, 5, 2]
 
@@ -195,7 +199,7 @@ def test_inputs_without_a_batch_must_be_equal_to_join():
     feeds = feeds_for((1, 4), 4)
     for feed, scale in zip(feeds, (2, 2, 2, 3), strict=True):
         feed["scale"] = np.array(scale, np.float32)
-    found = list(batches(runner, feeds, plan_batching(runner, feeds[:2])))
+    found = list(batches(runner, feeds, plan(runner, feeds)))
     assert [batch.samples for batch in found] == [3, 1]
     np.testing.assert_allclose(found[1].tensors["y"][0], feeds[3]["x"] * 3)
 
@@ -211,7 +215,7 @@ def test_what_is_empty_for_two_samples_may_not_be_for_others():
     model = make_model(nodes, {"zero": np.float32(0)})
     feeds = [{"x": np.full((1, 4), value, np.float32)} for value in (-1, -1, 1, -1, 1)]
     runner = Runner(Model(model), ["y"])
-    batching = plan_batching(runner, feeds[:2])
+    batching = plan(runner, feeds)
     assert batching.size == 1
     assert [b.tensors["y"].shape[1] for b in batches(runner, feeds, batching)] == [0, 0, 4, 0, 4]
 
@@ -228,7 +232,7 @@ def test_outputs_that_are_no_tensors():
     model.graph.output[0].type.CopyFrom(helper.make_sequence_type_proto(value_type))
     runner = Runner(Model(model))
     feeds = feeds_for((1, 4), 3)
-    batching = plan_batching(runner, feeds[:2])
+    batching = plan(runner, feeds)
     assert batching.size == 1
     values = [batch.tensors["y"] for batch in batches(runner, feeds, batching)]
     assert [len(value) for value in values] == [2, 2, 2]

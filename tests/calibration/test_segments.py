@@ -8,11 +8,11 @@ from small_models import constant, make_model, mlp, save_external, tensor, weigh
 
 from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.segments import SegmentedRun
-from onnx_sipp.calibration.store import TensorStore
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
+from onnx_sipp.store import TensorStore
 
 ROWS = [{"x": weights(3, 4, seed=seed)} for seed in range(3)]
 EXAMPLES = ("lenet300", "lenet5", "resnet_bn", "transformer")

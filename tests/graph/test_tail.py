@@ -318,3 +318,41 @@ def test_a_graph_output_ends_the_tail():
 def test_batched_weights_have_no_tail():
     proto = make_model([("MatMul", "x w", "y")], {"w": weights(2, 4, 3)}, {"x": [2, "n", 4]})
     assert tail_of(proto) is None
+
+
+@pytest.mark.parametrize(
+    ("activation", "attributes", "span"),
+    [
+        ("Relu", {}, (0, np.inf)),
+        ("HardSwish", {}, (-3, np.inf)),
+        ("HardSigmoid", {"alpha": 0.25, "beta": 0.5}, (-2, 2)),
+        ("HardSigmoid", {"alpha": -0.25}, (-np.inf, np.inf)),
+        ("Tanh", {}, (-np.inf, np.inf)),
+    ],
+)
+def test_span_of_the_next_node(activation, attributes, span):
+    proto = make_model(
+        [("MatMul", "x w", "h"), (activation, "h", "y", attributes)], {"w": weights(4, 6)}
+    )
+    assert tail_of(proto).span == span
+
+
+def test_span_of_clip():
+    def clip(names, **constants):
+        nodes = [("MatMul", "x w", "h"), ("Clip", f"h {names}", "y")]
+        return tail_of(make_model(nodes, {"w": weights(4, 6), **constants})).span
+
+    low, high = np.float32(0), np.float32(6)
+    assert clip("low high", low=low, high=high) == (0, 6)
+    assert clip("low", low=low) == (0, np.inf)
+    assert clip(" high".replace(" ", "")) == (-np.inf, np.inf)  # as an input of the model
+
+
+def test_span_behind_a_skip_path():
+    nodes = [("MatMul", "x w", "h"), ("Add", "h x", "s"), ("Relu", "s", "y")]
+    tail = tail_of(make_model(nodes, {"w": weights(4, 4)}))
+    assert (tail.skip, tail.span) == ("x", (0, np.inf))
+    assert (tail.without_skip().skip, tail.without_skip().span) == (None, (-np.inf, np.inf))
+    # What another node reads too is not free.
+    nodes.append(("Neg", "s", "z"))
+    assert tail_of(make_model(nodes, {"w": weights(4, 4)})).span == (-np.inf, np.inf)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from onnx_sipp.statistics.gram import Regression
+from onnx_sipp.statistics.gram import Moments, Regression
 
 
 def mixed_inputs(rng, groups, fan_in, count, correlation=0.5):
@@ -18,7 +18,7 @@ def regression(inputs, targets, *, centred=False):
     if centred:
         inputs, targets = inputs - mean_input[..., None], targets - mean_target[..., None]
     return Regression(
-        gram=inputs @ inputs.transpose(0, 2, 1) / count,
+        moments=Moments(inputs @ inputs.transpose(0, 2, 1) / count),
         cross=targets @ inputs.transpose(0, 2, 1) / count,
         power=(targets**2).mean(axis=2),
         mean_input=mean_input,

@@ -18,7 +18,7 @@ from onnx_sipp.graph.node import attributes
 __all__ = ["Weighing", "matrix_product"]
 
 # Weights looked at in one go.
-_BLOCK = 1 << 24
+_BLOCK = 1 << 20
 
 
 class Weighing:
@@ -93,12 +93,16 @@ class Weighing:
 
     def _rows(self) -> Iterator[tuple[slice, NDArray[Any]]]:
         """The weights as they are now, ``[group, some outs, fan_in]``, a block at a time."""
-        groups, outs, fan_in = self._layer.view.matrix
-        matrix = self._layer.view.to_matrix(self._scope.model.read(self._layer.weight))
+        view, name, model = self._layer.view, self._layer.weight, self._scope.model
+        groups, outs, fan_in = view.matrix
+        if view.size <= _BLOCK or view.neuron_axis is None:
+            yield slice(0, outs), view.to_matrix(model.read(name))
+            return
         size = max(1, _BLOCK // (groups * fan_in))
         for first in range(0, outs, size):
-            block = slice(first, first + size)
-            yield block, matrix[:, block]
+            rows = slice(first, min(outs, first + size))
+            slab = model.read_slab(name, view.neuron_axis, rows)
+            yield rows, view.of_neurons(rows).to_matrix(slab)
 
     def _made(self) -> Field:
         """Value of every neuron all of whose inputs are constant, ``[neuron]``; else NaN."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, ValueInfoProto
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from onnx_sipp.graph.kinds import Skipped
 from onnx_sipp.graph.lowering.flat import Twin
@@ -21,6 +21,9 @@ from onnx_sipp.graph.lowering.virtual import Numbering, Virtual
 from onnx_sipp.graph.model import Model, serialized
 from onnx_sipp.graph.node import Label
 from onnx_sipp.graph.order import only_needed, reads
+from onnx_sipp.graph.payloads import Replacements
+from onnx_sipp.graph.tensors import is_external
+from onnx_sipp.store import TensorStore
 
 __all__ = ["Lowered", "Plan"]
 
@@ -108,7 +111,7 @@ class Lowered(Model):
     def __init__(self, proto: ModelProto, plan: Plan) -> None:
         super().__init__(proto, plan.original.path, plan.original.libraries)
         self.plan = plan
-        self._changes: dict[int, NDArray[Any]] = {}
+        self._changes = Replacements()
 
     @property
     def unseen(self) -> frozenset[str]:
@@ -139,13 +142,13 @@ class Lowered(Model):
         )
         return serialized(result), self.folder if self.external else None
 
-    def copy(self) -> Lowered:
-        """An independent copy."""
+    def copy(self, store: TensorStore | None = None) -> Lowered:
+        """See `Model.copy`; the store keeps what will be replaced in the original, too."""
         proto = ModelProto()
         proto.CopyFrom(self.proto)
         result = Lowered(proto, self.plan)
-        result._replaced = dict(self._replaced)
-        result._changes = dict(self._changes)
+        result._replaced = self._replaced.copy(store)
+        result._changes = self._changes.copy(store)
         return result
 
     def replace(self, name: str, values: NDArray[Any]) -> None:
@@ -167,16 +170,39 @@ class Lowered(Model):
             changes = virtual.encode(values, self.plan.numbering, self._payload)
         else:
             changes = {twin.site: values}
-        self._changes |= changes
+        for site, new in changes.items():
+            holder = self.plan.original.sites[site]
+            if isinstance(holder, TensorProto) and is_external(holder):
+                self._changes.put(site, new)
+            else:  # the message is in memory anyway
+                self._changes.share(site, new)
         for reader in dict.fromkeys(n for site in changes for n in self.plan.stored_at[site]):
             if reader in self.stored:  # else nothing of the lowered graph reads it
-                super().replace(reader, self._present(reader))
+                self._refresh(reader)
+
+    def replace_slab(self, name: str, axis: int, start: int, values: NDArray[Any]) -> None:
+        """See `Model.replace_slab`, and `replace`."""
+        twin, tensor = self.plan.twins.get(name), self.stored[name]
+        if twin is None or not is_external(tensor) or self.plan.stored_at[twin.site] != (name,):
+            super().replace_slab(name, axis, start, values)
+            return
+        before = partial(self.read_slab, name, 0)
+        self._changes.put_slab(twin.site, axis, start, values, tuple(tensor.dims), before)
+        self._replaced.share(self.site_of(tensor), self._changes.kept(twin.site))
+
+    def _refresh(self, name: str) -> None:
+        """Bring a constant of the lowered graph up to date with the sites it depends on."""
+        twin = self.plan.twins.get(name)
+        if twin is not None and is_external(self.stored[name]):
+            self._replaced.share(self.site_of(self.stored[name]), self._changes.kept(twin.site))
+        else:
+            super().replace(name, self._present(name))
 
     def result(self) -> Model:
         """The original with everything that was replaced, and the biases that were made use of."""
         model = self.plan.original.copy()
-        for site, values in self._changes.items():
-            model.replace_site(site, values)
+        for site in self._changes:
+            model.share_site(site, self._changes.released(site))
         return model.with_biases(
             {
                 output: (name, values)
@@ -266,4 +292,8 @@ class Lowered(Model):
         return self.plan.virtual[name].decode(self.plan.numbering, self._payload)
 
     def _payload(self, site: int) -> NDArray[Any]:
-        return self._changes[site] if site in self._changes else self.plan.original.read_site(site)
+        return (
+            self._changes.read(site)
+            if site in self._changes
+            else self.plan.original.read_site(site)
+        )

@@ -1,0 +1,226 @@
+"""Run models on samples: as a whole where their constants are small, else in segments."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_sipp.calibration.runner import (
+    Batch,
+    Batching,
+    Runner,
+    Tried,
+    batches,
+    is_large,
+    joined,
+    plan_batching,
+)
+from onnx_sipp.calibration.segments import SegmentedRun
+from onnx_sipp.calibration.specs import Feed, InputSpec
+from onnx_sipp.graph.flow import Flow
+from onnx_sipp.graph.model import Model
+from onnx_sipp.memory import Plan
+from onnx_sipp.store import LiveTensors, TensorStore
+
+__all__ = ["Execution", "Sweep"]
+
+Sweep = Iterable[Batch]
+Tensor = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How models are run; all have the same inputs.
+
+    Attributes:
+        inputs: what the models take.
+        store: holds tensors between the segments of a large model.
+        threads: of the runtime.
+        providers: of the runtime.
+        batch_size: most samples at a time, None to choose.
+        memory: how work is parted.
+    """
+
+    inputs: tuple[InputSpec, ...]
+    store: TensorStore
+    threads: int | None = None
+    providers: Sequence[str] | None = None
+    batch_size: int | None = None
+    memory: Plan = field(default_factory=Plan)
+    _plans: dict[tuple[frozenset[str], int | None], Batching] = field(
+        default_factory=dict, repr=False
+    )
+
+    def plan(
+        self, model: Model, stages: Sequence[Collection[str]], feeds: Iterable[Feed]
+    ) -> Batching:
+        """Find out by running how samples can be joined so that tensors fall apart again.
+
+        Args:
+            model: to run.
+            stages: names of tensors, in stages as for `sweeps`.
+            feeds: the samples; later calls for the same tensors reuse what the first one found.
+
+        Raises:
+            SippError: the model fails on a single sample.
+        """
+        taps = frozenset().union(*stages)
+        key = taps, self.batch_size
+        if key not in self._plans:
+            first = list(islice(feeds, 2))
+            tried: Tried
+            if is_large(model):
+                tried = partial(self._in_segments, model, stages)
+            else:
+                tried = self.runner(model, taps).run_all
+            self._plans[key] = plan_batching(model, tried, self.inputs, first, self.batch_size)
+        return self._plans[key]
+
+    def sweeps(
+        self,
+        model: Model,
+        stages: Sequence[Collection[str]],
+        feeds: Iterable[Feed],
+        batching: Batching,
+    ) -> Iterator[Sweep]:
+        """Run samples past several stages, one after the other.
+
+        Args:
+            model: to run.
+            stages: names of the tensors that each stage asks for; those of later stages are the
+                same, or lie further on in the graph.
+            feeds: the samples; iterated over once per sweep, or once in all.
+            batching: planned for these tensors.
+
+        Yields:
+            Per stage its batches, to be gone through any number of times until the next stage.
+
+        Raises:
+            SippError: the runtime fails on an input.
+        """
+        if len(stages) == 1 and not is_large(model):
+            yield _WholeSweep(self.runner(model, stages[0]), feeds, batching)
+            return
+        counts: list[int] = []
+        batched = _counted(joined(feeds, batching, self.inputs), counts)
+        for tensors in self._in_segments(model, stages, batched):
+            yield _StoredSweep(tensors, counts, batching)
+
+    def shapes(
+        self, model: Model, names: Collection[str], feed: Feed
+    ) -> dict[str, tuple[int, ...]]:
+        """Shapes of tensors for one feed.
+
+        Raises:
+            SippError: the runtime fails on it.
+        """
+        if not is_large(model):
+            values: Mapping[str, Tensor] = self.runner(model, names).run(feed)
+            return {name: np.shape(values[name]) for name in names}
+        for (tensors,) in self._in_segments(model, [names], [feed]):
+            return {name: np.shape(tensors[name]) for name in names}
+        raise AssertionError("there is one stage")
+
+    def outputs(self, model: Model, feeds: Sequence[Feed]) -> Iterator[Mapping[str, Tensor]]:
+        """The outputs of a model for every feed.
+
+        Raises:
+            SippError: the runtime fails on an input.
+        """
+        if is_large(model):
+            names = [value.name for value in model.proto.graph.output]
+            for tensors in self._in_segments(model, [names], feeds):
+                yield from tensors
+        else:
+            yield from map(self.runner(model).run, feeds)
+
+    def runner(self, model: Model, taps: Iterable[str] | None = None) -> Runner:
+        """A session on the whole model."""
+        names = None if taps is None else list(taps)
+        return Runner(model, names, threads=self.threads, providers=self.providers)
+
+    def _in_segments(
+        self, model: Model, stages: Sequence[Collection[str]], batches: Iterable[Feed]
+    ) -> Iterator[list[Mapping[str, Tensor]]]:
+        """Per stage, and per batch, the tensors that the stage asks for."""
+        wanted = [set(names) for names in stages]
+        run = SegmentedRun(
+            model, Flow(model), wanted, batches, self.store,
+            threads=self.threads, providers=self.providers,
+        )  # fmt: skip
+        try:
+            for names in wanted:
+                yield [_Asked(live, names, model) for live in run.advance()]
+        finally:
+            run.close()
+
+
+def _counted(pairs: Iterable[tuple[int, Feed]], counts: list[int]) -> Iterator[Feed]:
+    for samples, feed in pairs:
+        counts.append(samples)
+        yield feed
+
+
+class _Asked(Mapping[str, Tensor]):
+    """Some of the tensors that are alive; each look-up may read a file."""
+
+    def __init__(self, live: LiveTensors, names: Collection[str], model: Model) -> None:
+        self._live, self._names, self._model = live, names, model
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._live[name] if name in self._live else self._model.read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class _Separated(Mapping[str, Tensor]):
+    """Tensors of a batch, told apart by sample when they are looked up."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], batching: Batching, samples: int) -> None:
+        self._tensors, self._batching, self._samples = tensors, batching, samples
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._batching.separate(name, self._tensors[name], self._samples)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+@dataclass(frozen=True)
+class _WholeSweep:
+    """Runs the whole model for every batch."""
+
+    runner: Runner
+    feeds: Iterable[Feed]
+    batching: Batching
+
+    def __iter__(self) -> Iterator[Batch]:
+        return batches(self.runner, self.feeds, self.batching)
+
+
+@dataclass(frozen=True)
+class _StoredSweep:
+    """Reads what a stage has left."""
+
+    tensors: Sequence[Mapping[str, Tensor]]
+    counts: Sequence[int]
+    batching: Batching
+
+    def __iter__(self) -> Iterator[Batch]:
+        for samples, tensors in zip(self.counts, self.tensors, strict=True):
+            yield Batch(samples, _Separated(tensors, self.batching, samples))

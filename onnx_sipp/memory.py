@@ -1,0 +1,67 @@
+"""How much memory the process takes, and how work is parted to stay within a limit."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+__all__ = ["DEFAULT_LIMIT", "Plan", "peak_memory", "release_memory"]
+
+# Of all that the process takes.
+DEFAULT_LIMIT = 5 << 28
+# The interpreter, numpy, onnxruntime and the compiler, with nothing loaded.
+_BASE = 280 << 20
+# Bytes per weight of a block while it is refitted; and the fewest and most weights in a block. A
+# larger one would not be faster.
+_BYTES_PER_WEIGHT = 64
+_SMALLEST, _LARGEST = 1 << 18, 1 << 22
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How work is parted.
+
+    Attributes:
+        block: weights of a layer that are worked on at a time; a power of two. Layers with more are
+            pruned block by block.
+        sums: bytes of what is gathered in one pass over the samples.
+    """
+
+    block: int = _LARGEST
+    sums: int = 192 << 20
+
+    @classmethod
+    def within(cls, limit: int, inputs: int = 0) -> Plan:
+        """Plan for a limit of the memory of the whole process, as far as it can be kept.
+
+        Args:
+            limit: in bytes.
+            inputs: bytes of what has to be held of the inputs of a layer, whatever the block.
+        """
+        room = max(0, limit - _BASE - inputs)
+        block = min(max(room // _BYTES_PER_WEIGHT, _SMALLEST), _LARGEST)
+        return cls(1 << (block.bit_length() - 1), min(max(room // 2, 1 << 22), cls.sums))
+
+
+def peak_memory() -> int:
+    """The most memory that the process has had, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def release_memory() -> None:
+    """Give what was freed back to the system, where the allocator would keep it for later."""
+    if (trim := _trim()) is not None:
+        trim(0)
+
+
+@cache
+def _trim() -> Any:
+    with suppress(OSError, AttributeError):  # another allocator than that of glibc
+        return ctypes.CDLL(None).malloc_trim
+    return None

@@ -1,0 +1,166 @@
+"""Refit of layers whose output is cut off by the next node, as by Relu: what is cut off is free.
+
+Where the dense model's value lies outside the span of that node, any value of the pruned model
+beyond the same limit is as good, so a target there counts only as far as it is crossed:
+
+    t' = max(p, hi) where t >= hi,  min(p, lo) where t <= lo,  else t
+
+with p the present prediction. Least squares towards t' and new predictions take turns; the error
+behind the cut never rises by that (majorisation), and held-out samples say when to stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_sipp.graph.tail import UNLIMITED
+from onnx_sipp.layer_sums import Place, product_of
+from onnx_sipp.pruning.evidence import Evidence
+from onnx_sipp.pruning.mixing import Choice, resettle
+from onnx_sipp.statistics.gram import Cross
+from onnx_sipp.store import LiveTensors
+from onnx_sipp.threads import side_by_side
+from onnx_sipp.unfolding import Float32, MatMulUnfolding, without_padding
+
+__all__ = ["Rectifier"]
+
+_TURNS = 3
+
+
+class Rectifier:
+    """Refits layers towards what the next node lets through.
+
+    Args:
+        judges: per batch, whether its samples are held out.
+        mask: name of an input that tells padding from data, None if there is none.
+        threads: batches worked on at the same time.
+    """
+
+    def __init__(self, judges: Sequence[bool], mask: str | None, threads: int) -> None:
+        self._judges, self._mask, self._threads = judges, mask, threads
+
+    def refine(
+        self,
+        place: Place,
+        evidence: Evidence,
+        choice: Choice,
+        dense: Sequence[LiveTensors],
+        pruned: Sequence[LiveTensors],
+    ) -> Choice:
+        """Refit the kept weights of a layer again, if its output is cut off and it helps.
+
+        Args:
+            place: the layer, its weight in one block.
+            evidence: that the choice was made on.
+            choice: what has become of the layer; comes back as it is where nothing is gained.
+            dense: per batch, tensors of the dense model.
+            pruned: the same of the model as it is pruned before the layer.
+        """
+        tail = place.tail
+        if tail is None or tail.span == UNLIMITED or not choice.damping or not dense:
+            return choice
+        if tail.skip is not None and dense[0][tail.skip].shape != dense[0][tail.output].shape:
+            return choice
+        best, lowest, current = choice, np.inf, choice
+        turns = 1 if evidence.is_large else _TURNS
+        for turn in range(turns + 1):
+            seen = self._sums(place, current, dense, pruned)
+            if seen.error >= lowest:
+                break
+            best, lowest = current, seen.error
+            if turn < turns:
+                fit = evidence.fit.with_targets(seen.cross)
+                current = resettle(replace(evidence, fit=fit), current, threads=self._threads)
+        return best if best is choice else replace(best, error=evidence.error(best.weight))
+
+    def _sums(
+        self,
+        place: Place,
+        choice: Choice,
+        dense: Sequence[LiveTensors],
+        pruned: Sequence[LiveTensors],
+    ) -> _Seen:
+        workers = min(self._threads, len(self._judges))
+        parts = [range(worker, len(self._judges), workers) for worker in range(workers)]
+        gathered = side_by_side(
+            lambda part: self._sums_of_batches(place, choice, part, dense, pruned), parts, workers
+        )
+        for other in gathered[1:]:
+            gathered[0].merge(other)
+        return gathered[0]
+
+    def _sums_of_batches(
+        self,
+        place: Place,
+        choice: Choice,
+        batches: Iterable[int],
+        dense: Sequence[LiveTensors],
+        pruned: Sequence[LiveTensors],
+    ) -> _Seen:
+        tail = place.tail
+        assert tail is not None
+        seen = _Seen(Cross(*place.shape), 0.0)
+        cut = _Cut(place, choice)
+        for batch in batches:
+            values = [pruned[batch][place.layer.activation], dense[batch][tail.output]]
+            if tail.skip is not None:
+                values += [dense[batch][tail.skip], pruned[batch][tail.skip]]
+            if self._mask is not None and isinstance(place.layer.unfolding, MatMulUnfolding):
+                mask = dense[batch][self._mask] != 0
+                values = [without_padding(value, mask) for value in values]
+            for columns, (output, *skips) in place.layer.unfolding.pairs(values[0], values[1:]):
+                before, after = skips or (np.float32(0), np.float32(0))
+                target, found = output + before, cut.predicted(columns) + after
+                if self._judges[batch]:
+                    seen.error += cut.error(target, found)
+                else:
+                    own = cut.reachable(target, found) - after
+                    seen.cross.update(columns, product_of(place, own))
+        return seen
+
+
+@dataclass
+class _Seen:
+    """Sums towards targets that count as far as they are crossed, and the held-out error."""
+
+    cross: Cross
+    error: float
+
+    def merge(self, other: _Seen) -> None:
+        self.cross.merge(other.cross)
+        self.error += other.error
+
+
+class _Cut:
+    """What a layer gives with new weights, before and behind the cut."""
+
+    def __init__(self, place: Place, choice: Choice) -> None:
+        tail = place.tail
+        assert tail is not None
+        shape = (*place.shape[:2], 1)
+        gain = tail.gain.reshape(shape)
+        self._weight = (choice.weight * gain).astype(np.float32)
+        shift = gain * choice.bias[..., None] + tail.offset.reshape(shape)
+        self._shift = shift.astype(np.float32)
+        self._low, self._high = (np.float32(limit) for limit in tail.span)
+
+    def predicted(self, columns: Float32) -> Float32:
+        """The effective output for patches ``[group, fan_in, n]``."""
+        result: Float32 = self._weight @ columns + self._shift
+        return result
+
+    def reachable(self, target: Float32, found: Float32) -> Float32:
+        """The nearest values to what was found that are as good as the target."""
+        below, above = np.minimum(found, self._low), np.maximum(found, self._high)
+        lower = np.where(target <= self._low, below, target)
+        return np.where(target >= self._high, above, lower)
+
+    def error(self, target: Float32, found: Float32) -> float:
+        """Squared error behind the cut, summed."""
+        difference: NDArray[np.float32] = np.clip(found, self._low, self._high)
+        difference -= np.clip(target, self._low, self._high)
+        return float(np.einsum("gop,gop->", difference, difference, dtype=np.float64))
