@@ -222,6 +222,15 @@ class Moments:
             result = np.einsum("gff->gf", self.dense).astype(np.float64)
         return result
 
+    def with_means(self, means: Float64) -> Moments:
+        """H + E[a] E[a]ᵀ, from a centred H and ``[group, fan_in]``."""
+        if self.factor is not None:
+            column = means[..., None].astype(self.factor.dtype)
+            return Moments(factor=np.concatenate([self.factor, column], axis=2))
+        matrix = self.dense.copy()
+        _add_outer(matrix, means, 1)
+        return Moments(matrix=matrix)
+
     def product(self, group: int, x: Float) -> Float:
         """X H of a group, in the type of ``x``: float32 or float64."""
         result: Float
@@ -303,6 +312,19 @@ class Regression:
     def with_targets(self, cross: Cross) -> Regression:
         """The same inputs with other targets, over the same patches."""
         return _regression(self.moments, self.mean_input, self.count, cross, self.centred)
+
+    def uncentred(self) -> Regression:
+        """The same problem for a layer whose bias cannot take the means."""
+        if not self.centred:
+            return self
+        a, t = self.mean_input, self.mean_target
+        return replace(
+            self,
+            moments=self.moments.with_means(a),
+            cross=self.cross + (t[:, :, None] * a[:, None, :]).astype(self.cross.dtype),
+            power=self.power + t**2,
+            centred=False,
+        )
 
     @classmethod
     def blind(cls, weight: NDArray[np.floating]) -> Regression:
