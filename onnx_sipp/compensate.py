@@ -77,13 +77,9 @@ def mask_and_refit(
         options: of the run.
         progress: told how far it is.
     """
-<<<<<<< HEAD
-    run = _Run(refitter, weights, measured, goal, options, progress)
+    run = _Run(refitter, weights, measured, samples, goal, options, progress)
     if options.frees_dead_paths:
         run.leave_out(refitter.idle())
-=======
-    run = _Run(refitter, weights, measured, samples, goal, options, progress)
->>>>>>> main
     run.survey()
     plans = run.plans()
     if len(plans) == 1:
@@ -222,14 +218,9 @@ class _Run:
             )
             surveys = following
         assert before is not None
-<<<<<<< HEAD
         settled = before.settled()
         biases = {} if options.compensate == "none" else self._refitter.biases(settled)
-        return Outcome(before.model, settled, biases=biases)
-=======
-        biases = {} if options.compensate == "none" else self._refitter.biases
-        return Outcome(before.model, before.settled(), biases=biases, notes=self._notes)
->>>>>>> main
+        return Outcome(before.model, settled, biases=biases, notes=self._notes)
 
     def _chooser(
         self,
