@@ -75,7 +75,11 @@ class Rectifier:
             if turn < turns:
                 fit = evidence.fit.with_targets(seen.cross)
                 current = resettle(replace(evidence, fit=fit), current, threads=self._threads)
-        return best if best is choice else replace(best, error=evidence.error(best.weight))
+        if best is choice:
+            return choice
+        # Whoever looks at the sums themselves should not be worse off than without a refit.
+        error = evidence.error(best.weight)
+        return replace(best, error=error) if error <= choice.error_before else choice
 
     def _sums(
         self,
