@@ -17,10 +17,11 @@ from onnx_sipp.graph.dead import LayerFacts, dead_paths
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.order import reads as names_read
+from onnx_sipp.graph.sharing import other_readers
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.weights import Weight
 
-__all__ = ["Idle", "find_idle"]
+__all__ = ["Idle", "find_idle", "read_elsewhere"]
 
 Mask = NDArray[np.bool_]
 Float = NDArray[np.floating]
@@ -82,6 +83,30 @@ class Idle:
         return total
 
 
+def read_elsewhere(model: Lowered, flow: Flow, weights: Sequence[Weight]) -> set[str]:
+    """Names of layers whose weights anything but layers reads: it may need any element of them.
+
+    That is an embedding, for instance; or an LSTM, beside which layers stand in the lowered graph for
+    its inner products.
+
+    Args:
+        model: the dense one.
+        flow: of its main graph.
+        weights: that are pruned.
+    """
+    layers = [layer for weight in weights for layer in weight.layers]
+    found = {layer.name for layer, _ in other_readers(model, layers)}
+    for weight in weights:
+        own = {layer.weight for layer in weight.layers}
+        nodes = {layer.index for layer in weight.layers}
+        sites = {site for name in own for site in model.plan.sites[name]}
+        for name in {name for site in sites for name in model.plan.stored_at[site]}:
+            readers = set(flow.readers.get(name, ())) - (nodes if name in own else set())
+            if readers and any(model.have_common_elements(mine, name) for mine in own):
+                found |= {layer.name for layer in weight.layers}
+    return found
+
+
 def find_idle(
     model: Lowered,
     flow: Flow,
@@ -96,7 +121,7 @@ def find_idle(
         flow: of its main graph.
         weights: that are pruned.
         biased: names of layers that have a bias which can take up a constant.
-        tied: names of layers whose weights anything but layers reads: it may need any of them.
+        tied: names of layers whose weights have to stay as they are chosen: `read_elsewhere`.
     """
     layers = [layer for weight in weights for layer in weight.layers]
     folds = {

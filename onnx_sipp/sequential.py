@@ -26,9 +26,8 @@ from onnx_sipp.calibration.segments import SegmentedRun, Tensor
 from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.lowering import Lowered
-from onnx_sipp.graph.sharing import other_readers
 from onnx_sipp.graph.tail import UNLIMITED, Tail, find_tail
-from onnx_sipp.idle import Idle, find_idle
+from onnx_sipp.idle import Idle, find_idle, read_elsewhere
 from onnx_sipp.layer_sums import Gatherer, Place, Sums, stages_of
 from onnx_sipp.measures import Measured
 from onnx_sipp.memory import release_memory
@@ -109,8 +108,7 @@ class Refitter:
             for layer in weight.layers
         ]
         self._tails = {place.layer.name: place.tail for place in places}
-        tied = other_readers(dense, [place.layer for place in places])
-        self._tied = {layer.name for layer, _ in tied}
+        self._tied = read_elsewhere(dense, self._flow, weights)
         self._stages = stages_of(places, self._flow)
         asked = [self._asked(s, dense=side) for s in self._stages for side in (True, False)]
         taps = sorted(set().union(*asked) | {o.name for o in dense.proto.graph.output})

@@ -12,7 +12,7 @@ from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
-from onnx_sipp.idle import Idle, find_idle
+from onnx_sipp.idle import Idle, find_idle, read_elsewhere
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.weights import group_weights
 
@@ -109,6 +109,35 @@ def test_a_branch_that_is_never_taken_may_be_on_other_data():
     values = {"w": weights(4, 5), "u": taken, "v": other, "yes": np.bool_(True)}
     made, *_ = idle_of(make_model(nodes, values))
     assert places(made.neurons) == []
+
+
+@pytest.mark.parametrize("op_type", ["LSTM", "GRU", "RNN"])
+def test_layers_that_stand_beside_a_node_for_its_inner_products(op_type):
+    """The sketch of a recurrent node computes no more than its layers need; the node reads all."""
+    rows = 3 * {"LSTM": 4, "GRU": 3, "RNN": 1}[op_type]
+    node = helper.make_node(op_type, ["x", "w", "r"], ["y"], name="n", hidden_size=3)
+    values = {"w": weights(1, rows, 4), "r": weights(1, rows, 3)}
+    model = lower(Model.load(make_model([node], values, {"x": [5, 2, 4]})))
+    flow, layers = Flow(model), find_layers(model).layers
+    both = group_weights(model, layers)
+    elsewhere = read_elsewhere(model, flow, both)
+    assert elsewhere == {layer.name for layer in layers} != set()
+    assert all(idle.is_empty for idle in find_idle(model, flow, both, [], elsewhere))
+
+
+def test_what_reads_a_weight_elsewhere():
+    nodes = [
+        ("MatMul", "x w", "h", {"name": "first"}),
+        ("Transpose", "v", "t"),
+        ("MatMul", "h t", "k", {"name": "second"}),
+        ("Gather", "w places", "z"),
+        ("Add", "k c", "y"),
+    ]
+    values = {"w": weights(4, 5), "v": weights(2, 5), "c": weights(2), "places": np.array([0, 2])}
+    model = lower(Model.load(make_model(nodes, values, outputs=["y", "z"])))
+    layers = find_layers(model, include_tied=True).layers
+    assert [layer.name for layer in layers] == ["first", "second"]
+    assert read_elsewhere(model, Flow(model), group_weights(model, layers)) == {"first"}
 
 
 # --- taking it out -----------------------------------------------------------------------------

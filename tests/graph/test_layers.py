@@ -90,7 +90,7 @@ def test_gemm():
     (layer,) = find(make_model([("Gemm", "x w", "y", attributes)], {"w": W})).layers
     assert (layer.scale, layer.bias) == (0.5, None)
     assert layer.view.matrix == (1, 4, 6)
-    assert layer.unfolding == MatMulUnfolding(columns=True, turned=True)
+    assert layer.unfolding == MatMulUnfolding(columns=True)
 
 
 def test_gemm_with_a_computed_c():
