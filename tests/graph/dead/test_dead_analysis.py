@@ -53,8 +53,12 @@ def test_what_a_subgraph_reads_is_read():
         )
         for name, op in (("then_branch", "Relu"), ("else_branch", "Neg"))
     }
-    middle = [helper.make_node("If", ["yes"], ["m"], **branches)]
-    assert unread(check(chain(middle, {"yes": np.bool_(True)}))["made"]) == set()
+    middle = [
+        ("ReduceSum", "x", "sum", {"keepdims": 0}),
+        ("Greater", "sum zero", "yes"),
+        helper.make_node("If", ["yes"], ["m"], **branches),
+    ]
+    assert unread(check(chain(middle, {"zero": np.float32(0)}))["made"]) == set()
 
 
 def test_a_node_that_nothing_comes_of_is_there_for_somebody():

@@ -118,10 +118,15 @@ def test_batch_normalization_that_trains_is_not_known():
 
 
 def test_dropout():
-    off = {"ratio": np.float32(0.5), "off": np.bool_(False), "on": np.bool_(True)}
+    off = {"ratio": np.float32(0.5), "off": np.bool_(False), "zero": np.float32(0)}
     for operands in ("h", "h ratio", "h ratio off"):
         assert unread(check(chain([("Dropout", operands, "m")], off))["made"]) == DEAD
-    assert unread(facts_of(chain([("Dropout", "h ratio on", "m")], off))["made"]) == set()
+    middle = [
+        ("ReduceSum", "x", "sum", {"keepdims": 0}),
+        ("Greater", "sum zero", "on"),
+        ("Dropout", "h ratio on", "m"),
+    ]
+    assert unread(facts_of(chain(middle, off))["made"]) == set()
 
 
 def test_operands_that_an_attribute_aligns_are_not_known():
