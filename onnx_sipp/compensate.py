@@ -32,6 +32,9 @@ __all__ = ["mask_and_refit", "mask_only"]
 
 Float = NDArray[np.floating]
 
+# Multiplications of all the runs of the model that a budget may take.
+TRIALS_LIMIT = 2e13
+
 
 def mask_only(
     dense: Lowered,
@@ -58,6 +61,7 @@ def mask_and_refit(
     refitter: Refitter,
     weights: Sequence[Weight],
     measured: Sequence[Measured],
+    samples: int,
     goal: Goal,
     options: Options,
     progress: Progress,
@@ -68,11 +72,12 @@ def mask_and_refit(
         refitter: of the dense model.
         weights: that are pruned.
         measured: their statistics.
+        samples: how many there are.
         goal: with ``keep``.
         options: of the run.
         progress: told how far it is.
     """
-    run = _Run(refitter, weights, measured, goal, options, progress)
+    run = _Run(refitter, weights, measured, samples, goal, options, progress)
     if options.frees_dead_paths:
         run.leave_out(refitter.idle())
     run.survey()
@@ -103,6 +108,7 @@ class _Run:
         refitter: Refitter,
         weights: Sequence[Weight],
         measured: Sequence[Measured],
+        samples: int,
         goal: Goal,
         options: Options,
         progress: Progress,
@@ -111,13 +117,27 @@ class _Run:
         self._goal, self._options, self._progress = goal, options, progress
         several, mixed = len(weights) > 1, options.method == "mixed"
         self._by_error = mixed and several and options.allocation in REFIT_ALLOCATIONS
+        self._notes: tuple[str, ...] = ()
         self._with_impacts = self._by_error and options.allocation in ("auto", "impact")
+        if self._with_impacts and (why := self._why_no_trials(samples)):
+            self._with_impacts = False
+            self._notes = (f"{why}, so the budget is `error`: by the layers' own errors alone",)
         # By whether every neuron keeps the same share: a curve per weight.
         self._surveys: dict[bool, dict[int, Survey]] = {False: {}, True: {}}
         self._first = self._surveys
         self._impacts: dict[int, Impact] = {}
         self._idle: Sequence[Idle] = ()
         self._capacities = [weight.capacity for weight in weights]
+
+    def _why_no_trials(self, samples: int) -> str:
+        """Why not every layer is pruned alone to look at the outputs; "" if nothing is against."""
+        if any(len(weight.blocks) > 1 for weight in self._weights):
+            return "layers are so large that they are pruned in blocks of neurons"
+        passes = 2 * len(self._weights) * samples
+        work = passes * sum(found.patches * found.weight.size for found in self._measured)
+        if self._options.allocation == "auto" and work > TRIALS_LIMIT:
+            return f"to try every layer alone would take {passes:,} passes through a large model"
+        return ""
 
     def survey(self) -> None:
         """Look at the layers of the dense model, as far as that is needed."""
@@ -200,7 +220,7 @@ class _Run:
         assert before is not None
         settled = before.settled()
         biases = {} if options.compensate == "none" else self._refitter.biases(settled)
-        return Outcome(before.model, settled, biases=biases)
+        return Outcome(before.model, settled, biases=biases, notes=self._notes)
 
     def _chooser(
         self,

@@ -15,7 +15,7 @@ __all__ = ["DEFAULT_LIMIT", "Plan", "peak_memory", "release_memory"]
 # Of all that the process takes.
 DEFAULT_LIMIT = 5 << 28
 # The interpreter, numpy, onnxruntime and the compiler, with nothing loaded.
-_BASE = 280 << 20
+_BASE = 320 << 20
 # Bytes per weight of a block while it is refitted; and the fewest and most weights in a block. A
 # larger one would not be faster.
 _BYTES_PER_WEIGHT = 64

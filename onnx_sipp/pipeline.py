@@ -287,7 +287,8 @@ def _prune(
     if options.compensate == "none" and options.method != "mixed":
         return mask_only(dense, weights, measured, goal, options, store)
     refitter = Refitter(dense, weights, measured, samples, execution, store, mask)
-    return mask_and_refit(refitter, weights, measured, goal, options, progress)
+    count = len(samples.calibration) + len(samples.held_out)
+    return mask_and_refit(refitter, weights, measured, count, goal, options, progress)
 
 
 def _verify(

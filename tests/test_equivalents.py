@@ -156,7 +156,7 @@ def test_gru_that_is_linear_before_its_reset():
 
 
 CONTRIB = {
-    "FusedConv": ("x w b", {"w": (4, 3, 2), "b": (4,)}, (2, 3, 6), {"activation": "Relu"}),
+    "FusedConv": ("x w b", {"w": (4, 3, 2), "b": (4,)}, (2, 3, 6), {"activation": "Tanh"}),
     "FusedGemm": ("x w b", {"w": (5, 4), "b": (4,)}, (7, 5), {"activation": "Tanh"}),
     "FusedMatMul": ("x w", {"w": (4, 5)}, (2, 5, 7), {"transA": 1, "transB": 1, "alpha": 0.5}),
     "Attention": ("x w b", {"w": (6, 18), "b": (18,)}, (2, 3, 6), {"num_heads": 2}),

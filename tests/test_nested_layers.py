@@ -25,18 +25,19 @@ from small_models import constant, make_model, weights
 
 import onnx_sipp
 from onnx_sipp.calibration.branches import lower_as_run
+from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.observe import Observation
-from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.samples import open_samples
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.walk import all_sites
+from onnx_sipp.measures import measure_statistics
 from onnx_sipp.progress import Silent
 from onnx_sipp.sequential import Refitter
 from onnx_sipp.store import TensorStore
-from onnx_sipp.weights import group_weights, measure_statistics
+from onnx_sipp.weights import group_weights
 
 X = weights(80, 4, seed=9)
 SHAPES = [(4, 6), (6,), (6, 3), (3,)]
@@ -205,17 +206,15 @@ class Seen:
         self.lowered = lower_as_run(loaded, samples.all_feeds(), threads=1, providers=None)
         layers = find_layers(self.lowered).layers
         found = group_weights(self.lowered, layers)
-        runner = Runner(self.lowered, [layer.activation for layer in layers])
-        statistics = measure_statistics(
-            found, "wanda", Observation(runner, samples.calibration, None, 1, Silent())
-        )
-        refitter = Refitter(
-            self.lowered, found, [s.sensitivity_max for s in statistics], samples, store,
-            batch_size=None, threads=1, providers=None,
-        )  # fmt: skip
-        evidence = refitter.evidence(Silent())
-        self.statistics = {w.layers[0].name: s for w, s in zip(found, statistics, strict=True)}
-        self.evidence = {w.layers[0].name: e for w, e in zip(found, evidence, strict=True)}
+        execution = Execution(samples.inputs, store, 1, None, None)
+        how = Observation(execution, self.lowered, samples.calibration, 1, Silent())
+        measured = measure_statistics(found, "wanda", how, store)
+        evidence = {}
+        refitter = Refitter(self.lowered, found, measured, samples, execution, store)
+        refitter.survey(evidence.__setitem__, Silent())
+        names = [w.layers[0].name for w in found]
+        self.statistics = {n: m.whole() for n, m in zip(names, measured, strict=True)}
+        self.evidence = {name: evidence[index] for index, name in enumerate(names)}
 
 
 def assert_same(nested, name, rows, weight):

@@ -18,6 +18,7 @@ from onnx_sipp.cli.shared import (
     state_pair,
     write_text,
 )
+from onnx_sipp.memory import DEFAULT_LIMIT
 from onnx_sipp.options import COMPENSATIONS, DEFAULT_METHOD, DEFAULT_SPARSITY
 from onnx_sipp.pruning.error_budget import FLOOR
 from onnx_sipp.pruning.methods import METHODS, REFIT_ALLOCATIONS
@@ -133,8 +134,8 @@ onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
     "--memory-limit",
     type=byte_size,
     metavar="SIZE",
-    help="Activations to hold in memory while refitting, e.g. 2GB; the rest goes to files. "
-    "[default: 4MB]",
+    help="Memory that the process may take, all in all, e.g. 2GB; what does not fit goes to files. "
+    f"[default: {DEFAULT_LIMIT >> 20}MB]",
 )
 @click.option(
     "--workdir",

@@ -38,6 +38,8 @@ class MatrixView:
     def neuron_axis(self) -> int | None:
         """Axis of the stored tensor that counts the neurons; None if there is no single one."""
         groups, outs, _ = self.matrix
+        if self.split:
+            return None
         axes = [axis for axis in self.order if self.stored[axis] > 1]
         return axes[0] if groups == 1 and axes and self.stored[axes[0]] == outs else None
 

@@ -65,3 +65,10 @@ def test_neurons_are_rows_with_the_weight_on_the_left(op_type, attributes, expec
     model = lower(Model(make_model([(op_type, "w x", "y", attributes)], {"w": weight})))
     (layer,) = find_layers(model).layers
     np.testing.assert_array_equal(layer.view.to_matrix(weight), expected(weight))
+
+
+def test_no_single_axis_counts_the_neurons_of_a_parted_tensor():
+    plain = MatrixView((6, 4), (1, 0), (1, 4, 6))
+    assert plain.neuron_axis == 1
+    assert MatrixView((6, 4), (0, 2, 1), (2, 4, 3), (2, 3, 4)).neuron_axis is None
+    assert MatrixView((6, 4), (0, 2, 1), (1, 4, 6), (1, 6, 4)).neuron_axis is None
