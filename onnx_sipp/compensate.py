@@ -324,7 +324,9 @@ class _Run:
         """Leave out idle weights, and look again at the layers that have any."""
         if not self.leave_out(idle):
             return False
-        if self._by_error:
+        if all(found.is_empty for found in idle):
+            self._surveys = self._first
+        elif self._by_error:
             self._progress.stage("measuring layers without dead paths")
             surveys = {way: dict(found) for way, found in self._first.items()}
 

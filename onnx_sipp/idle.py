@@ -86,8 +86,8 @@ class Idle:
 def read_elsewhere(model: Lowered, flow: Flow, weights: Sequence[Weight]) -> set[str]:
     """Names of layers whose weights anything but layers reads: it may need any element of them.
 
-    That is an embedding, for instance; or an LSTM, beside which layers stand in the lowered graph for
-    its inner products.
+    That is an embedding, for instance; or an LSTM, beside which layers stand in the lowered graph
+    for its inner products.
 
     Args:
         model: the dense one.

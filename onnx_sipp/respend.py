@@ -40,27 +40,30 @@ def spend_again(
         again: makes another pass.
         error: relative squared error of a model's outputs.
         left: what had been left out of the pass, per weight.
-        once: whether another pass has something to gain even if nothing is idle.
+        once: whether another pass has something to gain even if all weights do something.
 
     Returns:
         The best pass, with the same number of weights, and what was freed on the way there.
     """
+    first = left = left or [Idle.none(weight) for weight in weights]
     freed, errors = [0] * len(weights), [error(best.model)]
-    for attempt in range(_REPEATS):
+    for _ in range(_REPEATS):
         idle = find(best.model)
         wasted = [found.count(w, best.model) for found, w in zip(idle, weights, strict=True)]
-        frees = sum(wasted) > _WORTH * keep and leave_out(idle)
-        if not frees and (attempt or not once):
+        if sum(wasted) <= _WORTH * keep or not leave_out(idle):
             break
         tried = again()
         now = error(tried.model)
         if now >= errors[-1]:
+            if once and left is first:
+                leave_out(first)
             break
-        best, errors = tried, [*errors, now]
-        if frees:
-            left = idle
-            freed = [old + new for old, new in zip(freed, wasted, strict=True)]
-        else:
-            errors = [now]
+        best, left, errors = tried, idle, [*errors, now]
+        freed = [old + new for old, new in zip(freed, wasted, strict=True)]
+    if once and left is first:
+        tried = again()
+        now = error(tried.model)
+        if now < errors[0]:
+            best, errors = tried, [now]
     neurons = [found.neurons for found in left]
     return replace(best, respent=Respent(freed, neurons, [value**0.5 for value in errors]))

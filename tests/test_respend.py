@@ -91,6 +91,15 @@ def test_one_more_pass_may_be_worth_it_for_another_reason():
     assert list(best.respent.errors) == pytest.approx([0.4])
 
 
+def test_the_other_reason_does_not_fall_with_dead_paths():
+    passes = Passes([0.5, 0.6, 0.4])
+    best = passes.spend(once=True)
+    assert passes.number(best.model) == 2
+    assert list(best.respent.weights) == [0]
+    assert not best.respent.neurons[0].any()
+    assert [int(idle[0].neurons.sum()) for idle in passes.left] == [1, 0]  # it is taken back
+
+
 def test_what_had_been_left_out_before_stays_dead():
     before = Idle.none(WEIGHTS[0])
     before.neurons[0, 7] = True
