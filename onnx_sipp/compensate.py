@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnx_sipp.chooser import Chooser
 from onnx_sipp.graph.lowering import Lowered
+from onnx_sipp.idle import Idle
 from onnx_sipp.measures import Measured
 from onnx_sipp.options import Options
 from onnx_sipp.outcome import Outcome, Settled
@@ -21,8 +22,9 @@ from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.importance import LayerStatistics
 from onnx_sipp.pruning.methods import REFIT_ALLOCATIONS, Decision, Goal, layer_counts
 from onnx_sipp.pruning.mixing import probe
-from onnx_sipp.pruning.survey import Impact, Survey, error_counts, surveys_of
+from onnx_sipp.pruning.survey import Impact, Survey, error_counts, importance_of, surveys_of
 from onnx_sipp.pruning.unseen import decide_all, share_out
+from onnx_sipp.respend import spend_again
 from onnx_sipp.sequential import Refitter
 from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import Weight, stored_values
@@ -67,17 +69,18 @@ def _decisions(
     options: Options,
     seed: Sequence[int],
     before: PrunedWeights | None = None,
+    idle: Sequence[Idle] = (),
 ) -> Callable[[int, int], Decision]:
-    """What the method decides on each block; with the new weights of an earlier pass, if any."""
+    """What the method decides on each block.
+
+    With the new weights of an earlier pass, if any, and without those that do nothing.
+    """
     if is_small(measured):
-        now = [
-            _updated(found.whole(), None if before is None else before.whole(index))
-            for index, found in enumerate(measured)
-        ]
+        now = [_now(measured, before, idle, index) for index in range(len(measured))]
         rng = np.random.default_rng(seed)
         made = decide_all(now, goal, options.method, options.allocation, rng)
         return lambda index, _: made[index]
-    return _blockwise(measured, goal, options.method, options.allocation, seed, before)
+    return _blockwise(measured, goal, options.method, options.allocation, seed, before, idle)
 
 
 def is_small(measured: Sequence[Measured]) -> bool:
@@ -94,17 +97,17 @@ def _blockwise(
     allocation: str,
     seed: Sequence[int],
     before: PrunedWeights | None,
+    idle: Sequence[Idle],
 ) -> BlockwiseDecisions:
-    def read(index: int, number: int) -> LayerStatistics:
-        weight = None if before is None else before.weight(index, number)
-        return _updated(measured[index].block(number), weight)
-
     layers = [
         Parted(
-            [partial(read, index, number) for number in range(len(found.weight.blocks))],
+            [
+                partial(_now, measured, before, idle, index, number)
+                for number in range(len(found.weight.blocks))
+            ],
             found.weight.size,
             found.weight.shape[0] * found.weight.shape[1],
-            found.weight.capacity,
+            _capacity(found.weight, idle[index] if idle else None),
             found.patches,
         )
         for index, found in enumerate(measured)
@@ -133,21 +136,21 @@ def mask_and_refit(
         progress: told how far it is.
     """
     run = _Run(refitter, weights, measured, samples, goal, options, progress)
+    if options.frees_dead_paths:
+        run.leave_out(refitter.idle())
     run.survey()
     plans = run.plans()
     if len(plans) == 1:
-        ((_, impacts),) = plans.items()
-        return run.in_rounds(impacts, rectify=options.compensate != "none")
+        ((plan, impacts),) = plans.items()
+        outcome = run.in_rounds(impacts, rectify=options.compensate != "none")
+        return run.improved(outcome, impacts)
     tried: list[tuple[float, str, Outcome]] = []
     for name, impacts in plans.items():
         outcome = run.in_rounds(impacts, name)
         tried.append((refitter.output_error(outcome.model), name, outcome))
-    lowest, plan, best = min(tried, key=lambda item: item[0])
+    _, plan, best = min(tried, key=lambda item: item[0])
     errors = {name: error**0.5 for error, name, _ in tried}
-    if refitter.has_cuts and options.compensate != "none":
-        outcome = run.in_rounds(plans[plan], plan, rectify=True)
-        if refitter.output_error(outcome.model) < lowest:
-            best = outcome
+    best = run.improved(best, plans[plan], plan, rectify=refitter.has_cuts)
     return replace(best, plan=plan, plans=errors)
 
 
@@ -179,7 +182,10 @@ class _Run:
             self._notes = (f"{why}, so the budget is `error`: by the layers' own errors alone",)
         # By whether every neuron keeps the same share: a curve per weight.
         self._surveys: dict[bool, dict[int, Survey]] = {False: {}, True: {}}
+        self._first = self._surveys
         self._impacts: dict[int, Impact] = {}
+        self._idle: Sequence[Idle] = ()
+        self._capacities = [weight.capacity for weight in weights]
 
     def _why_no_trials(self, samples: int) -> str:
         """Why not every layer is pruned alone to look at the outputs; "" if nothing is against."""
@@ -210,7 +216,8 @@ class _Run:
         weight = self._weights[index]
         impact = self._impacts.get(index)
         ways = (False, True) if impact is not None and impact.by_neuron else (False,)
-        found = surveys_of(evidence, ways, weight.size, weight.capacity, self._options.thread_count)
+        capacity = self._capacities[index]
+        found = surveys_of(evidence, ways, weight.size, capacity, self._options.thread_count)
         for way, survey in found.items():
             surveys[way][index] = survey
 
@@ -269,8 +276,9 @@ class _Run:
             )
             surveys = following
         assert before is not None
-        biases = {} if options.compensate == "none" else self._refitter.biases
-        return Outcome(before.model, before.settled(), biases=biases, notes=self._notes)
+        settled = before.settled()
+        biases = {} if options.compensate == "none" else self._refitter.biases(settled)
+        return Outcome(before.model, settled, biases=biases, notes=self._notes)
 
     def _chooser(
         self,
@@ -286,21 +294,25 @@ class _Run:
             return Chooser(options, round_, ways, counts=[goal.keep or 0])
         if self._by_error:
             chosen = [surveys[way].get(index) for index, way in enumerate(ways)]
-            return Chooser(options, round_, ways, counts=self._counts(goal, chosen, impacts))
+            told = [
+                1.0 if chosen[index] is None else importance_of(self._first[way][index], impact)
+                for index, (way, impact) in enumerate(zip(ways, impacts, strict=bool(impacts)))
+            ]
+            return Chooser(options, round_, ways, counts=self._counts(goal, chosen, told))
         if options.method == "mixed":
             return Chooser(options, round_, ways, counts=self._counts_of(goal, before))
         seed = [options.seed, round_]
-        decisions = _decisions(self._measured, goal, options, seed, before)
+        decisions = _decisions(self._measured, goal, options, seed, before, self._idle)
         return Chooser(options, round_, ways, masks=lambda i, n: decisions(i, n).kept)
 
     def _counts(
-        self, goal: Goal, surveys: Sequence[Survey | None], impacts: Sequence[Impact]
+        self, goal: Goal, surveys: Sequence[Survey | None], importance: Sequence[float]
     ) -> list[int]:
         """The budget by measured error; a layer that no sample reached keeps the share of all."""
         seen = [survey is not None for survey in surveys]
         counts, left = self._shared_out(goal, seen)
         known = [survey for survey in surveys if survey is not None]
-        told = [impact for impact, reached in zip(impacts, seen, strict=bool(impacts)) if reached]
+        told = [v for v, reached in zip(importance, seen, strict=bool(importance)) if reached]
         counts[seen] = error_counts(known, left, self._options.floor, told)
         return [int(count) for count in counts]
 
@@ -308,14 +320,16 @@ class _Run:
         """Another budget; likewise."""
         allocation = self._options.allocation
         if not is_small(self._measured):
-            made = _blockwise(self._measured, goal, "magnitude", allocation, [0], before)
+            made = _blockwise(
+                self._measured, goal, "magnitude", allocation, [0], before, self._idle
+            )
             return [sum(counts) for counts in made.counts]
         seen = [found.patches > 0 for found in self._measured]
         counts, left = self._shared_out(goal, seen)
         known = [
-            _updated(found.whole(), None if before is None else before.whole(index))
-            for index, found in enumerate(self._measured)
-            if seen[index]
+            _now(self._measured, before, self._idle, index)
+            for index, reached in enumerate(seen)
+            if reached
         ]
         counts[seen] = layer_counts(known, replace(goal, keep=left), allocation)
         return [int(count) for count in counts]
@@ -323,7 +337,68 @@ class _Run:
     def _shared_out(self, goal: Goal, seen: Sequence[bool]) -> tuple[NDArray[np.int64], int]:
         assert goal.keep is not None
         sizes = [weight.size for weight in self._weights]
-        return share_out(sizes, [weight.capacity for weight in self._weights], seen, goal.keep)
+        return share_out(sizes, self._capacities, seen, goal.keep)
+
+    def leave_out(self, idle: Sequence[Idle]) -> bool:
+        """Choose no idle weights any more, unless too few others are left; says whether."""
+        assert self._goal.keep is not None
+        capacities = [
+            _capacity(weight, found) for weight, found in zip(self._weights, idle, strict=True)
+        ]
+        if sum(capacities) < self._goal.keep:
+            return False
+        self._idle, self._capacities = idle, capacities
+        self._refitter.leave_out(idle)
+        return True
+
+    def improved(
+        self, best: Outcome, impacts: Sequence[Impact], plan: str = "", *, rectify: bool = False
+    ) -> Outcome:
+        """Repeat a pass where there is something to gain.
+
+        Args:
+            best: what came of it.
+            impacts: of its budget.
+            plan: name of its budget.
+            rectify: whether what the next nodes cut off was not free in it, but is to be.
+        """
+        options, keep = self._options, self._goal.keep
+        assert keep is not None
+        if options.compensate == "none" or not (rectify or options.frees_dead_paths):
+            return best
+        return spend_again(
+            best,
+            self._weights,
+            keep,
+            find=self._refitter.idle if options.frees_dead_paths else self._nothing,
+            leave_out=self._leave_out_and_survey,
+            again=lambda: self.in_rounds(impacts, plan, rectify=True),
+            error=self._refitter.output_error,
+            left=self._idle,
+            once=rectify,
+        )
+
+    def _leave_out_and_survey(self, idle: Sequence[Idle]) -> bool:
+        """Leave out idle weights, and look again at the layers that have any."""
+        if not self.leave_out(idle):
+            return False
+        if all(found.is_empty for found in idle):
+            self._surveys = self._first
+        elif self._by_error:
+            self._progress.stage("measuring layers without dead paths")
+            surveys = {way: dict(found) for way, found in self._first.items()}
+
+            def look(index: int, evidence: Evidence) -> None:
+                if not idle[index].is_empty:
+                    self._take_survey(surveys, index, evidence)
+
+            self._refitter.survey(look, self._progress)
+            self._surveys = surveys
+        return True
+
+    def _nothing(self, model: Lowered) -> list[Idle]:
+        del model
+        return [Idle.none(weight) for weight in self._weights]
 
 
 def _stage_name(plan: str, round_: int, rounds: int) -> str:
@@ -331,9 +406,31 @@ def _stage_name(plan: str, round_: int, rounds: int) -> str:
     return f"refitting{budget}, round {round_} of {rounds}" if rounds > 1 else f"refitting{budget}"
 
 
-def _updated(statistics: LayerStatistics, weight: Float | None) -> LayerStatistics:
+def _capacity(weight: Weight, idle: Idle | None) -> int:
+    """Weights that can be kept."""
+    return weight.capacity - (0 if idle is None else idle.count(weight, weight.model))
+
+
+def _now(
+    measured: Sequence[Measured],
+    before: PrunedWeights | None,
+    idle: Sequence[Idle],
+    index: int,
+    number: int | None = None,
+) -> LayerStatistics:
+    """Statistics of a weight or a block with the weights that a pass starts from."""
+    found, rows = measured[index], slice(None)
+    if number is None:
+        statistics = found.whole()
+        weight = statistics.weight if before is None else before.whole(index)
+    else:
+        statistics, rows = found.block(number), found.weight.blocks[number].rows
+        weight = statistics.weight if before is None else before.weight(index, number)
+    return _updated(statistics, idle[index].cleared(weight, rows) if idle else weight)
+
+
+def _updated(statistics: LayerStatistics, weight: Float) -> LayerStatistics:
     """The statistics with the weights of this round; a sensitivity is |w| times what it weighs."""
-    weight = statistics.weight if weight is None else weight
     old = np.abs(statistics.weight)
     ratio = np.divide(np.abs(weight), old, out=np.zeros(old.shape), where=old > 0)
     mean = statistics.sensitivity_mean

@@ -188,6 +188,7 @@ def measure_errors(
     changed: Lowered,
     shifts: Sequence[Float],
     observation: Observation,
+    dead: Sequence[NDArray[np.bool_]] = (),
 ) -> dict[str, float]:
     """Relative output error of every layer with changed weights, from the dense model's inputs.
 
@@ -196,14 +197,16 @@ def measure_errors(
         changed: the model after.
         shifts: what the biases gained, ``[group, out]`` per weight.
         observation: on the samples to measure on.
+        dead: ``[group, out]`` per weight, neurons that do not count; all do if it is empty.
 
     Returns:
         By layer name.
     """
+    read = [~unread for unread in dead] or [np.ones(w.shape[:2], np.bool_) for w in weights]
     totals: dict[str, Energies] = {}
     watches = [
-        _error(block, layer, changed, shift[:, block.rows], totals)
-        for weight, shift in zip(weights, shifts, strict=True)
+        _error(block, layer, changed, shift[:, block.rows], counts[:, block.rows], totals)
+        for weight, shift, counts in zip(weights, shifts, read, strict=True)
         for layer in weight.layers
         for block in weight.blocks
     ]
@@ -212,16 +215,22 @@ def measure_errors(
 
 
 def _error(
-    block: Block, layer: Layer, changed: Lowered, shift: Float, totals: dict[str, Energies]
+    block: Block,
+    layer: Layer,
+    changed: Lowered,
+    shift: Float,
+    counts: NDArray[np.bool_],
+    totals: dict[str, Energies],
 ) -> Watch[OutputError]:
+    """Measure the error of the neurons of a block that count."""
     weight = block.weight
 
     def begin() -> list[OutputError]:
         return [
             OutputError(
-                weight.as_seen_by(layer, block.matrix),
-                weight.as_seen_by(layer, block.matrix_in(changed)),
-                shift if weight.seen_alike(layer) else None,
+                weight.as_seen_by(layer, block.matrix * counts[..., None]),
+                weight.as_seen_by(layer, block.matrix_in(changed) * counts[..., None]),
+                shift * counts if weight.seen_alike(layer) else None,
             )
         ]
 

@@ -42,6 +42,8 @@ class Options:
         floor: share of its weights that every layer keeps at least, as far as the total allows;
             for budgets by measured error.
         candidates: which ways of choosing weights are compared in each layer; None for all.
+        new_biases: with a refit, add a bias to a Conv or Gemm that has none where that helps.
+        dead_paths: with a refit, weights that no output depends on make room for others.
         num_samples: most calibration samples (feeds) to use, a fifth of them held out; None for 512
             of given data and 32 synthetic ones.
         input_shapes: shapes for synthetic inputs, by input name.
@@ -75,6 +77,8 @@ class Options:
     rounds: int = 1
     floor: float = FLOOR
     candidates: Sequence[str] = ()
+    new_biases: bool = True
+    dead_paths: bool = True
     num_samples: int | None = None
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     exclude_nodes: Sequence[str] = ()
@@ -177,6 +181,16 @@ class Options:
     def thread_count(self) -> int:
         """Threads to use."""
         return self.threads or available_threads()
+
+    @property
+    def adds_biases(self) -> bool:
+        """Whether nodes may get a bias."""
+        return self.new_biases and self.compensate != "none"
+
+    @property
+    def frees_dead_paths(self) -> bool:
+        """Whether weights on dead paths are looked for."""
+        return self.dead_paths and self.compensate != "none"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the report."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from onnx_sipp.graph.lowering import Lowered
 
-__all__ = ["Outcome", "Refit", "Settled"]
+__all__ = ["Outcome", "Refit", "Respent", "Settled"]
 
 Float64 = NDArray[np.float64]
 
@@ -67,6 +67,22 @@ class Settled:
 
 
 @dataclass(frozen=True)
+class Respent:
+    """What became of the weights on dead paths.
+
+    Attributes:
+        weights: per weight, how many were freed; as many others took their places.
+        neurons: per weight, ``[group, out]``: neurons that reach no output and were left without
+            weights.
+        errors: relative error of the model's outputs before, and after every pass that was used.
+    """
+
+    weights: Sequence[int] = ()
+    neurons: Sequence[NDArray[np.bool_]] = ()
+    errors: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
 class Outcome:
     """A pruned model.
 
@@ -78,6 +94,7 @@ class Outcome:
             ones first.
         biases: by layer name, the stored constant that took up a change of the bias.
         notes: what the user must know.
+        respent: what was found on dead paths.
     """
 
     model: Lowered
@@ -86,3 +103,4 @@ class Outcome:
     plans: Mapping[str, float] = field(default_factory=dict)
     biases: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    respent: Respent = field(default_factory=Respent)

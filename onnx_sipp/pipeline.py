@@ -127,7 +127,7 @@ def prune(
     started = time.perf_counter()
     chosen, listener = Options.checked(options), progress or Silent()
     dense = Model.load(model, [Path(library) for library in chosen.custom_ops])
-    lowered = lower(dense)
+    lowered = lower(dense, spare_biases=chosen.adds_biases)
     findings = _find(lowered, chosen)
     samples = _open(dense, calibration, chosen)
     if lowered.plan.conditions or lowered.plan.taps:
@@ -148,7 +148,7 @@ def prune(
     listener.stage("measuring layers")
     held_out_run = _observation(execution, lowered, samples.held_out, mask, chosen, listener)
     shifts = [settled.shift for settled in outcome.settled]
-    errors = measure_errors(weights, outcome.model, shifts, held_out_run)
+    errors = measure_errors(weights, outcome.model, shifts, held_out_run, outcome.respent.neurons)
     listener.stage("comparing outputs")
     pruned = outcome.model.result()
     fidelity = _verify(dense, pruned, samples, execution, listener)
@@ -197,7 +197,11 @@ def _open(model: Model, calibration: Any, options: Options) -> Samples:
 
 def _lowered(model: Model, samples: Samples, options: Options) -> Lowered:
     return lower_as_run(
-        model, samples.all_feeds(), threads=options.thread_count, providers=options.providers
+        model,
+        samples.all_feeds(),
+        threads=options.thread_count,
+        providers=options.providers,
+        spare_biases=options.adds_biases,
     )
 
 

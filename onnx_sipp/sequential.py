@@ -27,9 +27,11 @@ from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.tail import UNLIMITED, Tail, find_tail
+from onnx_sipp.idle import Idle, find_idle, read_elsewhere
 from onnx_sipp.layer_sums import Gatherer, Place, Sums, stages_of
 from onnx_sipp.measures import Measured
 from onnx_sipp.memory import release_memory
+from onnx_sipp.outcome import Settled
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruned import PrunedWeights, bias_place
 from onnx_sipp.pruning.evidence import Evidence
@@ -100,12 +102,14 @@ class Refitter:
         self._decides = decides(dense)
         self._outputs: tuple[list[Feed], list[dict[str, Tensor]]] | None = None
         self._shared: dict[int, Evidence] = {}
+        self._idle: Sequence[Idle] = ()
         places = [
             Place(index, weight, layer, find_tail(dense, self._flow, layer))
             for index, weight in enumerate(weights)
             for layer in weight.layers
         ]
         self._tails = {place.layer.name: place.tail for place in places}
+        self._tied = read_elsewhere(dense, self._flow, weights)
         self._stages = stages_of(places, self._flow)
         asked = [self._asked(s, dense=side) for s in self._stages for side in (True, False)]
         taps = sorted(set().union(*asked) | {o.name for o in dense.proto.graph.output})
@@ -123,11 +127,33 @@ class Refitter:
             for _, feed in joined(part, self._batching, self._samples.inputs):
                 yield held_out, feed
 
-    @property
-    def biases(self) -> dict[str, str]:
-        """By layer name, the stored constant that takes up a change of the bias."""
-        places = {w.layers[0].name: bias_place(w, self._tails) for w in self._weights}
-        return {name: place.name for name, place in places.items() if place is not None}
+    def biases(self, settled: Sequence[Settled] = ()) -> dict[str, str]:
+        """By layer name, the stored constant that takes up a change of the bias.
+
+        Args:
+            settled: per weight; biases that the original does not have are named only if these make
+                use of them.
+        """
+        shifts = [bool(found.shift.any()) for found in settled] or [False] * len(self._weights)
+        places = [bias_place(weight, self._tails) for weight in self._weights]
+        return {
+            weight.layers[0].name: place.name
+            for weight, place, shifted in zip(self._weights, places, shifts, strict=True)
+            if place is not None and (shifted or not self._dense.is_spare(place.name))
+        }
+
+    def idle(self, model: Lowered | None = None) -> list[Idle]:
+        """Per weight, what does nothing in a model with the same nodes, None for the dense one."""
+        model = model or self._dense
+        return find_idle(model, self._flow, self._weights, self.biases(), self._tied)
+
+    def leave_out(self, idle: Sequence[Idle]) -> None:
+        """Take weights that do nothing out of all choices from now on.
+
+        Args:
+            idle: per weight.
+        """
+        self._idle = idle
 
     @property
     def has_cuts(self) -> bool:
@@ -200,9 +226,8 @@ class Refitter:
                     continue
                 choice = self._decided(place, evidence, decider)
                 if rectify and len(place.weight.blocks) == len(place.weight.layers) == 1:
-                    choice = self._rectifier.refine(
-                        place, evidence, choice, tensors[0], tensors[-1]
-                    )
+                    judged = evidence if choice.bias.any() else evidence.without_bias()
+                    choice = self._rectifier.refine(place, judged, choice, tensors[0], tensors[-1])
                 judge = evidence.check or evidence.fit
                 power = float(np.sum(evidence.rate * judge.spread()))
                 pruned.write(place.index, place.block, choice, power)
@@ -231,7 +256,7 @@ class Refitter:
         for place in stage:
             if len(place.weight.layers) > 1 and not pruned.is_complete(place.index):
                 found = self._shared[place.index]
-                yield place, replace(found, weight=_weight(place, before))
+                yield place, self._left(place, replace(found, weight=_weight(place, before)))
 
     def _decided(self, place: Place, evidence: Evidence, decider: Decider) -> Choice:
         index, number = place.index, place.block
@@ -248,6 +273,8 @@ class Refitter:
         gain = np.abs(_gain(place.weight, place.tail))
         for number, block in enumerate(place.weight.blocks):
             weight = _weight(replace(place, block=number), before)
+            if self._idle:
+                weight = self._idle[place.index].cleared(weight, block.rows)
             yield positive(np.abs(weight) * (gain[:, block.rows, None] * scale), weight)
 
     def impact(self, index: int, choice: Choice) -> float:
@@ -310,6 +337,10 @@ class Refitter:
                 names.add(place.tail.skip)
         return names
 
+    def _left(self, place: Place, evidence: Evidence) -> Evidence:
+        """Evidence without the weights that are left out."""
+        return self._idle[place.index].taken_from(evidence, place.rows) if self._idle else evidence
+
     def _evidence(
         self, place: Place, sums: Sequence[Sums], before: PrunedWeights | None = None
     ) -> Evidence:
@@ -325,8 +356,8 @@ class Refitter:
         shared = len(weight.layers) > 1
         start, sensitivity = _weight(place, before), self._measured[place.index].maximum.block
         if total.gram.count == 0:
-            return Evidence.unseen(start, _read(place, sensitivity))
-        return Evidence(
+            return self._left(place, Evidence.unseen(start, _read(place, sensitivity)))
+        found = Evidence(
             weight=start,
             sensitivity=_read(place, sensitivity),
             fit=Regression.of(total.gram, total.cross, centred=_can_shift(tail) and not shared),
@@ -336,7 +367,14 @@ class Refitter:
             gain=_gain(weight, tail)[:, place.rows],
             samples=len(self._samples.calibration),
             whole=weight.shape if len(weight.blocks) > 1 else (),
+            bias_is_new=self._has_new_bias(weight),
         )
+        return self._left(place, found)
+
+    def _has_new_bias(self, weight: Weight) -> bool:
+        """Whether the bias of a weight is one that the original does not have."""
+        place = bias_place(weight, self._tails)
+        return place is not None and self._dense.is_spare(place.name)
 
 
 def _weight(place: Place, before: PrunedWeights | None) -> Float:

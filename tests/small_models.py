@@ -121,3 +121,19 @@ def without_payloads(model, sites):
             for field in fields:
                 if field in holder.DESCRIPTOR.fields_by_name:
                     holder.ClearField(field)
+
+
+def without_new_biases(model, report):
+    """A copy of a pruned model without the biases that were added, as the report says."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    added = [row.bias for row in report.layers if row.bias_is_new]
+    for node in copy.graph.node:
+        if node.op_type in ("Conv", "Gemm") and node.input[-1] in added:
+            assert len(node.input) == 3
+            added.remove(node.input.pop())
+    assert not added
+    names = [row.bias for row in report.layers if row.bias_is_new]
+    for _ in names:
+        assert copy.graph.initializer.pop().name in names
+    return copy

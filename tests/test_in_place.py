@@ -12,6 +12,7 @@ from small_models import (
     save_external,
     sites_that_may_change,
     weights,
+    without_new_biases,
     without_payloads,
 )
 
@@ -84,6 +85,7 @@ def differences(before, after, report):
     """Whether a model changed in more than its weights and the biases that the report names."""
     model = lower(Model.load(before))
     sites = sites_that_may_change(model, find_layers(model).layers, report)
+    after = without_new_biases(after, report)
     for proto in (before, after):
         without_payloads(proto, sites)
     return before != after

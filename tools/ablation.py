@@ -75,6 +75,8 @@ def variants() -> list[Row]:
     budgets = ("auto", "impact", "sipp", "lamp", "layer", "neuron")
     rows += [Row("allocation", f"`{name}`", {"allocation": name}) for name in budgets]
     rows += [Row("one candidate", f"`{name}`", {"candidates": (name,)}) for name in CANDIDATES]
+    rows += [Row("dead paths", "off", {"dead_paths": False})]
+    rows += [Row("new biases", "off", {"new_biases": False})]
     rows += [Row("samples", str(count), {"num_samples": count}) for count in (32, 128)]
     return rows
 

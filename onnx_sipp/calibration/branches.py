@@ -23,6 +23,7 @@ def lower_as_run(
     *,
     threads: int | None,
     providers: Sequence[str] | None,
+    spare_biases: bool = False,
 ) -> Lowered:
     """Lower a model so that its layers can be observed on the samples.
 
@@ -36,6 +37,7 @@ def lower_as_run(
         feeds: all samples, calibration and held-out ones; gone through several times.
         threads: of onnxruntime.
         providers: of onnxruntime.
+        spare_biases: see `lower`.
 
     Raises:
         SippError: the runtime refuses or fails.
@@ -43,7 +45,7 @@ def lower_as_run(
     always = _branches(model, feeds, threads=threads, providers=providers)
     watched: dict[str, Watching] = {}
     while True:
-        lowered = lower(model, always, watched)
+        lowered = lower(model, always, watched, spare_biases=spare_biases)
         taps = [lowered.plan.labels[place].name for place in sorted(lowered.plan.taps)]
         nodes = [lowered.proto.graph.node[place] for place in sorted(lowered.plan.taps)]
         outputs = [list(node.output) for node in nodes]

@@ -85,6 +85,12 @@ onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
 )
 @click.option("--rounds", type=int, metavar="R", help="Prune and refit in R steps. [default: 1]")
 @click.option(
+    "--new-biases/--no-new-biases",
+    default=True,
+    help="Let the refit add a bias to a Conv or Gemm that has none, where that helps, or keep "
+    "every node as it is. [default: add]",
+)
+@click.option(
     "--floor",
     type=float,
     metavar="SHARE",

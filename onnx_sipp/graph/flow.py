@@ -53,7 +53,8 @@ class Flow:
         for index, names in enumerate(self.reads):
             for name in names:
                 self.readers[name].append(index)
-        self.place = {index: rank for rank, index in enumerate(in_order(graph.node))}
+        self.order = in_order(graph.node)
+        self.place = {index: rank for rank, index in enumerate(self.order)}
 
     def needed(self, names: Iterable[str], done: set[int]) -> set[int]:
         """Nodes that must run to provide tensors, beyond those done; constants included."""

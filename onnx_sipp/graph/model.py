@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import google.protobuf.message
 import onnx
 from numpy.typing import NDArray
-from onnx import AttributeProto, ModelProto, TensorProto
+from onnx import AttributeProto, ModelProto, TensorProto, numpy_helper
 
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.files import Piece, refuse_place, write_together
@@ -213,6 +213,32 @@ class Model:
     def is_exclusive(self, name: str) -> bool:
         """Whether no other constant of the main graph stands for the same stored elements."""
         return name in self.stored
+
+    def is_spare(self, name: str) -> bool:
+        """Whether a constant is a bias that the file does not have."""
+        del name
+        return False
+
+    def with_biases(self, added: Mapping[str, tuple[str, NDArray[Any]]]) -> Model:
+        """The model with a third input for nodes of the main graph; this one is used up.
+
+        Args:
+            added: by output of the node, the name of the new initializer and its elements.
+        """
+        if not added:
+            return self
+        proto = self.proto
+        before = len(proto.graph.initializer)
+        for node in proto.graph.node:
+            name, values = added.get(node.output[0] if node.output else "", ("", None))
+            if values is not None:
+                node.input[:] = [*node.input[:2], name]
+                proto.graph.initializer.append(numpy_helper.from_array(values, name))
+        result = Model(proto, self.path, self.libraries)
+        for site in self._replaced:  # initializers of the main graph are the first sites
+            kept = self._replaced.released(site)
+            result._replaced.share(site + (len(added) if site >= before else 0), kept)
+        return result
 
     def replace(self, name: str, values: NDArray[Any]) -> None:
         """Put new elements in place of a stored constant's; shape and type stay."""

@@ -50,7 +50,8 @@ class Tail:
         output: name of y.
         gain: ``[neurons]``, of y over W a.
         offset: ``[neurons]``, y where W a = 0.
-        bias: where a change of the bias can go, None if nowhere.
+        bias: where a change of the bias can go, None if nowhere; a bias that the original does not
+            have (see `Model.is_spare`) only if there is no other place.
         skip: the tensor that is added to y right after it, None if none.
         span: between what limits the node behind (y plus skip) tells values apart: (0, ∞) for Relu.
     """
@@ -84,6 +85,7 @@ def find_tail(model: Model, flow: Flow, layer: Layer) -> Tail | None:
     neurons = groups * outs
     gain, offset = np.full(neurons, layer.scale), np.zeros(neurons)
     bias: BiasPlace | None = None
+    spare: BiasPlace | None = None
     output = layer.output
     sizes: tuple[int, ...] = (neurons,)
     if layer.neuron_axis is None:
@@ -97,7 +99,8 @@ def find_tail(model: Model, flow: Flow, layer: Layer) -> Tail | None:
             return None
         offset += beta * own.astype(np.float64).ravel()
         if beta != 0 and _exclusive(model, flow, layer.bias):
-            bias = BiasPlace(layer.bias, gain / beta)
+            own_place = BiasPlace(layer.bias, gain / beta)
+            bias, spare = (None, own_place) if model.is_spare(layer.bias) else (own_place, None)
     while (reader := _only_reader(flow, output)) is not None:
         node = nodes[reader]
         split = _split(model, node, output, layer, neurons)
@@ -116,7 +119,7 @@ def find_tail(model: Model, flow: Flow, layer: Layer) -> Tail | None:
         output = node.output[0]
     skip = _skip(flow, nodes, output)
     last = output if skip is None else nodes[flow.readers[output][0]].output[0]
-    return Tail(output, gain, offset, bias, skip, _span(model, flow, last))
+    return Tail(output, gain, offset, bias or spare, skip, _span(model, flow, last))
 
 
 def _exclusive(model: Model, flow: Flow, name: str) -> bool:

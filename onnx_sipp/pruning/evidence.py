@@ -39,6 +39,7 @@ class Evidence:
         whole: shape of the weight of the whole layer, where these are some of its neurons.
         by_neuron: every neuron keeps the same share of its weights, and its error counts relative
             to the power of its own output; measured at the model's outputs, see `compensate`.
+        bias_is_new: there is a place for a bias, but none so far: it has to be worth it.
     """
 
     weight: Float
@@ -50,6 +51,13 @@ class Evidence:
     neurons: NDArray[np.intp] | None = None
     whole: tuple[int, ...] = ()
     by_neuron: bool = False
+    bias_is_new: bool = False
+
+    def without_bias(self) -> Evidence:
+        """The same for a layer that gets no bias if it has none."""
+        return (
+            replace(self, fit=self.fit.uncentred(), bias_is_new=False) if self.bias_is_new else self
+        )
 
     @classmethod
     def unseen(cls, weight: Float, sensitivity: Float) -> Evidence:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,9 @@ _STEPS = 20
 _LARGE_STEPS = 4
 # Asks for an inverse of H, which costs as much as the refit of a large layer.
 _NOT_IN_LARGE_LAYERS = "surgeon"
+
+# To what share of the squared error a new bias has to bring it down: it changes the user's graph.
+_WORTH_A_BIAS = 0.95
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ def _screen(jury: Evidence, proposal: Proposal, *, threads: int, refits: bool) -
 
 def probe(evidence: Evidence, keep: int, *, threads: int) -> Choice:
     """A cheap choice, to see what pruning this layer does to the model."""
+    evidence = evidence.without_bias()
     kept = CANDIDATES["activation"](evidence, keep, 0, threads).kept
     found = refit(
         evidence.fit, evidence.weight, kept,
@@ -141,7 +146,8 @@ def settle(
 ) -> Choice:
     """Refit the kept weights as errs least on held-out samples.
 
-    A refit that is no better than leaving the kept weights alone is not used.
+    A refit that is no better than leaving the kept weights alone is not used, nor a new bias that
+    hardly helps.
 
     Args:
         evidence: of the layer.
@@ -151,6 +157,26 @@ def settle(
         refits: whether to refit at all.
         damping: λ, None to find out which errs least.
     """
+    settled = partial(
+        _settled, proposal=proposal, candidate=candidate, threads=threads, refits=refits,
+        damping=damping,
+    )  # fmt: skip
+    plain = settled(evidence.without_bias())
+    if not evidence.bias_is_new or not refits:
+        return plain
+    shifted = settled(evidence)
+    return shifted if shifted.error < _WORTH_A_BIAS * plain.error else plain
+
+
+def _settled(
+    evidence: Evidence,
+    proposal: Proposal,
+    candidate: str,
+    threads: int,
+    damping: float | None,
+    *,
+    refits: bool,
+) -> Choice:
     kept = proposal.kept
     plain = np.where(kept, evidence.weight, 0)
     # What the neurons of a jury say of a large layer has to do.

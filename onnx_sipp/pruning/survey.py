@@ -12,7 +12,7 @@ from onnx_sipp.pruning.candidates import removal_costs
 from onnx_sipp.pruning.error_budget import condensed, error_budget, relative_error
 from onnx_sipp.pruning.evidence import Evidence
 
-__all__ = ["Impact", "Survey", "error_counts", "surveys_of"]
+__all__ = ["Impact", "Survey", "error_counts", "importance_of", "surveys_of"]
 
 
 # Weights of a layer up to which every one has a place in the curve.
@@ -83,28 +83,34 @@ def surveys_of(
     return found
 
 
+def importance_of(survey: Survey, impact: Impact) -> float:
+    """What the error of a layer counts: as much as shows at the model's outputs.
+
+    Args:
+        survey: of the dense layer; later, most costs are those of weights that have gone already.
+        impact: of the layer.
+    """
+    own = _log_loss(_own_error(survey, impact.share))
+    return float((_log_loss(impact.error) / max(own, 1e-9)) ** impact.exponent)
+
+
 def error_counts(
-    surveys: Sequence[Survey], keep: int, floor: float, impacts: Sequence[Impact] = ()
+    surveys: Sequence[Survey], keep: int, floor: float, importance: Sequence[float] = ()
 ) -> list[int]:
-    """The budget by measured error; a layer counts as its error shows at the model's outputs.
+    """The budget by measured error.
 
     Args:
         surveys: per layer.
         keep: how many weights stay in all.
         floor: see `error_budget`.
-        impacts: per layer; none for the layers' own errors alone.
+        importance: per layer, what its error counts; all the same if there is none.
     """
-    importance = [
-        (_log_loss(impact.error) / max(_log_loss(_own_error(survey, impact.share)), 1e-9))
-        ** impact.exponent
-        for survey, impact in zip(surveys, impacts, strict=bool(impacts))
-    ] or None
     return error_budget(
         [survey.costs for survey in surveys],
         [survey.power for survey in surveys],
         [survey.capacity for survey in surveys],
         keep,
-        importance,
+        importance or None,
         floor,
         times=[survey.times for survey in surveys],
     )

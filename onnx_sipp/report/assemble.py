@@ -63,7 +63,7 @@ def assemble(
     outputs = [max(1, found.patches) * prod(found.weight.shape[:2]) for found in measured]
     needed = samples_needed(outputs, options.delta)
     rows: dict[str, LayerReport] = {}
-    for found, settled in zip(measured, outcome.settled, strict=True):
+    for index, (found, settled) in enumerate(zip(measured, outcome.settled, strict=True)):
         weight = found.weight
         zeros = sum(
             int(np.count_nonzero(block.stored_in(outcome.model) == 0)) for block in weight.blocks
@@ -74,7 +74,7 @@ def assemble(
                 found, layer, outcome.model, sampled,
                 samples=certified, needed=needed, delta=options.delta,
             )  # fmt: skip
-            bias = outcome.biases.get(layer.name)
+            bias = outcome.biases.get(layer.name, "")
             row = _row(layer, weight, certificate, settled.refit, zeros, errors[layer.name])
             if not found.patches:
                 row = replace(row, observed=False, epsilon_worst=inf, epsilon_median=inf)
@@ -84,6 +84,9 @@ def assemble(
                 also_read_by=findings.tied.get(layer.name, ""),
                 sampled_halves=int(sampled.sum()),
                 bias=dense.weight_name(bias) if bias else "",
+                bias_is_new=dense.is_spare(bias),
+                freed=outcome.respent.weights[index] if outcome.respent.weights else 0,
+                dead_neurons=_dead_neurons(outcome, index),
             )
     layers = [rows[layer.name] for layer in findings.layers]
     total = sum(weight.size for weight in weights)
@@ -113,6 +116,8 @@ def assemble(
         seconds=seconds,
         budget=outcome.plan,
         budgets=dict(outcome.plans),
+        freed=sum(outcome.respent.weights),
+        freed_errors=list(outcome.respent.errors),
         warnings=[
             *samples.warnings,
             *dense.plan.notes,
@@ -124,6 +129,11 @@ def assemble(
             *outcome.notes,
         ],
     )
+
+
+def _dead_neurons(outcome: Outcome, index: int) -> int:
+    neurons = outcome.respent.neurons
+    return int(neurons[index].sum()) if neurons else 0
 
 
 def _certificate(

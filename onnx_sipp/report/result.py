@@ -37,13 +37,16 @@ class LayerReport:
         sampled_halves: neuron halves whose weights were sampled, of ``halves``.
         halves: neuron halves that have weights.
         measured_error: relative error of the layer's output on held-out samples, from the dense
-            model's input; NaN if none of them reached it.
+            model's input, without ``dead_neurons``; NaN if none of them reached it.
         bias: name of the stored constant that took up a change of the bias, "" if none did.
+        bias_is_new: that constant was added: the node had no bias, and one lowers the error.
         candidate: which way of choosing weights won, "" if there was one way only.
         damping: λ of the refit, 0 if it was not used, None if none was asked for.
         refit_error_before: relative error on held-out samples against the layer's target without
             the refit, in the pruned network; None if no refit was asked for.
         refit_error: the same after the refit.
+        freed: weights that did nothing in the end and were dropped, so that others could stay.
+        dead_neurons: neurons without weights because no output of the model depends on them.
         also_read_by: what else than layers reads the constant, "" if nothing does.
         shares_weight_with: another layer of the same weight that was listed before, "" if none.
         observed: whether any sample reached a layer of the weight. If not, weights were chosen by
@@ -64,10 +67,13 @@ class LayerReport:
     halves: int
     measured_error: float
     bias: str = ""
+    bias_is_new: bool = False
     candidate: str = ""
     damping: float | None = None
     refit_error_before: float | None = None
     refit_error: float | None = None
+    freed: int = 0
+    dead_neurons: int = 0
     shares_weight_with: str = ""
     also_read_by: str = ""
     observed: bool = True
@@ -143,6 +149,9 @@ class Report:
         budget: which budget by measured error won, "" if there was no choice.
         budgets: relative error of the outputs with each of those budgets, on up to 16 batches, the
             held-out ones first.
+        freed: weights on dead paths that were dropped, so that others could stay.
+        freed_errors: relative error of the outputs, on the samples of ``budgets``, before anything
+            was freed and after each pass that freed some; empty if dead paths were not looked for.
         warnings: what the user must know.
         schema_version: of this structure; grows when a field changes its meaning or goes.
     """
@@ -162,6 +171,8 @@ class Report:
     seconds: float
     budget: str = ""
     budgets: dict[str, float] = field(default_factory=dict)
+    freed: int = 0
+    freed_errors: list[float] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 

@@ -126,8 +126,26 @@ def _totals(report: Report) -> Table:
     table.add_row("method", f"{options['method']}, {budget}")
     if options["compensate"] != "none":
         table.add_row("kept weights", f"refitted, {options['compensate']}")
+    added = [layer.name for layer in report.layers if layer.bias_is_new]
+    if added:
+        table.add_row("biases added", escape(", ".join(added)))
+    if report.freed:
+        table.add_row("dead paths", _freed(report))
     table.add_row("time", f"{report.seconds:.1f} s")
     return table
+
+
+def _freed(report: Report) -> str:
+    """How many weights did nothing, where, and what it was worth to spend them again."""
+    layers = [layer for layer in report.layers if layer.freed and not layer.shares_weight_with]
+    most = sorted(layers, key=lambda layer: -layer.freed)[:3]
+    where = ", ".join(f"{escape(layer.name)} {layer.freed:,}" for layer in most)
+    rest = f" and {len(layers) - len(most)} more" if len(layers) > len(most) else ""
+    first, last = report.freed_errors[0], report.freed_errors[-1]
+    return (
+        f"{report.freed:,} weights that did nothing made room for others ({where}{rest}): "
+        f"output error {first:.4f}, then {last:.4f}"
+    )
 
 
 def _outputs(report: Report) -> Table:

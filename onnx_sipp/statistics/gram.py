@@ -222,6 +222,15 @@ class Moments:
             result = np.einsum("gff->gf", self.dense).astype(np.float64)
         return result
 
+    def with_means(self, means: Float64) -> Moments:
+        """H + E[a] E[a]ᵀ, from a centred H and ``[group, fan_in]``."""
+        if self.factor is not None:
+            column = means[..., None].astype(self.factor.dtype)
+            return Moments(factor=np.concatenate([self.factor, column], axis=2))
+        matrix = self.dense.copy()
+        _add_outer(matrix, means, 1)
+        return Moments(matrix=matrix)
+
     def product(self, group: int, x: Float) -> Float:
         """X H of a group, in the type of ``x``: float32 or float64."""
         result: Float

@@ -53,6 +53,19 @@ class Regression:
         """The same inputs with other targets, over the same patches."""
         return _regression(self.moments, self.mean_input, self.count, cross, self.centred)
 
+    def uncentred(self) -> Regression:
+        """The same problem for a layer whose bias cannot take the means."""
+        if not self.centred:
+            return self
+        a, t = self.mean_input, self.mean_target
+        return replace(
+            self,
+            moments=self.moments.with_means(a),
+            cross=self.cross + (t[:, :, None] * a[:, None, :]).astype(self.cross.dtype),
+            power=self.power + t**2,
+            centred=False,
+        )
+
     @classmethod
     def blind(cls, weight: NDArray[np.floating]) -> Regression:
         """What to go by where nothing was seen: inputs that are independent and equally large.

@@ -57,6 +57,15 @@ def test_only_the_pruned_tensors_differ(run, folder):
     assert before == after
 
 
+@pytest.mark.parametrize("flag", ["--new-biases", "--no-new-biases"])
+def test_nodes_may_stay_as_they_are(run, folder, flag):
+    proto = make_model([("Gemm", "x w", "y")], {"w": weights(4, 8)})
+    onnx.save(proto, "in.onnx")
+    np.savez("data.npz", x=2 + weights(60, 4, seed=3))
+    assert run("in.onnx", "out.onnx", "--calib", "data.npz", flag, "--sparsity", 0.7).code == 0
+    assert (onnx.load("out.onnx").graph.node == proto.graph.node) == (flag == "--no-new-biases")
+
+
 def test_json(run, folder):
     result = run("in.onnx", "out.onnx", "--calib", "data.npz", "--json", "report.json")
     assert result.code == 0

@@ -254,3 +254,51 @@ def test_threads_change_nothing():
     one, two = (choose(layer, 25, 3, names=list(CANDIDATES), threads=n) for n in (1, 2))
     assert one.candidate == two.candidate
     np.testing.assert_array_equal(one.weight, two.weight)
+
+
+# --- a bias that is not there yet ---------------------------------------------------------------
+
+
+def shifted(mean, *, new=True):
+    """A layer whose inputs have a mean, which the kept weights alone cannot make up for."""
+    rng = np.random.default_rng(1)
+    weight = rng.standard_normal((1, 4, 8)).astype(np.float32)
+    fit, check = (mean + mixed_inputs(rng, 1, 8, 400, 0.0) for _ in range(2))
+    return Evidence(
+        weight=weight,
+        sensitivity=np.ones(weight.shape, np.float32),
+        fit=regression(fit, weight @ fit, centred=True),
+        check=regression(check, weight @ check),
+        gain=np.ones((1, 4)),
+        samples=400,
+        bias_is_new=new,
+    )
+
+
+def test_a_new_bias_is_used_where_it_helps():
+    layer = shifted(3.0)
+    choice = settled(layer, 12, "activation")
+    assert choice.bias.any()
+    without = settled(layer.without_bias(), 12, "activation")
+    assert not without.bias.any()
+    assert choice.error < 0.95 * without.error
+    assert settled(replace(layer, bias_is_new=False), 12, "activation").error == choice.error
+
+
+def test_a_new_bias_that_hardly_helps_is_not_used():
+    layer = shifted(0.01)
+    choice = settled(layer, 12, "activation")
+    assert not choice.bias.any()
+    assert choice.error == settled(layer.without_bias(), 12, "activation").error
+    assert settled(shifted(0.01, new=False), 12, "activation").bias.any()
+
+
+def test_trials_of_single_layers_do_without_a_new_bias():
+    assert not probe(shifted(3.0), 12, threads=1).bias.any()
+    assert probe(shifted(3.0, new=False), 12, threads=1).bias.any()
+
+
+def test_no_new_bias_without_a_refit():
+    layer = shifted(3.0)
+    choice = choose(layer, 12, 0, names=["activation"], threads=1, refits=False)
+    assert not choice.bias.any()

@@ -80,3 +80,11 @@ def test_shared_weights_are_pointed_out():
     model = make_model(nodes, {"v": weights(4, 4)})
     text = printed(print_report, prune(model, DATA, sparsity=0.5).report)
     assert "two (weight of one)" in text
+
+
+def test_what_dead_paths_took_is_told(models):
+    options = {"sparsity": 0.97, "num_samples": 100, "allocation": "error", "threads": 2}
+    result = prune(models / "lenet300.onnx", models / "digits-calib.npz", **options)
+    text = printed(print_report, result.report)
+    assert f"{result.report.freed:,} weights that did nothing made room for others (" in text
+    assert "dead paths" not in printed(print_report, prune(mlp(), DATA, dead_paths=False).report)

@@ -132,6 +132,25 @@ def test_some_neurons(rng):
     np.testing.assert_allclose(some.best_bias(weight[:, rows]), problem.best_bias(weight)[:, rows])
 
 
+def test_means_can_be_put_back(rng):
+    columns, targets = some_data(rng)
+    back = of(columns, targets, centred=True).uncentred()
+    plain = of(columns, targets, centred=False)
+    for name in ("gram", "cross", "power", "mean_input", "mean_target"):
+        np.testing.assert_allclose(getattr(back, name), getattr(plain, name), rtol=1e-5, atol=1e-5)
+    assert not back.centred
+    assert plain.uncentred() is plain
+
+
+def test_the_mean_of_an_input_that_does_not_vary_is_put_back_too(rng):
+    columns, targets = some_data(rng)
+    columns[:, 2] = 0.75
+    back = of(columns, targets, centred=True).uncentred()
+    plain = of(columns, targets, centred=False)
+    np.testing.assert_allclose(back.gram, plain.gram, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(back.cross, plain.cross, rtol=1e-4, atol=1e-3)
+
+
 # --- very wide inputs --------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from onnx_sipp.graph.lowering.flatten import flatten
 from onnx_sipp.graph.lowering.lowered import Lowered, Plan
 from onnx_sipp.graph.lowering.reads import reads_of
 from onnx_sipp.graph.lowering.rules import RULES
+from onnx_sipp.graph.lowering.spare import with_spare_biases
 from onnx_sipp.graph.lowering.unseen import emit_unseen
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.node import Label, NotPrunable
@@ -25,6 +26,8 @@ def lower(
     branches: Mapping[str, bool] | None = None,
     watched: Mapping[str, Watching] | None = None,
     rules: Mapping[tuple[str, str], Rule] = RULES,
+    *,
+    spare_biases: bool = False,
 ) -> Lowered:
     """Make the lowered model of a model.
 
@@ -34,6 +37,7 @@ def lower(
             `Plan.conditions`); the other branches are never taken.
         watched: how the layers inside nodes of the main graph are to be watched, by label.
         rules: by domain and operator; without any, only functions and known branches dissolve.
+        spare_biases: give layers a bias that could have one but do not (see `spare`).
 
     Raises:
         SippError: a function calls itself.
@@ -43,21 +47,24 @@ def lower(
         builder.emit(node, label)
     unseen = emit_unseen(flat.unseen, builder)
     unwatched = emit_unseen(builder.given_up, builder)
-    constant = [builder.makes_constants(node) for node, _ in builder.nodes]
+    emitted, spare = builder.nodes, dict[str, str]()
+    if spare_biases:
+        emitted, spare = with_spare_biases(builder.nodes, builder)
+    constant = [builder.makes_constants(node) for node, _ in emitted]
     acting = [
         (node, label)
-        for (node, label), fixed in zip(builder.nodes, constant, strict=True)
+        for (node, label), fixed in zip(emitted, constant, strict=True)
         if not fixed and not builder.is_tap(node)
     ]
     outputs = [value.name for value in model.proto.graph.output]
     known = builder.constants
     constants = {*known.stored, *known.computed, *builder.virtual, *builder.fixed}
     reads = tuple(reads_of([*acting, *flat.unseen], outputs, constants, known.computed))
-    tapped = [name for n, _ in builder.nodes if builder.is_tap(n) for name in names_read(n)]
-    needed = _needed(builder.nodes, [*(r.name for r in reads), *constants.intersection(tapped)])
+    tapped = [name for n, _ in emitted if builder.is_tap(n) for name in names_read(n)]
+    needed = _needed(emitted, [*(r.name for r in reads), *constants.intersection(tapped)])
     nodes = [
         item
-        for item, fixed in zip(builder.nodes, constant, strict=True)
+        for item, fixed in zip(emitted, constant, strict=True)
         if not fixed or needed & set(item[0].output)
     ]
     plan = Plan(
@@ -75,6 +82,7 @@ def lower(
         unwatched=unwatched,
         left_out=tuple(flat.unseen),
         notes=tuple(dict.fromkeys(builder.notes)),
+        spare=spare,
     )
     return Lowered(_assembled(builder, plan, nodes, needed), plan)
 

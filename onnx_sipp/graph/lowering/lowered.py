@@ -50,6 +50,8 @@ class Plan:
             have other shapes in every iteration.
         left_out: nodes of the branches that these layers lie in.
         notes: what the user must know.
+        spare: biases of zeros that the original does not have (see `spare`), by name: the output of
+            the node that each belongs to.
     """
 
     original: Model
@@ -66,6 +68,7 @@ class Plan:
     unwatched: frozenset[str]
     left_out: tuple[tuple[NodeProto, Label], ...]
     notes: tuple[str, ...]
+    spare: Mapping[str, str]
 
     @cached_property
     def sites(self) -> Mapping[str, frozenset[int]]:
@@ -155,9 +158,12 @@ class Lowered(Model):
         stored elements.
 
         Args:
-            name: of a constant for which `is_written_through` holds.
+            name: of a constant for which `is_written_through` holds, or of a spare bias.
             values: same shape and type.
         """
+        if self.is_spare(name):
+            super().replace(name, values)
+            return
         twin = self.plan.twins.get(name)
         if twin is None:
             virtual = self.plan.virtual[name]
@@ -193,11 +199,17 @@ class Lowered(Model):
             super().replace(name, self._present(name))
 
     def result(self) -> Model:
-        """The original with everything that was replaced."""
+        """The original with everything that was replaced, and the biases that were made use of."""
         model = self.plan.original.copy()
         for site in self._changes:
             model.share_site(site, self._changes.released(site))
-        return model
+        return model.with_biases(
+            {
+                output: (name, values)
+                for name, output in self.plan.spare.items()
+                if name in self.stored and np.any(values := self.read(name))
+            }
+        )
 
     def is_written_through(self, name: str) -> bool:
         """Whether a constant stands for elements of the original."""
@@ -208,6 +220,8 @@ class Lowered(Model):
 
         That may be the node that a virtual weight was made for: it is to see the change, too.
         """
+        if self.is_spare(name):
+            return True
         if not self.is_written_through(name):
             return False
         virtual = self.plan.virtual.get(name)
@@ -219,6 +233,10 @@ class Lowered(Model):
             if read.name != name and (read.reader, read.name, read.times) != owner
         }
         return not any(self.have_common_elements(name, other) for other in others)
+
+    def is_spare(self, name: str) -> bool:
+        """Whether a constant is a bias, of zeros at first, that the original does not have."""
+        return name in self.plan.spare
 
     def have_common_elements(self, one: str, other: str) -> bool:
         """Whether two constants depend on some stored element both."""
@@ -258,6 +276,8 @@ class Lowered(Model):
 
     def weight_name(self, name: str) -> str:
         """Names of the stored constants that a weight is made of, for people."""
+        if self.is_spare(name):
+            return name
         return ", ".join(twin.name for twin in self.sources(name))
 
     def route(self, name: str) -> str:
