@@ -9,7 +9,7 @@ from problems import mixed_inputs, regression
 from onnx_sipp.pruning import survey as module
 from onnx_sipp.pruning.error_budget import error_budget
 from onnx_sipp.pruning.evidence import Evidence
-from onnx_sipp.pruning.survey import Impact, error_counts, surveys_of
+from onnx_sipp.pruning.survey import Impact, error_counts, importance_of, surveys_of
 
 
 def evidence(seed, shape=(1, 6, 8)):
@@ -65,6 +65,8 @@ def test_impacts_weigh_layers():
     even = error_counts(surveys, 40, 0.01)
     strong = Impact(by_neuron=False, share=0.5, error=0.9)
     weak = Impact(by_neuron=False, share=0.5, error=1e-4)
-    first, _ = error_counts(surveys, 40, 0.01, [strong, weak])
-    mild, _ = error_counts(surveys, 40, 0.01, [strong.mild(), weak.mild()])
+    first, mild = (
+        error_counts(surveys, 40, 0.01, list(map(importance_of, surveys, impacts)))[0]
+        for impacts in ((strong, weak), (strong.mild(), weak.mild()))
+    )
     assert first >= mild > even[0]
