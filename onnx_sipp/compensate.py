@@ -26,7 +26,7 @@ from onnx_sipp.pruning.mixing import probe
 from onnx_sipp.pruning.survey import Impact, Survey, error_counts, importance_of, surveys_of
 from onnx_sipp.pruning.unseen import decide_all, share_out
 from onnx_sipp.respend import spend_again
-from onnx_sipp.sequential import Refitter
+from onnx_sipp.sequential import IMPACT_SAMPLES, Refitter
 from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import Weight, stored_values
 
@@ -37,7 +37,7 @@ Float = NDArray[np.floating]
 # Weights that may be in memory all together, with some statistics of each.
 SMALL = 1 << 25
 # Multiplications of all the runs of the model that a budget may take.
-TRIALS_LIMIT = 2e13
+TRIALS_LIMIT = 5e12
 # To compare budgets, on how many samples layers are refitted, and how their weights are chosen.
 _TRIAL_SAMPLES, _TRIAL_CANDIDATE = 256, "removal-cost"
 
@@ -187,7 +187,7 @@ class _Run:
         """Why not every layer is pruned alone to look at the outputs; "" if nothing is against."""
         if any(len(weight.blocks) > 1 for weight in self._weights):
             return "layers are so large that they are pruned in blocks of neurons"
-        passes = 2 * len(self._weights) * samples
+        passes = 2 * len(self._weights) * min(samples, IMPACT_SAMPLES)
         work = passes * sum(found.patches * found.weight.size for found in self._measured)
         if self._options.allocation == "auto" and work > TRIALS_LIMIT:
             return f"to try every layer alone would take {passes:,} passes through a large model"

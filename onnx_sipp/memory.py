@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-__all__ = ["DEFAULT_LIMIT", "Plan", "peak_memory", "release_memory"]
+__all__ = ["DEFAULT_LIMIT", "Plan", "excess", "peak_memory", "release_memory"]
 
 # Of all that the process takes.
 DEFAULT_LIMIT = 5 << 28
@@ -20,6 +20,8 @@ _BASE = 360 << 20
 # larger one would not be faster.
 _BYTES_PER_WEIGHT = 96
 _SMALLEST, _LARGEST = 1 << 18, 1 << 22
+# What a run takes however small its blocks; and how far above the limit is told.
+_LEAST, _TOLERANCE = 460 << 20, 1.1
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,25 @@ def peak_memory() -> int:
     """The most memory that the process has had, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def excess(limit: int, before: int) -> list[str]:
+    """Say so if the process has taken clearly more memory than it may.
+
+    Args:
+        limit: in bytes.
+        before: the most that it had taken before the work in question.
+    """
+    peak = peak_memory()
+    if peak <= max(before, _TOLERANCE * limit):
+        return []
+    told = (
+        f"the process took {peak >> 20} MiB at its peak, more than --memory-limit "
+        f"({limit >> 20} MiB): about {_LEAST >> 20} MiB are needed in any case, and models with "
+        "states, with layers in the bodies of If, Loop or Scan, or with large activations need "
+        "more"
+    )
+    return [told]
 
 
 def release_memory() -> None:

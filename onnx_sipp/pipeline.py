@@ -24,7 +24,7 @@ from onnx_sipp.graph.lowering import Lowered, lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.verdict import ensure_same_verdict
 from onnx_sipp.measures import Measured, measure_errors, measure_statistics
-from onnx_sipp.memory import Plan
+from onnx_sipp.memory import excess, peak_memory
 from onnx_sipp.options import DEFAULT_METHOD, Options
 from onnx_sipp.outcome import Outcome
 from onnx_sipp.progress import Progress, Silent
@@ -32,14 +32,19 @@ from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.report.assemble import assemble
 from onnx_sipp.report.result import Report
 from onnx_sipp.sequential import Refitter
-from onnx_sipp.statistics.gram import VERY_WIDE, gram_bytes
 from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import Weight, group_weights
+from onnx_sipp.workload import (
+    certified_on,
+    made_up_for,
+    multiplications,
+    patch_counts,
+    plan_memory,
+)
 
 __all__ = ["ModelSource", "PruneResult", "prune"]
 
 DEFAULT_MASK = "attention_mask"
-_CERTIFYING = 256
 # Of sensitivities, in memory; the others are in files.
 KEPT_BYTES = 32 << 20
 
@@ -124,7 +129,7 @@ def prune(
         UsageError: an option or argument makes no sense.
         SippError: the model or the data cannot be used.
     """
-    started = time.perf_counter()
+    started, peak = time.perf_counter(), peak_memory()
     chosen, listener = Options.checked(options), progress or Silent()
     dense = Model.load(model, [Path(library) for library in chosen.custom_ops])
     lowered = lower(dense, spare_biases=chosen.adds_biases)
@@ -134,13 +139,19 @@ def prune(
         listener.stage("observing branches")
         lowered = _lowered(dense, samples, chosen)
         findings = _find(lowered, chosen)
-    execution = _execution(lowered, findings, samples, chosen)
+    execution, layers = _execution(samples, chosen), findings.layers
+    patches = patch_counts(execution, lowered, layers, samples)
+    work = multiplications(layers, patches)
+    samples = made_up_for(samples, work, chosen.num_samples)
+    memory = plan_memory(layers, patches, samples, chosen.memory_limit)
+    execution = replace(execution, memory=memory)
     weights = group_weights(lowered, findings.layers, execution.memory.block)
     mask = _mask_input(dense, chosen)
     kept = TensorStore(KEPT_BYTES, chosen.workdir)
 
     listener.stage("calibrating")
-    certified = _certified_on(samples, chosen)
+    mixed = chosen.method == DEFAULT_METHOD
+    certified = certified_on(samples, work) if mixed else samples.calibration
     calibration_run = _observation(execution, lowered, certified, mask, chosen, listener)
     measured = measure_statistics(weights, chosen.method, calibration_run, kept)
     outcome = _prune(lowered, weights, measured, samples, execution, mask, chosen, listener)
@@ -153,6 +164,8 @@ def prune(
     pruned = outcome.model.result()
     fidelity = _verify(dense, pruned, samples, execution, listener)
 
+    notes = (*outcome.notes, *excess(chosen.memory_limit, peak))
+    outcome = replace(outcome, notes=notes)
     report = assemble(
         lowered, findings, weights, measured, outcome, errors, fidelity, samples, len(certified),
         chosen, time.perf_counter() - started,
@@ -205,25 +218,14 @@ def _lowered(model: Model, samples: Samples, options: Options) -> Lowered:
     )
 
 
-def _execution(model: Lowered, findings: Findings, samples: Samples, options: Options) -> Execution:
-    execution = Execution(
+def _execution(samples: Samples, options: Options) -> Execution:
+    return Execution(
         samples.inputs,
         TensorStore(folder=options.workdir),
         options.thread_count,
         options.providers,
         options.batch_size,
     )
-    wide = [layer for layer in findings.layers if layer.view.matrix[2] > VERY_WIDE]
-    inputs = 0
-    if wide:
-        names = {layer.activation for layer in wide}
-        shapes = execution.shapes(model, names, next(iter(samples.calibration)))
-        feeds = len(samples.calibration) + len(samples.held_out)
-        for layer in wide:
-            groups, _, fan_in = layer.view.matrix
-            size = layer.unfolding.patch_bytes(shapes[layer.activation])
-            inputs = max(inputs, gram_bytes(fan_in, feeds * size // (4 * groups * fan_in)))
-    return replace(execution, memory=Plan.within(options.memory_limit, inputs))
 
 
 def _observation(
@@ -252,17 +254,6 @@ def _mask_input(model: Model, options: Options) -> str | None:
             + ", ".join(names)
         )
     return options.mask_input or None
-
-
-def _certified_on(samples: Samples, options: Options) -> Chosen:
-    """The samples for SiPP's sensitivities.
-
-    They decide what the methods of the paper keep. Otherwise they make the certificate, which asks
-    for 3 ln(8 η η* / δ) samples: below 256 up to 10⁹ outputs of neurons at the default δ.
-    """
-    if options.method != DEFAULT_METHOD:
-        return samples.calibration
-    return samples.calibration.at_most(_CERTIFYING)
 
 
 def _goal(weights: Sequence[Weight], options: Options) -> Goal:

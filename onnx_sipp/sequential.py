@@ -45,13 +45,14 @@ from onnx_sipp.statistics.regression import Regression
 from onnx_sipp.store import LiveTensors, TensorStore
 from onnx_sipp.weights import Weight
 
-__all__ = ["Decider", "Look", "Refitter"]
+__all__ = ["IMPACT_SAMPLES", "Decider", "Look", "Refitter"]
 
 Float = NDArray[np.floating]
 # Told the index of a weight, and its evidence (or that of its jury, if it comes in blocks).
 Look = Callable[[int, Evidence], None]
 # Of the model's outputs, to compare whole models, and to see what changing one layer does.
-_OUTPUT_BATCHES, _IMPACT_SAMPLES = 16, 256
+_OUTPUT_BATCHES = 16
+IMPACT_SAMPLES = 256
 
 
 class Decider(Protocol):
@@ -295,7 +296,7 @@ class Refitter:
         """
         changed = PrunedWeights(self._dense, self._weights, self._tails, self._store)
         changed.write(index, 0, choice, 1.0)
-        return self.output_error(changed.model, _IMPACT_SAMPLES)
+        return self.output_error(changed.model, IMPACT_SAMPLES)
 
     def output_error(self, model: Lowered, samples: int | None = None) -> float:
         """Relative squared error of a changed model's floating-point outputs, their mean.

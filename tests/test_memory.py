@@ -35,3 +35,13 @@ def test_memory_is_given_back(monkeypatch):
     release_memory()
     monkeypatch.setattr(memory, "_trim", lambda: None)  # not with every allocator
     release_memory()
+
+
+def test_more_than_the_limit_is_told(monkeypatch):
+    monkeypatch.setattr(memory, "peak_memory", lambda: 700 << 20)
+    assert memory.excess(700 << 20, 0) == []
+    assert memory.excess(650 << 20, 0) == []  # within a tenth
+    (told,) = memory.excess(500 << 20, 600 << 20)
+    assert "700 MiB" in told
+    assert "(500 MiB)" in told
+    assert memory.excess(500 << 20, 700 << 20) == []  # it had been taken before

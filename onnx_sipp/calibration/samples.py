@@ -77,6 +77,19 @@ class Samples:
     warnings: tuple[str, ...]
     states: Mapping[str, str] = field(default_factory=dict)
 
+    def at_most(self, count: int) -> Samples:
+        """The same, or so many of them, with as large a share held out."""
+        total = len(self.calibration) + len(self.held_out)
+        if total <= count:
+            return self
+        held_out = max(1, count * len(self.held_out) // total)
+        return replace(
+            self,
+            calibration=self.calibration.at_most(count - held_out),
+            held_out=self.held_out.at_most(held_out),
+            description=f"{self.description}, of which {count} are used",
+        )
+
     def all_feeds(self) -> Source:
         """Calibration and held-out feeds, in their order."""
         return self.calibration.source
