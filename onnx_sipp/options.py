@@ -15,7 +15,7 @@ from onnx_sipp.pruning.candidates import CANDIDATES
 from onnx_sipp.pruning.certificate import DELTA
 from onnx_sipp.pruning.error_budget import FLOOR
 from onnx_sipp.pruning.methods import METHODS, allocations_of
-from onnx_sipp.pruning.patterns import Channels, NofM, Pattern, parse_pattern
+from onnx_sipp.pruning.patterns import Blocks, Channels, NofM, Pattern, parse_pattern
 
 __all__ = ["COMPENSATIONS", "DEFAULT_METHOD", "DEFAULT_SPARSITY", "Options", "available_threads"]
 
@@ -206,6 +206,12 @@ class Options:
     def parsed_pattern(self) -> Pattern | None:
         """What the zeros have to lie in, None for any place."""
         return parse_pattern(self.pattern)
+
+    @property
+    def zero_pattern(self) -> NofM | Blocks | None:
+        """The same, if it is about zeros in weights that stay in the graph."""
+        pattern = self.parsed_pattern
+        return None if isinstance(pattern, Channels) else pattern
 
     @property
     def thread_count(self) -> int:
