@@ -38,8 +38,8 @@ class Idle:
     Attributes:
         neurons: ``[group, out]``, that reach no output.
         inputs: ``[group, fan_in]``, that are constant, or read by nobody.
-        cells: of a pattern. Where its cells go as a whole, only those that do nothing at all count:
-            to clear a part of one would make no room for another.
+        cells: of a pattern. What is idle is cleared only where that makes room for others: whole
+            cells, or weights of a cell that has as many others as may stay.
     """
 
     neurons: Mask
@@ -63,8 +63,8 @@ class Idle:
         if self.is_empty:
             return weight
         idle = self.neurons[:, rows, None] | self.inputs[:, None, :]
-        if self.cells is not None and not self.cells.kept:
-            idle = self.cells.whole(np.all(self.cells.gathered(idle), axis=-1))
+        if self.cells is not None:
+            idle = self.cells.replaceable(idle, weight)
         result: Float = np.where(idle, weight.dtype.type(0), weight)
         return result
 
