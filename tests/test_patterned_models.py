@@ -9,8 +9,8 @@ from small_models import make_model, weights
 
 from onnx_sipp import prune
 from onnx_sipp.chooser import Chooser
+from onnx_sipp.memory import Plan
 from onnx_sipp.pruning import candidates, evidence
-from onnx_sipp.weights import Weight
 
 # Of each stored weight, the axes of output and input channels, once its groups are parted.
 KINDS = {
@@ -120,8 +120,7 @@ def test_weights_in_blocks_of_neurons_follow_the_pattern(monkeypatch, pattern, a
     ]
     values = {"gemm": weights(304, 16), "matmul": weights(304, 400, seed=1)}
     model = make_model(nodes, values, {"x": ["n", 16]})
-    monkeypatch.setattr(Weight, "block_size", 1 << 12)
-    monkeypatch.setattr("onnx_sipp.memory.Plan.block", 1 << 12)
+    monkeypatch.setattr(Plan, "within", classmethod(lambda cls, *_: cls(1 << 12, 1)))
     monkeypatch.setattr(candidates, "GREEDY_LIMIT", 0)
     monkeypatch.setattr(evidence, "LARGE_PRODUCT", 0)
     opened = []
@@ -130,9 +129,7 @@ def test_weights_in_blocks_of_neurons_follow_the_pattern(monkeypatch, pattern, a
     )
     data = np.random.default_rng(0).standard_normal((64, 16), np.float32)
     for method in ("mixed", "wanda"):
-        result = prune(
-            model, data, pattern=pattern, method=method, allocation=allocation, memory_limit=0
-        )
+        result = prune(model, data, pattern=pattern, method=method, allocation=allocation)
         for name, value in stored(result.model).items():
             if name in KINDS:
                 check(name, value, pattern)
@@ -168,6 +165,16 @@ def test_dead_paths_do_not_break_a_pattern(pattern):
             else:
                 check(name, value, pattern)
     assert result.report.zeros >= result.report.prunable // 2
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "4x1"])
+def test_layers_too_large_for_the_greedy_order_follow_the_pattern(monkeypatch, pattern):
+    monkeypatch.setattr(candidates, "GREEDY_LIMIT", 0)
+    result = prune(every_kind(), DATA, pattern=pattern)
+    for name, value in stored(result.model).items():
+        if name in KINDS:
+            check(name, value, pattern)
+    assert result.report.zeros == result.report.prunable // 2
 
 
 def test_the_refit_helps():
