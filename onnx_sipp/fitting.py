@@ -78,9 +78,10 @@ def why_no_sparse_cores(model: Lowered, layer: Layer, pattern: NofM | Blocks) ->
         return f"it is a part of {node.op_type}, which runs as a whole"
     if layer.op_type not in ("Conv", "Gemm", "MatMul"):
         return f"TensorRT has sparse kernels for Conv, Gemm and MatMul, not for {layer.op_type}"
+    if groups > 1 and layer.kind == "Conv":
+        return "it is a convolution in groups, for which TensorRT tries no sparse kernels"
     if groups > 1:
-        kind = "a convolution in groups" if layer.kind == "Conv" else "a stack of matrices"
-        return f"it is {kind}, for which TensorRT has no sparse kernels"
+        return "it is a stack of matrices, for which no sparse kernels are documented"
     if channels % 4:
         return f"its {channels} input channels are no multiple of 4"
     return ""
