@@ -78,10 +78,10 @@ def why_no_sparse_cores(model: Lowered, layer: Layer, pattern: NofM | Blocks) ->
         return f"it is a part of {node.op_type}, which runs as a whole"
     if layer.op_type not in ("Conv", "Gemm", "MatMul"):
         return f"TensorRT has sparse kernels for Conv, Gemm and MatMul, not for {layer.op_type}"
-    if groups > 1 and layer.kind == "Conv":
-        return "it is a convolution in groups, for which TensorRT tries no sparse kernels"
     if groups > 1:
-        return "it is a stack of matrices, for which no sparse kernels are documented"
+        conv = "it is a convolution in groups, for which TensorRT tries no sparse kernels"
+        stack = "it is a stack of matrices, for which no sparse kernels are documented"
+        return conv if layer.kind == "Conv" else stack
     if channels % 4:
         return f"its {channels} input channels are no multiple of 4"
     return ""

@@ -186,6 +186,11 @@ class Options:
                 "for; take method mixed, magnitude, wanda, sipp-det or random, and another budget",
             ),
             (
+                not self.pattern or tuple(self.candidates) != ("sipp-rand",),
+                "the candidate sipp-rand draws single weights, for which the pattern "  # noqa: ISC004
+                f"{self.pattern} has no room; name another one",
+            ),
+            (
                 not isinstance(self.parsed_pattern, Channels),
                 "the pattern channels cannot be had yet; write N:M or RxC",
             ),
