@@ -167,6 +167,36 @@ def test_dead_paths_do_not_break_a_pattern(pattern):
     assert result.report.zeros >= result.report.prunable // 2
 
 
+def test_the_matrices_of_an_lstm_have_the_pattern_each():
+    hidden, features = 8, 4
+    values = {
+        "W": weights(1, 4 * hidden, features),
+        "R": weights(1, 4 * hidden, hidden, seed=1) / 4,
+    }
+    node = ("LSTM", "x W R", "y", {"name": "lstm", "hidden_size": hidden})
+    model = make_model([node], values, {"x": [5, "n", features]})
+    data = np.random.default_rng(0).standard_normal((20, 5, 1, features), np.float32)
+    result = prune(model, [{"x": one} for one in data], pattern="2:4")
+    for name, value in stored(result.model).items():
+        assert np.all((value != 0).reshape(-1, 4).sum(axis=1) == 2), name
+    assert all("runs as a whole" in row.no_sparse_cores for row in result.report.layers)
+
+
+def test_quantised_weights_have_their_zero_point_in_the_pattern():
+    kernel = np.random.default_rng(0).integers(0, 256, (8, 4, 3, 3), np.uint8)
+    kernel[kernel == 100] = 101
+    nodes = [
+        ("DequantizeLinear", "q scale point", "w"),
+        ("Conv", "x w", "y", {"name": "conv"}),
+    ]
+    values = {"q": kernel, "scale": np.float32(0.01), "point": np.uint8(100)}
+    model = make_model(nodes, values, {"x": ["n", 4, 4, 4]})
+    result = prune(model, DATA[:, :4], pattern="2:4")
+    value = stored(result.model)["q"]
+    assert np.all((value != 100).sum(axis=1) == 2)
+    assert result.report.layers[0].no_sparse_cores == ""
+
+
 @pytest.mark.parametrize("pattern", ["2:4", "4x1"])
 def test_layers_too_large_for_the_greedy_order_follow_the_pattern(monkeypatch, pattern):
     monkeypatch.setattr(candidates, "GREEDY_LIMIT", 0)
