@@ -108,11 +108,10 @@ def test_blocks_are_met_exactly_by_every_budget(allocation):
             check(name, value, "4x1")
 
 
-@pytest.mark.parametrize("pattern", ["2:4", "4x1"])
-@pytest.mark.parametrize("allocation", ["", "neuron"])
+@pytest.mark.parametrize(
+    ("pattern", "allocation"), [("2:4", ""), ("4x1", ""), ("4x1", "neuron"), ("4x1", "lamp")]
+)
 def test_weights_in_blocks_of_neurons_follow_the_pattern(monkeypatch, pattern, allocation):
-    if pattern == "2:4" and allocation:
-        pytest.skip("N:M has no budget to share out")
     nodes = [
         ("Gemm", "x gemm", "h", {"name": "gemm", "transB": 1}),
         ("Relu", "h", "r"),
