@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from onnx_sipp.calibration.scripts import load_script
     from onnx_sipp.errors import SippError, UsageError
     from onnx_sipp.inspection import Inspection, inspect
+    from onnx_sipp.packing.pack import pack
+    from onnx_sipp.packing.unpack import unpack
     from onnx_sipp.pipeline import PruneResult, prune
     from onnx_sipp.report.result import Report
 
@@ -31,8 +33,10 @@ __all__ = [
     "allocate",
     "inspect",
     "load_script",
+    "pack",
     "prune",
     "sensitivities",
+    "unpack",
 ]
 
 # Loaded when first used, so that `onnx-sipp --help` does not wait for onnxruntime.
@@ -46,8 +50,10 @@ _HOMES = {
     "allocate": "analysis",
     "inspect": "inspection",
     "load_script": "calibration.scripts",
+    "pack": "packing.pack",
     "prune": "pipeline",
     "sensitivities": "analysis",
+    "unpack": "packing.unpack",
 }
 
 

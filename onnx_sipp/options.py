@@ -16,12 +16,23 @@ from onnx_sipp.pruning.certificate import DELTA
 from onnx_sipp.pruning.error_budget import FLOOR
 from onnx_sipp.pruning.methods import METHODS, allocations_of
 
-__all__ = ["COMPENSATIONS", "DEFAULT_METHOD", "DEFAULT_SPARSITY", "Options", "available_threads"]
+__all__ = [
+    "COMPENSATIONS",
+    "DEFAULT_METHOD",
+    "DEFAULT_SPARSITY",
+    "STORAGES",
+    "VALUES",
+    "Options",
+    "available_threads",
+]
 
 # What measures best, see docs/accuracy.md.
 DEFAULT_METHOD = "mixed"
 COMPENSATIONS = ("sequential", "layerwise", "none")
 DEFAULT_SPARSITY = 0.5
+STORAGES = ("dense", "packed")
+# Types of packed elements.
+VALUES = ("exact", "fp16", "int8")
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,10 @@ class Options:
         memory_limit: bytes that the process may take, all in all. What does not fit goes to files,
             and large layers are worked on in smaller blocks of neurons.
         workdir: folder for those files; None for the system's temporary folder.
+        storage: how weights are stored: ``"dense"``, or ``"packed"``, without their zeros, to be
+            rebuilt by operators when the model is loaded.
+        pack_values: type that packed floating-point weights are stored in: ``"exact"``, or with a
+            loss that is reported as ``"fp16"`` or ``"int8"``.
         seed: of everything random.
     """
 
@@ -93,6 +108,8 @@ class Options:
     state_reset: int | None = None
     memory_limit: int = DEFAULT_LIMIT
     workdir: Path | None = None
+    storage: str = "dense"
+    pack_values: str = "exact"
     seed: int = 0
 
     @classmethod
@@ -163,6 +180,18 @@ class Options:
                 self.epsilon is None or (self.compensate == "none" and self.method != "mixed"),
                 "an epsilon goes with the methods of the paper and without a refit: the bound is "  # noqa: ISC004
                 "about weights that are dropped or sampled",
+            ),
+            (
+                self.storage in STORAGES,
+                f"storage must be one of {', '.join(STORAGES)}, not {self.storage!r}",
+            ),
+            (
+                self.pack_values in VALUES,
+                f"pack_values must be one of {', '.join(VALUES)}, not {self.pack_values!r}",
+            ),
+            (
+                self.pack_values == "exact" or self.storage == "packed",
+                f"pack_values {self.pack_values!r} goes with the storage 'packed'",
             ),
             (
                 set(self.candidates) <= set(CANDIDATES),

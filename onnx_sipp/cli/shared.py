@@ -14,6 +14,7 @@ import click
 
 from onnx_sipp.errors import UsageError
 from onnx_sipp.files import refuse_place, write_together
+from onnx_sipp.options import VALUES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +25,7 @@ __all__ = [
     "input_shape",
     "open_calibration",
     "output_console",
+    "pack_values_option",
     "refuse_outputs",
     "state_map",
     "state_pair",
@@ -104,6 +106,18 @@ def exclusion_options(function: F) -> F:
         help="Prune weights, too, that something else than layers reads (tied embeddings).",
     )
     return nodes(ops(tied(function)))
+
+
+def pack_values_option(function: F) -> F:
+    """Add the option that says how the weights of a packed model are stored."""
+    return click.option(
+        "--pack-values",
+        type=click.Choice(VALUES),
+        default=VALUES[0],
+        show_default=True,
+        help="Type that packed floating-point weights are stored in: their own, or a smaller one "
+        "with a loss that is reported.",
+    )(function)
 
 
 def open_calibration(calib: Path | None, script: str | None) -> Any:

@@ -7,6 +7,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from onnx_sipp.report.packing import PackReport
+
 __all__ = [
     "SCHEMA_VERSION",
     "CalibrationReport",
@@ -152,6 +154,7 @@ class Report:
         freed: weights on dead paths that were dropped, so that others could stay.
         freed_errors: relative error of the outputs, on the samples of ``budgets``, before anything
             was freed and after each pass that freed some; empty if dead paths were not looked for.
+        packing: what packing did, None if the weights are stored with their zeros.
         warnings: what the user must know.
         schema_version: of this structure; grows when a field changes its meaning or goes.
     """
@@ -173,6 +176,7 @@ class Report:
     budgets: dict[str, float] = field(default_factory=dict)
     freed: int = 0
     freed_errors: list[float] = field(default_factory=list)
+    packing: PackReport | None = None
     warnings: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
@@ -187,6 +191,8 @@ class Report:
         data["sparsity"] = self.sparsity
         for layer, row in zip(self.layers, data["layers"], strict=True):
             row["sparsity"] = layer.sparsity
+        if self.packing is not None:
+            data["packing"] = self.packing.to_dict()
         finite: dict[str, Any] = _finite(data)
         return finite
 
