@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from onnx_sipp.analysis import Sensitivities, allocate, sensitivities
     from onnx_sipp.calibration.scripts import load_script
+    from onnx_sipp.comparing.compare import compare
     from onnx_sipp.errors import SippError, UsageError
     from onnx_sipp.inspection import Inspection, inspect
     from onnx_sipp.packing.pack import pack
@@ -31,6 +32,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "allocate",
+    "compare",
     "inspect",
     "load_script",
     "pack",
@@ -48,6 +50,7 @@ _HOMES = {
     "SippError": "errors",
     "UsageError": "errors",
     "allocate": "analysis",
+    "compare": "comparing.compare",
     "inspect": "inspection",
     "load_script": "calibration.scripts",
     "pack": "packing.pack",

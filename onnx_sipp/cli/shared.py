@@ -23,6 +23,7 @@ __all__ = [
     "byte_size",
     "exclusion_options",
     "input_shape",
+    "numbers",
     "open_calibration",
     "output_console",
     "pack_values_option",
@@ -52,6 +53,18 @@ def input_shape(value: str) -> tuple[str, tuple[int, ...]]:
     if not name or not shape:
         raise click.BadParameter(f"{value!r} is not of the form name:1,3,224,224")
     return name, shape
+
+
+def numbers(value: str) -> list[int]:
+    """Read ``1,16`` as a list.
+
+    Raises:
+        BadParameter: it is not of that form.
+    """
+    try:
+        return [int(part) for part in value.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no list of numbers; write it like 1,16") from error
 
 
 def state_pair(value: str) -> tuple[str, str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from onnx_sipp.report.finite import finite
 from onnx_sipp.report.packing import PackReport
 
 __all__ = [
@@ -193,19 +193,9 @@ class Report:
             row["sparsity"] = layer.sparsity
         if self.packing is not None:
             data["packing"] = self.packing.to_dict()
-        finite: dict[str, Any] = _finite(data)
-        return finite
+        plain: dict[str, Any] = finite(data)
+        return plain
 
     def to_json(self) -> str:
         """The same as JSON text."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
