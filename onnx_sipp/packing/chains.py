@@ -91,15 +91,17 @@ class _Builder:
         start = self.common("start", np.array([0], np.int64))
         return self.add("Slice", [flat, start, self.own("E", np.array([count], np.int64))])
 
-    def digits(self, data: NDArray[np.uint8], bits: int, count: int) -> str:
-        """Bytes in parts of so many bits, the lowest first, as int32; bytes as long as they can."""
-        each = 8 // bits
-        shifts = bits * np.arange(each, dtype=np.uint8)[np.newaxis]
-        column = self.own("C", data[:, np.newaxis])
-        above = self.add("BitShift", [column, self.common(f"s{bits}", shifts)], direction="RIGHT")
-        base = self.common(f"b{bits}", np.array([1 << bits], np.uint8))
-        flat = self.flat(self.add("Mod", [above, base]), count, each * data.size)
-        return self.add("Cast", [flat], to=TensorProto.INT32)
+    def digits(self, data: NDArray[np.uint8], base: int, count: int) -> str:
+        """The digits of bytes to a base that is a power of two, the lowest first, as int32.
+
+        OpenVINO gives wrong results for BitShift on bytes, so they are divided.
+        """
+        each = {2: 8, 16: 2}[base]
+        column = self.add("Cast", [self.own("C", data[:, np.newaxis])], to=TensorProto.INT32)
+        powers = self.common(f"p{base}", base ** np.arange(each, dtype=np.int32)[np.newaxis])
+        high = self.add("Div", [column, powers])
+        base_name = self.common(f"b{base}", np.array([base], np.int32))
+        return self.flat(self.add("Mod", [high, base_name]), count, each * data.size)
 
     def picked(self, flags: str, values: NDArray[Any]) -> str:
         """The next value where a flag is 1, the first one where it is 0."""
@@ -146,11 +148,11 @@ def build(codes: Codes, stored: Stored, name: str, shared: Shared, number: int) 
 
 
 def _from_mask(builder: _Builder, codes: Mask) -> str:
-    return builder.picked(builder.digits(codes.data, 1, codes.count), codes.values)
+    return builder.picked(builder.digits(codes.data, 2, codes.count), codes.values)
 
 
 def _from_nibbles(builder: _Builder, codes: Nibbles, stored: Stored) -> str:
-    nibbles = builder.digits(codes.data, 4, codes.count)
+    nibbles = builder.digits(codes.data, 16, codes.count)
     skip = builder.common("skip", np.array([NIBBLE_SKIP], np.int32))
     flags = builder.add("Cast", [builder.add("Less", [nibbles, skip])], to=TensorProto.INT32)
     values = builder.picked(flags, codes.values)
