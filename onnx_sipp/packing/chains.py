@@ -6,8 +6,8 @@ Compress would do it in fewer nodes, but they are not folded, and would run with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,24 +23,55 @@ __all__ = ["OLDEST_OPSET", "Chain", "Shared", "build"]
 OLDEST_OPSET = 11
 
 
-@dataclass
 class Shared:
-    """Small constants that all chains of a model use.
+    """What all chains of a model use: small constants, and tables made of them.
 
-    Attributes:
+    Args:
         prefix: of all new names.
-        tensors: by name.
     """
 
-    prefix: str
-    tensors: dict[str, TensorProto] = field(default_factory=dict)
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self._tensors: dict[str, TensorProto] = {}
+        self._nodes: dict[str, NodeProto] = {}
 
     def constant(self, short: str, value: NDArray[Any]) -> str:
         """Name of a constant, which is made when it is first asked for."""
         name = f"{self.prefix}{short}"
-        if name not in self.tensors:
-            self.tensors[name] = numpy_helper.from_array(value, name)
+        if name not in self._tensors:
+            self._tensors[name] = numpy_helper.from_array(value, name)
         return name
+
+    def node(self, short: str, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """Name of what a node makes, which is added when it is first asked for."""
+        name = f"{self.prefix}{short}"
+        if name not in self._nodes:
+            self._nodes[name] = helper.make_node(op_type, inputs, [name], **attributes)
+        return name
+
+    def table(self, base: int) -> str:
+        """Name of the digits of 0 to 255 to a base, the lowest first: int32 ``[256, digits]``.
+
+        OpenVINO gives wrong results for BitShift on bytes; and a table is faster than to divide.
+        """
+        bytes_name = self.constant("B", np.arange(256, dtype=np.uint8)[:, np.newaxis])
+        column = self.node("b", "Cast", [bytes_name], to=TensorProto.INT32)
+        powers = base ** np.arange({2: 8, 16: 2}[base], dtype=np.int32)[np.newaxis]
+        high = self.node(f"h{base}", "Div", [column, self.constant(f"P{base}", powers)])
+        return self.node(
+            f"t{base}", "Mod", [high, self.constant(f"M{base}", np.array([base], np.int32))]
+        )
+
+    def parts(self, names: Iterable[str]) -> tuple[list[NodeProto], list[TensorProto]]:
+        """The nodes, in topological order, and constants that some names stand for."""
+        needed, pending = set(), list(names)
+        while pending:
+            name = pending.pop()
+            needed.add(name)
+            if name in self._nodes:
+                pending += self._nodes[name].input
+        nodes = [node for name, node in self._nodes.items() if name in needed]
+        return nodes, [tensor for name, tensor in self._tensors.items() if name in needed]
 
 
 @dataclass(frozen=True)
@@ -50,7 +81,7 @@ class Chain:
     Attributes:
         nodes: in topological order; the last one makes the tensor.
         arrays: constants of this chain alone, by name.
-        shared: names of the shared constants that it reads.
+        shared: names of what it reads of `Shared`.
     """
 
     nodes: Sequence[NodeProto]
@@ -92,16 +123,12 @@ class _Builder:
         return self.add("Slice", [flat, start, self.own("E", np.array([count], np.int64))])
 
     def digits(self, data: NDArray[np.uint8], base: int, count: int) -> str:
-        """The digits of bytes to a base that is a power of two, the lowest first, as int32.
-
-        OpenVINO gives wrong results for BitShift on bytes, so they are divided.
-        """
-        each = {2: 8, 16: 2}[base]
-        column = self.add("Cast", [self.own("C", data[:, np.newaxis])], to=TensorProto.INT32)
-        powers = self.common(f"p{base}", base ** np.arange(each, dtype=np.int32)[np.newaxis])
-        high = self.add("Div", [column, powers])
-        base_name = self.common(f"b{base}", np.array([base], np.int32))
-        return self.flat(self.add("Mod", [high, base_name]), count, each * data.size)
+        """The digits of bytes to a base that is a power of two, the lowest first, as int32."""
+        table = self._shared.table(base)
+        self.used.add(table)
+        index = self.add("Cast", [self.own("C", data)], to=TensorProto.INT32)
+        digits = self.add("Gather", [table, index])
+        return self.flat(digits, count, {2: 8, 16: 2}[base] * data.size)
 
     def picked(self, flags: str, values: NDArray[Any]) -> str:
         """The next value where a flag is 1, the first one where it is 0."""

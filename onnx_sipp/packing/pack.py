@@ -158,10 +158,11 @@ class _Packer:
         Raises:
             _Stays: onnxruntime cannot rebuild it, or not to the bit.
         """
-        tensors = [numpy_helper.from_array(array, name) for name, array in chain.arrays.items()]
-        tensors += [self._shared.tensors[name] for name in sorted(chain.shared)]
+        nodes, tensors = self._shared.parts(chain.shared)
+        nodes += chain.nodes
+        tensors += [numpy_helper.from_array(array, name) for name, array in chain.arrays.items()]
         try:
-            result = rebuilt(name, chain.nodes, tensors, self._source.proto)
+            result = rebuilt(name, nodes, tensors, self._source.proto)
         except SippError as error:
             raise _Stays(f"it cannot be rebuilt: {error}") from error
         if result.dtype != original.dtype or result.shape != original.shape:
@@ -178,9 +179,9 @@ class _Packer:
         gone = {home.index for home in self._homes if isinstance(home.holder, TensorProto)}
         nodes = [node for index, node in enumerate(graph.node) if index not in constants]
         kept = [tensor for index, tensor in enumerate(graph.initializer) if index not in gone]
-        shared = [self._shared.tensors[name] for name in sorted(self._used)]
+        first, shared = self._shared.parts(self._used)
         del graph.node[:]
-        graph.node.extend([*self._nodes, *nodes])
+        graph.node.extend([*first, *self._nodes, *nodes])
         del graph.initializer[:]
         graph.initializer.extend([*kept, *shared, *self._tensors])
         write_record(self.assembly.proto, Record(self._prefix, self._homes))
