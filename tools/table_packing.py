@@ -107,7 +107,7 @@ def main() -> int:
         model = onnx.load(arguments.model)
         names = {value.name for value in model.graph.input}
         feed = {k: v[:16] for k, v in np.load(arguments.data).items() if k in names}
-    print("| sparsity | size | packed | encodings | same bits | OpenVINO | latency, 1 thread |"
+    print("| sparsity | size | packed | encodings | same bits | OpenVINO | latency, batch 16, 1 thread |"
           " load | peak memory above base |")  # fmt: skip
     print("| ---: | ---: | ---: | --- | --- | ---: | ---: | ---: | ---: |")
     all_same = True
@@ -119,7 +119,7 @@ def main() -> int:
             result.save(packed)
             same = all(map(np.array_equal, outputs(dense, feed), outputs(packed, feed)))
             found = onnx_sipp.compare(
-                dense, packed, feed, batch_sizes=[1], threads=[1], seconds=arguments.seconds
+                dense, packed, feed, batch_sizes=[16], threads=[1], seconds=arguments.seconds
             )
             one, two = found.dense, found.pruned
             row = found.latency[0]
