@@ -107,7 +107,8 @@ def main() -> int:
         model = onnx.load(arguments.model)
         names = {value.name for value in model.graph.input}
         feed = {k: v[:16] for k, v in np.load(arguments.data).items() if k in names}
-    print("| sparsity | size | packed | encodings | same bits | OpenVINO | latency, batch 16, 1 thread |"
+    print("| sparsity | size | packed | encodings | same bits | OpenVINO "
+          "| latency, batch 16, 1 thread |"
           " load | peak memory above base |")  # fmt: skip
     print("| ---: | ---: | ---: | --- | --- | ---: | ---: | ---: | ---: |")
     all_same = True
