@@ -15,8 +15,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from onnx_sipp.analysis import Sensitivities, allocate, sensitivities
     from onnx_sipp.calibration.scripts import load_script
+    from onnx_sipp.comparing.compare import compare
     from onnx_sipp.errors import SippError, UsageError
     from onnx_sipp.inspection import Inspection, inspect
+    from onnx_sipp.packing.pack import pack
+    from onnx_sipp.packing.unpack import unpack
     from onnx_sipp.pipeline import PruneResult, prune
     from onnx_sipp.report.result import Report
 
@@ -29,10 +32,13 @@ __all__ = [
     "UsageError",
     "__version__",
     "allocate",
+    "compare",
     "inspect",
     "load_script",
+    "pack",
     "prune",
     "sensitivities",
+    "unpack",
 ]
 
 # Loaded when first used, so that `onnx-sipp --help` does not wait for onnxruntime.
@@ -44,10 +50,13 @@ _HOMES = {
     "SippError": "errors",
     "UsageError": "errors",
     "allocate": "analysis",
+    "compare": "comparing.compare",
     "inspect": "inspection",
     "load_script": "calibration.scripts",
+    "pack": "packing.pack",
     "prune": "pipeline",
     "sensitivities": "analysis",
+    "unpack": "packing.unpack",
 }
 
 

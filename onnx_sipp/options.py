@@ -17,12 +17,23 @@ from onnx_sipp.pruning.error_budget import FLOOR
 from onnx_sipp.pruning.methods import METHODS, allocations_of
 from onnx_sipp.pruning.patterns import Blocks, Channels, NofM, Pattern, parse_pattern
 
-__all__ = ["COMPENSATIONS", "DEFAULT_METHOD", "DEFAULT_SPARSITY", "Options", "available_threads"]
+__all__ = [
+    "COMPENSATIONS",
+    "DEFAULT_METHOD",
+    "DEFAULT_SPARSITY",
+    "STORAGES",
+    "VALUES",
+    "Options",
+    "available_threads",
+]
 
 # What measures best, see docs/accuracy.md.
 DEFAULT_METHOD = "mixed"
 COMPENSATIONS = ("sequential", "layerwise", "none")
 DEFAULT_SPARSITY = 0.5
+STORAGES = ("dense", "packed")
+# Types of packed elements.
+VALUES = ("exact", "fp16", "int8")
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,10 @@ class Options:
         memory_limit: bytes that the process may take, all in all. What does not fit goes to files,
             and large layers are worked on in smaller blocks of neurons.
         workdir: folder for those files; None for the system's temporary folder.
+        storage: how weights are stored: ``"dense"``, or ``"packed"``, without their zeros, to be
+            rebuilt by operators when the model is loaded.
+        pack_values: type that packed floating-point weights are stored in: ``"exact"``, or with a
+            loss that is reported as ``"fp16"`` or ``"int8"``.
         seed: of everything random.
     """
 
@@ -97,6 +112,8 @@ class Options:
     state_reset: int | None = None
     memory_limit: int = DEFAULT_LIMIT
     workdir: Path | None = None
+    storage: str = "dense"
+    pack_values: str = "exact"
     seed: int = 0
 
     @classmethod
@@ -193,6 +210,18 @@ class Options:
             (
                 not isinstance(self.parsed_pattern, Channels),
                 "the pattern channels cannot be had yet; write N:M or RxC",
+            ),
+            (
+                self.storage in STORAGES,
+                f"storage must be one of {', '.join(STORAGES)}, not {self.storage!r}",
+            ),
+            (
+                self.pack_values in VALUES,
+                f"pack_values must be one of {', '.join(VALUES)}, not {self.pack_values!r}",
+            ),
+            (
+                self.pack_values == "exact" or self.storage == "packed",
+                f"pack_values {self.pack_values!r} goes with the storage 'packed'",
             ),
             (
                 set(self.candidates) <= set(CANDIDATES),

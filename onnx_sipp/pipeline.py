@@ -28,6 +28,7 @@ from onnx_sipp.measures import Measured, measure_errors, measure_statistics
 from onnx_sipp.memory import excess, peak_memory
 from onnx_sipp.options import DEFAULT_METHOD, Options
 from onnx_sipp.outcome import Outcome
+from onnx_sipp.packing.pack import PackResult, pack
 from onnx_sipp.progress import Progress, Silent
 from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.report.assemble import assemble
@@ -89,11 +90,12 @@ class PruneResult:
     report: Report
     masks: Mapping[str, NDArray[np.bool_]]
     _model: Model
+    _packed: PackResult | None = None
 
     @property
     def model(self) -> ModelProto:
-        """The pruned model, external weights included."""
-        return self._model.inlined()
+        """The pruned model, external weights included; packed, if that was asked for."""
+        return self._model.inlined() if self._packed is None else self._packed.model
 
     def save(self, path: str | Path) -> Report:
         """Write the model, whole or not at all; external data goes to ``<path>.data``.
@@ -105,7 +107,7 @@ class PruneResult:
             UsageError: the path is an input, a folder, or in a missing or read-only folder.
             SippError: writing failed.
         """
-        self._model.save(Path(path))
+        (self._packed or self._model).save(Path(path))
         return replace(self.report, bytes_after=Model.load(path).bytes_on_disk())
 
 
@@ -171,7 +173,9 @@ def prune(
         lowered, findings, weights, measured, outcome, errors, fidelity, samples, len(certified),
         chosen, time.perf_counter() - started,
     )  # fmt: skip
-    return PruneResult(report, Masks(weights, outcome.model), pruned)
+    packed = pack(pruned, values=chosen.pack_values) if chosen.storage == "packed" else None
+    report = replace(report, packing=packed.report if packed else None)
+    return PruneResult(report, Masks(weights, outcome.model), pruned, packed)
 
 
 def _find(model: Lowered, options: Options) -> Findings:

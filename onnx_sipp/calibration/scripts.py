@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["ScriptFeeds", "load_script"]
+__all__ = ["ScriptFeeds", "ScriptFunction", "load_function", "load_script"]
 
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,36 +69,73 @@ def load_script(spec: str) -> Any:
         UsageError: If there is no such file or function.
         SippError: If the script fails; the message has the line and the reason.
     """
-    path, name = _split(spec)
+    script = load_function(spec, "load_data")
+    with script.running():
+        data = script.function()
+    if isinstance(data, Mapping | np.ndarray):
+        return data
+    if callable(getattr(data, "get_next", None)):
+        return ScriptFeeds(iter(data.get_next, None), script.path, script.label)
+    if not isinstance(data, Iterable) or isinstance(data, str | bytes):
+        raise SippError(
+            f"{script.path}: {script.name}() must yield dicts of arrays by input name, but it "
+            f"returned a {type(data).__name__}"
+        )
+    return ScriptFeeds(data, script.path, script.label)
+
+
+@dataclass(frozen=True)
+class ScriptFunction:
+    """A function of a user's script.
+
+    Attributes:
+        path: The script.
+        name: Of the function.
+        function: The function.
+    """
+
+    path: Path
+    name: str
+    function: Callable[..., Any]
+
+    @property
+    def label(self) -> str:
+        """The script and its function, for people."""
+        return f"{self.path.name}:{self.name}"
+
+    def running(self) -> AbstractContextManager[None]:
+        """A context to call the function in: errors then say where in the script they happened."""
+        return _running(self.path)
+
+
+def load_function(spec: str, default: str) -> ScriptFunction:
+    """Run a script and find a function in it.
+
+    Args:
+        spec: ``file.py`` or ``file.py:function``.
+        default: The name of the function if none is given.
+
+    Raises:
+        UsageError: If there is no such file or function.
+        SippError: If the script fails; the message has the line and the reason.
+    """
+    path, name = _split(spec, default)
     if not path.is_file():
         raise UsageError(f"{path}: there is no such script; give file.py or file.py:function")
-    label = f"{path.name}:{name}"
-    module = _imported(path)
-    function = getattr(module, name, None)
+    function = getattr(_imported(path), name, None)
     if not callable(function):
         raise UsageError(
             f"{path}: has no function {name!r}; define it, or name another one as "
             f"{path.name}:function"
         )
-    with _running(path):
-        data = function()
-    if isinstance(data, Mapping | np.ndarray):
-        return data
-    if callable(getattr(data, "get_next", None)):
-        return ScriptFeeds(iter(data.get_next, None), path, label)
-    if not isinstance(data, Iterable) or isinstance(data, str | bytes):
-        raise SippError(
-            f"{path}: {name}() must yield dicts of arrays by input name, but it returned a "
-            f"{type(data).__name__}"
-        )
-    return ScriptFeeds(data, path, label)
+    return ScriptFunction(path, name, function)
 
 
-def _split(spec: str) -> tuple[Path, str]:
+def _split(spec: str, default: str) -> tuple[Path, str]:
     path, colon, name = spec.rpartition(":")
     if colon and path and name.isidentifier():  # "C:\\data.py" ends in no identifier
         return Path(path), name
-    return Path(spec), "load_data"
+    return Path(spec), default
 
 
 def _imported(path: Path) -> ModuleType:

@@ -19,7 +19,7 @@ Tensor = NDArray[Any]
 
 
 def open_session(
-    data: bytes,
+    data: bytes | Path,
     *,
     folder: Path | None,
     threads: int | None,
@@ -30,8 +30,8 @@ def open_session(
     """Open an onnxruntime session that logs nothing.
 
     Args:
-        data: a serialised model.
-        folder: of its external data, None if it has none.
+        data: a serialised model, or the file of one.
+        folder: of the external data of a serialised model, None if it has none.
         threads: intra-op threads, None for onnxruntime's default.
         providers: execution providers, None for the CPU.
         libraries: files with operators that the model needs.
@@ -70,7 +70,8 @@ def open_session(
             ) from error
     try:
         chosen = list(providers or ["CPUExecutionProvider"])
-        return ort.InferenceSession(data, options, providers=chosen)
+        source = str(data) if isinstance(data, Path) else data
+        return ort.InferenceSession(source, options, providers=chosen)
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise SippError(
             f"onnxruntime {ort.__version__} refuses the model: {first_line(error)}"
@@ -78,13 +79,13 @@ def open_session(
 
 
 def run_session(
-    session: Any, outputs: Sequence[str], feed: Feed, own: Mapping[str, Tensor] | None = None
+    session: Any, outputs: Sequence[str] | None, feed: Feed, own: Mapping[str, Tensor] | None = None
 ) -> list[Any]:
     """Run a session.
 
     Args:
         session: an onnxruntime session.
-        outputs: to ask for.
+        outputs: to ask for, None for all.
         feed: what comes from the samples.
         own: what comes from the model.
 
@@ -92,7 +93,9 @@ def run_session(
         SippError: the runtime fails on this input.
     """
     try:
-        values: list[Any] = session.run(list(outputs), {**feed, **(own or {})})
+        values: list[Any] = session.run(
+            None if outputs is None else list(outputs), {**feed, **(own or {})}
+        )
     except Exception as error:  # see above
         shapes = ", ".join(f"{name} {list(np.shape(value))}" for name, value in feed.items())
         raise SippError(

@@ -21,6 +21,9 @@ __all__ = ["cli", "main"]
 _COMMANDS = {
     "prune": "Prune a model (the default command).",
     "inspect": "List what can be pruned, and what cannot and why.",
+    "compare": "Measure two models side by side.",
+    "pack": "Write a model with many zeros smaller.",
+    "unpack": "Undo that.",
 }
 _DEFAULT = "prune"
 _INTERRUPTED = "interrupted; no file was left half-written"
@@ -61,6 +64,8 @@ Prune trained ONNX models after training: no framework, no retraining.
 \b
 onnx-sipp in.onnx out.onnx --calib samples.npz --sparsity 0.7
 onnx-sipp inspect in.onnx
+onnx-sipp compare dense.onnx pruned.onnx --data test.npz
+onnx-sipp pack pruned.onnx small.onnx
 
 `onnx-sipp IN OUT` is short for `onnx-sipp prune IN OUT`.
 """

@@ -13,13 +13,14 @@ from onnx_sipp.cli.shared import (
     input_shape,
     open_calibration,
     output_console,
+    pack_values_option,
     refuse_outputs,
     state_map,
     state_pair,
     write_text,
 )
 from onnx_sipp.memory import DEFAULT_LIMIT
-from onnx_sipp.options import COMPENSATIONS, DEFAULT_METHOD, DEFAULT_SPARSITY
+from onnx_sipp.options import COMPENSATIONS, DEFAULT_METHOD, DEFAULT_SPARSITY, STORAGES
 from onnx_sipp.pruning.error_budget import FLOOR
 from onnx_sipp.pruning.methods import METHODS, REFIT_ALLOCATIONS
 from onnx_sipp.pruning.selection import ALLOCATIONS
@@ -158,6 +159,15 @@ onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
     help="Library with operators that onnxruntime must load for the model; its code is executed. "
     "Repeat for more.",
 )
+@click.option(
+    "--storage",
+    type=click.Choice(STORAGES),
+    default=STORAGES[0],
+    show_default=True,
+    help="Store weights with their zeros, or packed: without, in a smaller file, to be rebuilt "
+    "when the model is loaded.",
+)
+@pack_values_option
 @click.option("--providers", metavar="A,B", help="onnxruntime execution providers.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N")
 def command(

@@ -14,6 +14,7 @@ import click
 
 from onnx_sipp.errors import UsageError
 from onnx_sipp.files import refuse_place, write_together
+from onnx_sipp.options import VALUES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,8 +23,10 @@ __all__ = [
     "byte_size",
     "exclusion_options",
     "input_shape",
+    "numbers",
     "open_calibration",
     "output_console",
+    "pack_values_option",
     "refuse_outputs",
     "state_map",
     "state_pair",
@@ -50,6 +53,18 @@ def input_shape(value: str) -> tuple[str, tuple[int, ...]]:
     if not name or not shape:
         raise click.BadParameter(f"{value!r} is not of the form name:1,3,224,224")
     return name, shape
+
+
+def numbers(value: str) -> list[int]:
+    """Read ``1,16`` as a list.
+
+    Raises:
+        BadParameter: it is not of that form.
+    """
+    try:
+        return [int(part) for part in value.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no list of numbers; write it like 1,16") from error
 
 
 def state_pair(value: str) -> tuple[str, str]:
@@ -104,6 +119,18 @@ def exclusion_options(function: F) -> F:
         help="Prune weights, too, that something else than layers reads (tied embeddings).",
     )
     return nodes(ops(tied(function)))
+
+
+def pack_values_option(function: F) -> F:
+    """Add the option that says how the weights of a packed model are stored."""
+    return click.option(
+        "--pack-values",
+        type=click.Choice(VALUES),
+        default=VALUES[0],
+        show_default=True,
+        help="Type that packed floating-point weights are stored in: their own, or a smaller one "
+        "with a loss that is reported.",
+    )(function)
 
 
 def open_calibration(calib: Path | None, script: str | None) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from onnx_sipp.report.finite import finite
+from onnx_sipp.report.packing import PackReport
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -155,6 +157,7 @@ class Report:
         freed: weights on dead paths that were dropped, so that others could stay.
         freed_errors: relative error of the outputs, on the samples of ``budgets``, before anything
             was freed and after each pass that freed some; empty if dead paths were not looked for.
+        packing: what packing did, None if the weights are stored with their zeros.
         warnings: what the user must know.
         schema_version: of this structure; grows when a field changes its meaning or goes.
     """
@@ -176,6 +179,7 @@ class Report:
     budgets: dict[str, float] = field(default_factory=dict)
     freed: int = 0
     freed_errors: list[float] = field(default_factory=list)
+    packing: PackReport | None = None
     warnings: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
@@ -190,19 +194,11 @@ class Report:
         data["sparsity"] = self.sparsity
         for layer, row in zip(self.layers, data["layers"], strict=True):
             row["sparsity"] = layer.sparsity
-        finite: dict[str, Any] = _finite(data)
-        return finite
+        if self.packing is not None:
+            data["packing"] = self.packing.to_dict()
+        plain: dict[str, Any] = finite(data)
+        return plain
 
     def to_json(self) -> str:
         """The same as JSON text."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from onnx_sipp.inspection import Inspection
+from onnx_sipp.report.packing import packing_sentence
 from onnx_sipp.report.result import LayerReport, Report, SkippedReport
 
 __all__ = ["print_inspection", "print_report"]
@@ -19,6 +20,11 @@ _HONEST = (
     "other number, so this file is neither smaller nor faster by itself. It shrinks when it is "
     "compressed (zip, zstd, a package or an app store do that), and it runs faster only on "
     "runtimes with kernels for unstructured sparsity."
+)
+_PACKED = (
+    "What the zeros buy: the file is smaller, because the weights are stored without them and "
+    "rebuilt when the model is loaded. Stock runtimes (onnxruntime, OpenVINO) then multiply zeros "
+    "as fast as any other number, so it is not faster by itself."
 )
 
 _FOR_CORES = (
@@ -46,10 +52,12 @@ def print_report(report: Report, console: Console) -> None:
     for warning in report.warnings:
         console.print(Text(f"Warning: {warning}", style="bold yellow"))
     console.print(_certificate_sentence(report))
+    if report.packing is not None:
+        console.print(packing_sentence(report.packing))
     if report.options["pattern"]:
         console.print(_sparse_cores(report))
     else:
-        console.print(_HONEST)
+        console.print(_HONEST if report.packing is None else _PACKED)
 
 
 def print_inspection(inspection: Inspection, console: Console) -> None:

@@ -1,0 +1,134 @@
+"""`onnx-sipp compare DENSE PRUNED`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from onnx_sipp.cli.shared import (
+    input_shape,
+    numbers,
+    open_calibration,
+    output_console,
+    refuse_outputs,
+    state_map,
+    state_pair,
+    write_text,
+)
+
+__all__ = ["command"]
+
+
+@click.command("compare")
+@click.argument("dense", metavar="DENSE.onnx", type=click.Path(path_type=Path))
+@click.argument("pruned", metavar="PRUNED.onnx", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    "--calib",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Sample inputs: .npz (one array per input), .npy, a folder of them, or "
+    "test_data_set_* folders. Without it, test data beside the model, else made-up inputs.",
+)
+@click.option(
+    "--data-loader-script",
+    metavar="F.py[:FUNC]",
+    help="Python function that yields {input name: array}. The file is executed.",
+)
+@click.option(
+    "--eval-script",
+    metavar="F.py[:FUNC]",
+    help="Python function that gives a number for a model; FUNC is evaluate by default. It is "
+    "called with an onnxruntime session, or the path if its argument is called path. The file is "
+    "executed.",
+)
+@click.option("--batch-sizes", type=numbers, default="1,16", show_default=True, metavar="N,…",
+              help="Samples per run for latency.")  # fmt: skip
+@click.option("--threads", type=numbers, metavar="N,…",
+              help="Threads for latency. [default: 1, and all cores]")  # fmt: skip
+@click.option(
+    "--seconds",
+    type=float,
+    default=2.0,
+    show_default=True,
+    metavar="S",
+    help="For each measurement of latency; 0 for none.",
+)
+@click.option("--num-samples", type=int, metavar="N", help="Samples to use. [default: all]")
+@click.option(
+    "--input-shapes",
+    multiple=True,
+    type=input_shape,
+    metavar="NAME:D,D,…",
+    help="Shape of made-up inputs, e.g. x:1,3,224,224. Repeat for more inputs.",
+)
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=state_pair,
+    metavar="IN=OUT",
+    help="Feed output OUT back to input IN from one sample to the next. Repeat for more.",
+)
+@click.option("--custom-ops", multiple=True, type=click.Path(path_type=Path), metavar="LIB",
+              help="Library with operators that onnxruntime must load.")  # fmt: skip
+@click.option("--providers", metavar="A,B", help="onnxruntime execution providers.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path, allow_dash=True),
+              metavar="FILE", help="Write the same as JSON; - for standard output.")  # fmt: skip
+@click.option("--html", "html_path", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write the same as a page.")  # fmt: skip
+def command(
+    dense: Path,
+    pruned: Path,
+    data: Path | None,
+    data_loader_script: str | None,
+    eval_script: str | None,
+    batch_sizes: list[int],
+    threads: list[int] | None,
+    seconds: float,
+    num_samples: int | None,
+    input_shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    states: tuple[tuple[str, str], ...],
+    custom_ops: tuple[Path, ...],
+    providers: str | None,
+    json_path: Path | None,
+    html_path: Path | None,
+) -> None:
+    """Compare two models: outputs, sizes, loading, memory and latency, side by side.
+
+    Latency is that of onnxruntime, the models taking turns.
+    """
+    from onnx_sipp.cli.progress import Bars  # noqa: PLC0415 - heavy; only once there is work to do
+    from onnx_sipp.comparing.compare import compare  # noqa: PLC0415
+    from onnx_sipp.graph.model import Model  # noqa: PLC0415
+    from onnx_sipp.report.comparison import print_comparison  # noqa: PLC0415
+    from onnx_sipp.report.comparison_html import comparison_html  # noqa: PLC0415
+
+    to_stdout = json_path == Path("-")
+    read = [*Model.load(dense).files, *Model.load(pruned).files, data]
+    refuse_outputs([None if to_stdout else json_path, html_path], read)
+    with Bars() as bars:
+        found = compare(
+            dense,
+            pruned,
+            open_calibration(data, data_loader_script),
+            metric=eval_script,
+            batch_sizes=batch_sizes,
+            threads=threads,
+            seconds=seconds,
+            num_samples=num_samples,
+            input_shapes=dict(input_shapes),
+            states=state_map(states),
+            providers=providers.split(",") if providers else None,
+            custom_ops=custom_ops,
+            progress=bars,
+        )
+    if html_path is not None:
+        write_text(html_path, comparison_html(found))
+    if to_stdout:
+        click.echo(found.to_json(), nl=False)
+        return
+    if json_path is not None:
+        write_text(json_path, found.to_json())
+    print_comparison(found, output_console())

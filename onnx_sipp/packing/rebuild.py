@@ -1,0 +1,35 @@
+"""Run the operators that make one tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+
+from onnx_sipp.calibration.session import open_session, run_session
+from onnx_sipp.graph.model import serialized
+
+__all__ = ["rebuilt"]
+
+
+def rebuilt(
+    name: str, nodes: Sequence[NodeProto], tensors: Sequence[TensorProto], model: ModelProto
+) -> NDArray[Any]:
+    """What onnxruntime makes of constants.
+
+    Args:
+        name: of the tensor that is asked for.
+        nodes: that make it, in topological order.
+        tensors: that they read, elements inside.
+        model: that they are part of.
+
+    Raises:
+        SippError: onnxruntime refuses them.
+    """
+    graph = helper.make_graph(nodes, "rebuild", [], [ValueInfoProto(name=name)], tensors)
+    alone = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    session = open_session(serialized(alone), folder=None, threads=1, providers=None)
+    return np.asarray(run_session(session, [name], {})[0])

@@ -1,0 +1,141 @@
+"""Undo packing: every tensor dense again, where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto
+
+from onnx_sipp.errors import SippError
+from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.tensors import is_external, numpy_dtype
+from onnx_sipp.graph.walk import holder_of
+from onnx_sipp.packing.assembly import Assembly
+from onnx_sipp.packing.rebuild import rebuilt
+from onnx_sipp.packing.record import Home, Record, read_record, remove_record
+
+__all__ = ["UnpackResult", "unpack"]
+
+
+@dataclass(frozen=True)
+class UnpackResult:
+    """A model whose tensors are dense again.
+
+    Attributes:
+        names: of these tensors.
+    """
+
+    names: list[str]
+    _assembly: Assembly
+
+    @property
+    def model(self) -> ModelProto:
+        """The model, external data included."""
+        return self._assembly.inlined()
+
+    def save(self, path: str | Path) -> int:
+        """Write the model, whole or not at all; external data goes to ``<path>.data``.
+
+        Returns:
+            Bytes written.
+
+        Raises:
+            UsageError: the path is an input, a folder, or in a missing or read-only folder.
+            SippError: writing failed.
+        """
+        return self._assembly.save(Path(path))
+
+
+def unpack(model: Model | ModelProto | bytes | str | Path) -> UnpackResult:
+    """Give back the model that was packed, with its zeros; to the bit, if it was packed exactly.
+
+    Args:
+        model: a path, the bytes of a model, or a ModelProto; it is never changed.
+
+    Raises:
+        SippError: the model was not packed by onnx-sipp, or was changed since so that its tensors
+            cannot be rebuilt.
+    """
+    source = Model.load(model)
+    record = read_record(source.proto)
+    assembly = Assembly(source)
+    for home, values in _rebuilt(source, record):
+        holder = _holder(home)
+        if values.dtype != numpy_dtype(holder) or values.shape != tuple(holder.dims):
+            raise SippError(
+                f"the packed tensor {home.name!r} was {numpy_dtype(holder)}{list(holder.dims)}, "
+                f"but is rebuilt as {values.dtype}{list(values.shape)}; the file was changed"
+            )
+        assembly.fill(holder, values, external=is_external(holder))
+    _rewrite(assembly.proto, record)
+    return UnpackResult([home.name for home in record.homes], assembly)
+
+
+def _rebuilt(source: Model, record: Record) -> Iterator[tuple[Home, NDArray[Any]]]:
+    """The tensors, each by the operators that the file itself has for it.
+
+    Raises:
+        SippError: these are not there any more, or do not work.
+    """
+    graph = source.proto.graph
+    makers = {name: node for node in graph.node for name in node.output if name}
+    own = {one.name for one in graph.initializer if one.name.startswith(record.prefix)}
+    for home in record.homes:
+        nodes, constants = _chain(home.name, makers, own)
+        tensors = [source.with_payload(name) for name in constants]
+        yield home, rebuilt(home.name, nodes, tensors, source.proto)
+
+
+def _chain(
+    name: str, makers: dict[str, NodeProto], own: set[str]
+) -> tuple[list[NodeProto], list[str]]:
+    """Nodes that make a tensor, in topological order, and the constants that they read."""
+    nodes: dict[str, NodeProto] = {}
+    constants: dict[str, None] = {}
+    pending = [name]
+    while pending:
+        wanted = pending.pop()
+        if wanted in own:
+            constants[wanted] = None
+        elif wanted in makers:
+            nodes.pop(wanted, None)  # what is needed once more is needed earlier
+            nodes[wanted] = makers[wanted]
+            pending += makers[wanted].input
+        else:
+            raise SippError(
+                f"the packed tensor {name!r} cannot be rebuilt: {wanted!r} is missing; the file "
+                "was changed after it was packed"
+            )
+    return list(reversed(nodes.values())), list(constants)
+
+
+def _rewrite(proto: ModelProto, record: Record) -> None:
+    """Put the tensors back to where they were, in place of what rebuilt them."""
+    names = {home.name for home in record.homes}
+    graph = proto.graph
+    nodes = [
+        node
+        for node in graph.node
+        if node.output[0] not in names and not node.output[0].startswith(record.prefix)
+    ]
+    initializers = [one for one in graph.initializer if not one.name.startswith(record.prefix)]
+    for home in sorted(record.homes, key=lambda home: home.index):
+        if isinstance(home.holder, TensorProto):
+            initializers.insert(home.index, home.holder)
+        else:
+            nodes.insert(home.index, home.holder)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    del graph.initializer[:]
+    graph.initializer.extend(initializers)
+    remove_record(proto)
+
+
+def _holder(home: Home) -> TensorProto:
+    holder = home.holder if isinstance(home.holder, TensorProto) else holder_of(home.holder)
+    assert isinstance(holder, TensorProto)
+    return holder
