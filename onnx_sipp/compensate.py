@@ -230,7 +230,7 @@ class _Run:
         keep = min(round(share * evidence.weight.size), int(np.count_nonzero(evidence.weight)))
         threads = self._options.thread_count
         ways = [
-            (self._refitter.impact(index, probe(way, keep, threads=threads)), way.by_neuron)
+            (self._refitter.impact({index: probe(way, keep, threads=threads)}), way.by_neuron)
             for way in (replace(evidence, by_neuron=True), evidence)
         ]
         error, by_neuron = min(ways)

@@ -10,7 +10,7 @@ block, after some of its neurons have been looked at as its jury.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -277,15 +277,15 @@ class Refitter:
                 weight = self._idle[place.index].cleared(weight, block.rows)
             yield positive(np.abs(weight) * (gain[:, block.rows, None] * scale), weight)
 
-    def impact(self, index: int, choice: Choice) -> float:
-        """Relative squared error of the model's outputs when one weight alone is changed.
+    def impact(self, choices: Mapping[int, Choice]) -> float:
+        """Relative squared error of the model's outputs when a few weights alone are changed.
 
         Args:
-            index: of the weight, which is in one block.
-            choice: what becomes of it.
+            choices: what becomes of them, by the index of the weight, which is in one block.
         """
         changed = PrunedWeights(self._dense, self._weights, self._tails, self._store)
-        changed.write(index, 0, choice, 1.0)
+        for index, choice in choices.items():
+            changed.write(index, 0, choice, 1.0)
         return self.output_error(changed.model)
 
     def output_error(self, model: Lowered, batches: int = 16) -> float:
