@@ -26,7 +26,7 @@ class Chooser:
         options: of the run.
         round_: number of the round, from 1 on.
         by_neuron: per weight, whether every neuron keeps the same share.
-        counts: per weight, how many weights stay; or
+        counts: per weight, how many of its units stay; or
         masks: gives, for a weight and the number of a block of it, which.
     """
 
@@ -60,7 +60,7 @@ class Chooser:
             return
         keep = self._counts[index]
         names = self._names(jury)
-        lead = self._choose(jury, round(keep * jury.weight.size / size), names)
+        lead = self._choose(jury, round(keep * jury.units / size), names)
         self._open = (lead.candidate,), lead.damping or None, shares_of_top(scores, keep)
 
     def decide_block(self, index: int, number: int, evidence: Evidence) -> Choice:

@@ -18,6 +18,7 @@ from onnx_sipp.outcome import Outcome, Settled
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruned import PrunedWeights
 from onnx_sipp.pruning.blocks import BlockwiseDecisions, Parted
+from onnx_sipp.pruning.cells import alive_units
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.importance import LayerStatistics
 from onnx_sipp.pruning.methods import REFIT_ALLOCATIONS, Decision, Goal, layer_counts
@@ -105,7 +106,7 @@ def _blockwise(
                 partial(_now, measured, before, idle, index, number)
                 for number in range(len(found.weight.blocks))
             ],
-            found.weight.size,
+            found.weight.units,
             found.weight.shape[0] * found.weight.shape[1],
             _capacity(found.weight, idle[index] if idle else None),
             found.patches,
@@ -174,7 +175,11 @@ class _Run:
         self._refitter, self._weights, self._measured = refitter, weights, measured
         self._goal, self._options, self._progress = goal, options, progress
         several, mixed = len(weights) > 1, options.method == "mixed"
-        self._by_error = mixed and several and options.allocation in REFIT_ALLOCATIONS
+        self._unit = next((w.cells.unit for w in weights if w.cells is not None), 1)
+        self._n_of_m = any(weight.cells and weight.cells.kept for weight in weights)
+        self._by_error = (
+            mixed and several and not self._n_of_m and options.allocation in REFIT_ALLOCATIONS
+        )
         self._notes: tuple[str, ...] = ()
         self._with_impacts = self._by_error and options.allocation in ("auto", "impact")
         if self._with_impacts and (why := self._why_no_trials(samples)):
@@ -185,7 +190,7 @@ class _Run:
         self._first = self._surveys
         self._impacts: dict[int, Impact] = {}
         self._idle: Sequence[Idle] = ()
-        self._capacities = [weight.capacity for weight in weights]
+        self._capacities = [weight.alive for weight in weights]
 
     def _why_no_trials(self, samples: int) -> str:
         """Why not every layer is pruned alone to look at the outputs; "" if nothing is against."""
@@ -217,17 +222,17 @@ class _Run:
         impact = self._impacts.get(index)
         ways = (False, True) if impact is not None and impact.by_neuron else (False,)
         capacity = self._capacities[index]
-        found = surveys_of(evidence, ways, weight.size, capacity, self._options.thread_count)
+        found = surveys_of(evidence, ways, weight.units, capacity, self._options.thread_count)
         for way, survey in found.items():
             surveys[way][index] = survey
 
     def _impact(self, index: int, evidence: Evidence) -> Impact:
         """Prune a layer alone, in two ways, and look at the outputs of the model."""
         assert self._goal.keep is not None
-        share = max(self._goal.keep / sum(weight.size for weight in self._weights), 0.3)
+        share = max(self._goal.keep / sum(weight.units for weight in self._weights), 0.3)
         if not evidence.is_seen:
             return Impact(by_neuron=False, share=share, error=0.0)
-        keep = min(round(share * evidence.weight.size), int(np.count_nonzero(evidence.weight)))
+        keep = min(round(share * evidence.units), evidence.alive)
         threads = self._options.thread_count
         ways = [
             (self._refitter.impact({index: probe(way, keep, threads=threads)}), way.by_neuron)
@@ -253,7 +258,7 @@ class _Run:
         """Prune and refit by one budget."""
         options, goal = self._options, self._goal
         assert goal.keep is not None
-        total = sum(weight.size for weight in self._weights)
+        total = sum(weight.units for weight in self._weights)
         ways = [impact.by_neuron for impact in impacts] or [False] * len(self._weights)
         surveys = self._surveys
         before: PrunedWeights | None = None
@@ -300,7 +305,9 @@ class _Run:
             ]
             return Chooser(options, round_, ways, counts=self._counts(goal, chosen, told))
         if options.method == "mixed":
-            return Chooser(options, round_, ways, counts=self._counts_of(goal, before))
+            even = self._n_of_m
+            counts = self._even_counts(goal) if even else self._counts_of(goal, before)
+            return Chooser(options, round_, ways, counts=counts)
         seed = [options.seed, round_]
         decisions = _decisions(self._measured, goal, options, seed, before, self._idle)
         return Chooser(options, round_, ways, masks=lambda i, n: decisions(i, n).kept)
@@ -315,6 +322,12 @@ class _Run:
         told = [v for v, reached in zip(importance, seen, strict=bool(importance)) if reached]
         counts[seen] = error_counts(known, left, self._options.floor, told)
         return [int(count) for count in counts]
+
+    def _even_counts(self, goal: Goal) -> list[int]:
+        """The same share of every layer, as N:M has it."""
+        assert goal.keep is not None
+        total = sum(weight.size for weight in self._weights)
+        return [round(goal.keep * weight.size / total) for weight in self._weights]
 
     def _counts_of(self, goal: Goal, before: PrunedWeights | None) -> list[int]:
         """Another budget; likewise."""
@@ -336,7 +349,7 @@ class _Run:
 
     def _shared_out(self, goal: Goal, seen: Sequence[bool]) -> tuple[NDArray[np.int64], int]:
         assert goal.keep is not None
-        sizes = [weight.size for weight in self._weights]
+        sizes = [weight.units for weight in self._weights]
         return share_out(sizes, self._capacities, seen, goal.keep)
 
     def leave_out(self, idle: Sequence[Idle]) -> bool:
@@ -369,7 +382,7 @@ class _Run:
         return spend_again(
             best,
             self._weights,
-            keep,
+            keep * self._unit,
             find=self._refitter.idle if options.frees_dead_paths else self._nothing,
             leave_out=self._leave_out_and_survey,
             again=lambda: self.in_rounds(impacts, plan, rectify=True),
@@ -407,8 +420,11 @@ def _stage_name(plan: str, round_: int, rounds: int) -> str:
 
 
 def _capacity(weight: Weight, idle: Idle | None) -> int:
-    """Weights that can be kept."""
-    return weight.capacity - (0 if idle is None else idle.count(weight, weight.model))
+    """What can be kept: weights, or cells of a pattern."""
+    if idle is None or idle.is_empty:
+        return weight.alive
+    left = (idle.cleared(block.matrix, block.rows) for block in weight.blocks)
+    return sum(alive_units(weight.cells, block) for block in left)
 
 
 def _now(

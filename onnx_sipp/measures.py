@@ -113,6 +113,7 @@ class Measured:
             sensitivity_mean=None if self.mean is None else self.mean.block(number),
             second_moment=self.second_moment,  # of the inputs: the weight has one layer
             patches=self.patches,
+            cells=self.weight.cells,
         )
 
     def whole(self) -> LayerStatistics:
@@ -123,6 +124,7 @@ class Measured:
             sensitivity_mean=None if self.mean is None else self.mean.whole(),
             second_moment=self.second_moment,
             patches=self.patches,
+            cells=self.weight.cells,
         )
 
 

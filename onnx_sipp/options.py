@@ -15,6 +15,7 @@ from onnx_sipp.pruning.candidates import CANDIDATES
 from onnx_sipp.pruning.certificate import DELTA
 from onnx_sipp.pruning.error_budget import FLOOR
 from onnx_sipp.pruning.methods import METHODS, allocations_of
+from onnx_sipp.pruning.patterns import Blocks, Channels, NofM, Pattern, parse_pattern
 
 __all__ = ["COMPENSATIONS", "DEFAULT_METHOD", "DEFAULT_SPARSITY", "Options", "available_threads"]
 
@@ -34,6 +35,8 @@ class Options:
             have.
         delta: failure probability of the certificate.
         method: key of `METHODS`.
+        pattern: what the zeros have to lie in: ``"N:M"``, ``"RxC"``, ``"channels"``; ``""`` for
+            any place. ``N:M`` fixes the sparsity.
         allocation: how the budget is shared out; None for the method's own way.
         compensate: refit the kept weights in graph order (``"sequential"``), each layer by itself
             (``"layerwise"``) or not (``"none"``); None for sequential with the default method, and
@@ -72,6 +75,7 @@ class Options:
     epsilon: float | None = None
     delta: float = DELTA
     method: str = DEFAULT_METHOD
+    pattern: str = ""
     allocation: str = ""
     compensate: str = ""
     rounds: int = 1
@@ -113,6 +117,11 @@ class Options:
         given = {name: value for name, value in options.items() if value is not None}
         if "sparsity" in given and "epsilon" in given:
             raise UsageError("give either a sparsity or an epsilon, not both: each fixes the other")
+        shape = parse_pattern(given.get("pattern", ""))
+        if isinstance(shape, NofM):
+            implied = _sparsity_of(shape, given)
+            if "epsilon" not in given:
+                given["sparsity"] = implied
         if "epsilon" not in given:
             given.setdefault("sparsity", DEFAULT_SPARSITY)
         # A bound is about weights that are dropped or sampled, not about refitted ones.
@@ -165,6 +174,22 @@ class Options:
                 "about weights that are dropped or sampled",
             ),
             (
+                not self.pattern or self.epsilon is None,
+                f"an epsilon goes without the pattern {self.pattern}: it says how many single "  # noqa: ISC004
+                "weights every neuron half keeps",
+            ),
+            (
+                not self.pattern
+                or (METHODS[self.method].mixing == "never" and self.allocation != "sipp"),
+                f"method {self.method!r} with the budget {self.allocation!r} gives out or draws "  # noqa: ISC004
+                f"single weights per neuron half, which the pattern {self.pattern} has no room "
+                "for; take method mixed, magnitude, wanda, sipp-det or random, and another budget",
+            ),
+            (
+                not isinstance(self.parsed_pattern, Channels),
+                "the pattern channels cannot be had yet; write N:M or RxC",
+            ),
+            (
                 set(self.candidates) <= set(CANDIDATES),
                 f"the candidates are {', '.join(CANDIDATES)}, not {', '.join(self.candidates)}",
             ),
@@ -176,6 +201,17 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
+
+    @property
+    def parsed_pattern(self) -> Pattern | None:
+        """What the zeros have to lie in, None for any place."""
+        return parse_pattern(self.pattern)
+
+    @property
+    def zero_pattern(self) -> NofM | Blocks | None:
+        """The same, if it is about zeros in weights that stay in the graph."""
+        pattern = self.parsed_pattern
+        return None if isinstance(pattern, Channels) else pattern
 
     @property
     def thread_count(self) -> int:
@@ -195,6 +231,28 @@ class Options:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the report."""
         return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+def _sparsity_of(pattern: NofM, given: Mapping[str, Any]) -> float:
+    """The sparsity that a pattern makes.
+
+    Raises:
+        UsageError: another one is asked for, or a way to share it out.
+    """
+    if (
+        "epsilon" not in given
+        and abs(given.get("sparsity", pattern.sparsity) - pattern.sparsity) > 0.005
+    ):
+        raise UsageError(
+            f"the pattern {pattern} makes {pattern.sparsity:.1%} of the weights of every layer "
+            f"zero, not {given['sparsity']:.1%}; leave the sparsity out, or take another pattern"
+        )
+    if given.get("allocation"):
+        raise UsageError(
+            f"the pattern {pattern} fixes how many weights every layer keeps, so there is no "
+            f"budget to share out; leave the allocation {given['allocation']!r} out"
+        )
+    return pattern.sparsity
 
 
 def _plain(value: Any) -> Any:

@@ -19,6 +19,7 @@ from onnx_sipp.calibration.observe import Observation
 from onnx_sipp.calibration.samples import Chosen, Samples, open_samples
 from onnx_sipp.compensate import mask_and_refit, mask_only
 from onnx_sipp.errors import SippError, UsageError
+from onnx_sipp.fitting import fitted
 from onnx_sipp.graph.layers import Findings, find_layers
 from onnx_sipp.graph.lowering import Lowered, lower
 from onnx_sipp.graph.model import Model
@@ -135,7 +136,7 @@ def prune(
         lowered = _lowered(dense, samples, chosen)
         findings = _find(lowered, chosen)
     execution = _execution(lowered, findings, samples, chosen)
-    weights = group_weights(lowered, findings.layers, execution.memory.block)
+    weights = group_weights(lowered, findings.layers, execution.memory.block, chosen.zero_pattern)
     mask = _mask_input(dense, chosen)
     kept = TensorStore(KEPT_BYTES, chosen.workdir)
 
@@ -178,7 +179,8 @@ def _find(model: Lowered, options: Options) -> Findings:
                 "comes in as an input of the graph is data)"
             )
         )
-    return findings
+    pattern = options.zero_pattern
+    return findings if pattern is None else fitted(model, findings, pattern)
 
 
 def _open(model: Model, calibration: Any, options: Options) -> Samples:
@@ -268,7 +270,7 @@ def _certified_on(samples: Samples, options: Options) -> Chosen:
 def _goal(weights: Sequence[Weight], options: Options) -> Goal:
     if options.sparsity is None:
         return Goal(epsilon=options.epsilon, delta=options.delta)
-    total = sum(weight.size for weight in weights)
+    total = sum(weight.units for weight in weights)
     return Goal(keep=total - round(options.sparsity * total), delta=options.delta)
 
 

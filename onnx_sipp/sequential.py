@@ -34,6 +34,7 @@ from onnx_sipp.memory import release_memory
 from onnx_sipp.outcome import Settled
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruned import PrunedWeights, bias_place
+from onnx_sipp.pruning.cells import per_unit
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.mixing import Choice
 from onnx_sipp.pruning.removal import input_scale
@@ -65,7 +66,7 @@ class Decider(Protocol):
         Args:
             index: of the weight.
             jury: evidence of some of its neurons.
-            size: number of weights in all.
+            size: number of units in all.
             scores: gives, block by block, what the blocks are compared by.
         """
 
@@ -222,7 +223,7 @@ class Refitter:
                 if place.block is None:
                     jury = evidence
                     scores = partial(self._scores, place, evidence, before)
-                    decider.open(place.index, evidence, place.weight.size, scores)
+                    decider.open(place.index, evidence, place.weight.units, scores)
                     continue
                 choice = self._decided(place, evidence, decider)
                 if rectify and len(place.weight.blocks) == len(place.weight.layers) == 1:
@@ -275,7 +276,8 @@ class Refitter:
             weight = _weight(replace(place, block=number), before)
             if self._idle:
                 weight = self._idle[place.index].cleared(weight, block.rows)
-            yield positive(np.abs(weight) * (gain[:, block.rows, None] * scale), weight)
+            scores = np.abs(weight) * (gain[:, block.rows, None] * scale)
+            yield positive(*per_unit(place.weight.cells, scores, weight))
 
     def impact(self, choices: Mapping[int, Choice]) -> float:
         """Relative squared error of the model's outputs when a few weights alone are changed.
@@ -356,7 +358,8 @@ class Refitter:
         shared = len(weight.layers) > 1
         start, sensitivity = _weight(place, before), self._measured[place.index].maximum.block
         if total.gram.count == 0:
-            return self._left(place, Evidence.unseen(start, _read(place, sensitivity)))
+            blind = Evidence.unseen(start, _read(place, sensitivity), weight.cells)
+            return self._left(place, blind)
         found = Evidence(
             weight=start,
             sensitivity=_read(place, sensitivity),
@@ -368,6 +371,7 @@ class Refitter:
             samples=len(self._samples.calibration),
             whole=weight.shape if len(weight.blocks) > 1 else (),
             bias_is_new=self._has_new_bias(weight),
+            cells=weight.cells,
         )
         return self._left(place, found)
 

@@ -21,6 +21,9 @@ from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.sharing import positions
 from onnx_sipp.graph.views import MatrixView
 from onnx_sipp.memory import Plan
+from onnx_sipp.pruning.cells import Cells, alive_units, units
+from onnx_sipp.pruning.evidence import spread_rows
+from onnx_sipp.pruning.patterns import Blocks, NofM
 
 __all__ = ["Block", "Weight", "group_weights", "stored_values"]
 
@@ -43,6 +46,7 @@ class Weight:
         places: by layer name, where each element of that layer's matrix stands in the flattened
             ``matrix``; layers that see the same matrix are left out.
         block_size: weights that are worked on at a time.
+        pattern: that zeros have to lie in, None for any place.
     """
 
     name: str
@@ -50,6 +54,7 @@ class Weight:
     layers: tuple[Layer, ...] = field(repr=False)
     places: Mapping[str, NDArray[np.int64]] = field(default_factory=dict, repr=False)
     block_size: int = Plan.block
+    pattern: NofM | Blocks | None = None
 
     @property
     def view(self) -> MatrixView:
@@ -71,6 +76,21 @@ class Weight:
         """Float32 ``[group, out, fan_in]`` before pruning, as its first layer sees it."""
         return _matrix(self.view, self.model.read(self.name))
 
+    @property
+    def cells(self) -> Cells | None:
+        """The pattern as it lies on the matrix."""
+        return None if self.pattern is None else Cells.of(self.pattern, self.view.positions)
+
+    @property
+    def units(self) -> int:
+        """How many parts stay or go by themselves: weights, or cells of the pattern."""
+        return units(self.cells, self.size)
+
+    @cached_property
+    def alive(self) -> int:
+        """Those of them that are not zero."""
+        return sum(alive_units(self.cells, block.matrix) for block in self.blocks)
+
     @cached_property
     def capacity(self) -> int:
         """Number of weights that are not zero."""
@@ -83,14 +103,15 @@ class Weight:
         if self.size <= self.block_size or axis is None or len(self.layers) > 1:
             return (Block(self, slice(0, self.shape[1]), self.view, None),)
         _, outs, fan_in = self.shape
-        step = max(1, self.block_size // fan_in)
+        band = 1 if self.cells is None else self.cells.rows
+        step = max(1, self.block_size // (fan_in * band)) * band
         rows = [slice(start, min(outs, start + step)) for start in range(0, outs, step)]
         return tuple(Block(self, part, self.view.of_neurons(part), axis) for part in rows)
 
     @cached_property
     def jury(self) -> NDArray[np.intp]:
         """Some neurons of every block, evenly spread, that stand for all."""
-        return np.linspace(0, self.shape[1] - 1, JURY_SIZE).round().astype(np.intp)
+        return spread_rows(self.shape[1], JURY_SIZE, 1 if self.cells is None else self.cells.rows)
 
     def of_jury(self, read: Callable[[int], NDArray[Value]]) -> NDArray[Value]:
         """Pick what belongs to the jury; all if the weight is in one block.
@@ -170,7 +191,10 @@ def _matrix(view: MatrixView, stored: NDArray[Any]) -> Float32:
 
 
 def group_weights(
-    model: Lowered, layers: Sequence[Layer], block_size: int = Plan.block
+    model: Lowered,
+    layers: Sequence[Layer],
+    block_size: int = Plan.block,
+    pattern: NofM | Blocks | None = None,
 ) -> list[Weight]:
     """Gather layers by the stored elements that they multiply, in graph order.
 
@@ -178,6 +202,7 @@ def group_weights(
         model: that the layers belong to.
         layers: two of them multiply the same elements, or have none in common.
         block_size: weights that are worked on at a time.
+        pattern: that zeros have to lie in; fits all these layers.
 
     Raises:
         SippError: a weight is not finite, in float32.
@@ -186,7 +211,7 @@ def group_weights(
     for layer in layers:
         groups.setdefault(model.first_element(layer.weight), []).append(layer)
     weights = [
-        Weight(users[0].weight, model, tuple(users), _places(model, users), block_size)
+        Weight(users[0].weight, model, tuple(users), _places(model, users), block_size, pattern)
         for users in groups.values()
     ]
     for weight in weights:

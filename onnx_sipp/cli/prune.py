@@ -61,6 +61,13 @@ onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
     help=f"Share of the prunable weights to make zero, met exactly. [default: {DEFAULT_SPARSITY}]",
 )
 @click.option(
+    "--pattern",
+    metavar="P",
+    help="Where zeros may lie: N:M keeps N of every M weights along the input channels (2:4 for "
+    "sparse tensor cores; the sparsity follows), RxC drops blocks of R output by C input channels. "
+    "[default: anywhere]",
+)
+@click.option(
     "--epsilon",
     type=float,
     metavar="E",

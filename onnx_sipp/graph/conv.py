@@ -28,7 +28,8 @@ def conv(node: NodeProto, constants: Constants) -> LayerParts | None:
     found = attributes(node)
     groups = _groups(found, dims)
     unfolding = ConvUnfolding(**_windows(found, dims), groups=groups)
-    view = MatrixView(dims, tuple(range(len(dims))), (groups, dims[0] // groups, prod(dims[1:])))
+    matrix = (groups, dims[0] // groups, prod(dims[1:]))
+    view = MatrixView(dims, tuple(range(len(dims))), matrix, positions=prod(dims[2:]))
     return _layer(node, constants, view, unfolding)
 
 
@@ -52,7 +53,7 @@ def conv_transpose(node: NodeProto, constants: Constants) -> LayerParts | None:
     )
     split = (groups, dims[0] // groups, *dims[1:])
     matrix = (groups, dims[1], prod(dims[2:]) * split[1])
-    view = MatrixView(dims, (0, 2, 1, *range(3, len(split))), matrix, split)
+    view = MatrixView(dims, (0, 2, 1, *range(3, len(split))), matrix, split, prod(dims[2:]))
     return _layer(node, constants, view, unfolding)
 
 

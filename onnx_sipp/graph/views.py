@@ -22,12 +22,14 @@ class MatrixView:
         matrix: ``(groups, out per group, fan_in)``.
         split: shape of the stored tensor once an axis that mixes two of these is parted, which
             `order` then counts; ``()`` if none does.
+        positions: places of a window, which lie innermost in the fan-in; 1 for matrix products.
     """
 
     stored: tuple[int, ...]
     order: tuple[int, ...]
     matrix: tuple[int, int, int]
     split: tuple[int, ...] = ()
+    positions: int = 1
 
     @property
     def size(self) -> int:
@@ -48,7 +50,7 @@ class MatrixView:
         axis, count = self.neuron_axis, rows.stop - rows.start
         assert axis is not None
         stored = (*self.stored[:axis], count, *self.stored[axis + 1 :])
-        return MatrixView(stored, self.order, (1, count, self.matrix[2]))
+        return MatrixView(stored, self.order, (1, count, self.matrix[2]), positions=self.positions)
 
     def to_matrix(self, tensor: NDArray[Any]) -> NDArray[Any]:
         """See the stored tensor as ``[group, out, fan_in]``."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.pruning.budget import Halves, allocate_halves
+from onnx_sipp.pruning.cells import alive_units, per_unit
 from onnx_sipp.pruning.importance import IMPORTANCES, LayerStatistics
 from onnx_sipp.pruning.methods import METHODS, Decision, Goal, decide, neuron_halves
 from onnx_sipp.pruning.selection import apportion, positive, score_histogram, shares_of_top
@@ -32,7 +33,7 @@ class Parted:
 
     Attributes:
         blocks: each reads the statistics of some of its neurons.
-        size: its weights.
+        size: its units: weights, or cells of a pattern.
         neurons: how many it has.
         capacity: those of them that are not zero.
         patches: per sample; 0 if no sample reached it.
@@ -78,14 +79,22 @@ class BlockwiseDecisions:
         rng = self._rng(index, number)
         method, allocation, goal = self._method, self._allocation, self._goal
         if goal.keep is not None:
-            goal = replace(goal, keep=self.counts[index][number])
+            goal = replace(goal, keep=self._count(index, number, statistics))
         if not self._seen[index]:
-            everything = int(np.count_nonzero(statistics.weight))
+            everything = alive_units(statistics.cells, statistics.weight)
             keep = everything if goal.keep is None else goal.keep
             method, allocation, goal = "magnitude", "layer", Goal(keep=keep)
         elif allocation in ("global", "lamp"):
             allocation = "layer"
         return decide([statistics], goal, method, allocation, rng)[0]
+
+    def _count(self, index: int, number: int, statistics: LayerStatistics) -> int:
+        """How many units of a block stay."""
+        if statistics.cells is None or not statistics.cells.kept:
+            return self.counts[index][number]
+        assert self._goal.keep is not None
+        total = sum(layer.size for layer in self._layers)
+        return round(self._goal.keep * statistics.weight.size / total)
 
     def _shares(self, keep: int) -> list[list[int]]:
         """Per layer and block, how many weights stay."""
@@ -134,11 +143,12 @@ class BlockwiseDecisions:
         for number, read in enumerate(self._layers[index].blocks):
             statistics = read()
             scores = importance.score(statistics, self._rng(index, number))
-            yield positive(scores, statistics.weight)
+            yield positive(*per_unit(statistics.cells, scores, statistics.weight))
 
     def _magnitudes(self, index: int) -> Iterator[Float]:
         for _, statistics in self._read([index]):
-            yield positive(np.abs(statistics.weight), statistics.weight)
+            magnitude = np.abs(statistics.weight)
+            yield positive(*per_unit(statistics.cells, magnitude, magnitude))
 
     def _rng(self, index: int, number: int) -> np.random.Generator:
         return np.random.default_rng([*self._seed, index, number])
@@ -148,8 +158,9 @@ class BlockwiseDecisions:
         fan_ins: list[Counts] = []
         alive: list[Counts] = []
         for _, statistics in self._read(known):
-            alive.append(np.count_nonzero(statistics.weight, axis=-1).ravel())
-            fan_ins.append(np.full(alive[-1].size, statistics.weight.shape[-1], np.int64))
+            _, parts = per_unit(statistics.cells, statistics.weight, statistics.weight)
+            alive.append(np.count_nonzero(parts, axis=-1).ravel())
+            fan_ins.append(np.full(alive[-1].size, parts.shape[-1], np.int64))
         counts = apportion(np.concatenate(fan_ins), np.concatenate(alive), keep)
         return _sums(counts, [rows.size for rows in alive])
 

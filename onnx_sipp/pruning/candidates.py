@@ -5,12 +5,13 @@ A new candidate is one function and one line in `CANDIDATES`; `mixing` compares 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.pruning.cells import Cells
 from onnx_sipp.pruning.evidence import Evidence, damping_for
 from onnx_sipp.pruning.removal import (
     gradual_costs,
@@ -21,7 +22,7 @@ from onnx_sipp.pruning.removal import (
 from onnx_sipp.pruning.sampling import sample_halves
 from onnx_sipp.pruning.selection import Mask, apportion
 
-__all__ = ["CANDIDATES", "Proposal", "removal_costs"]
+__all__ = ["CANDIDATES", "Proposal", "output_costs"]
 
 Float = NDArray[np.floating]
 
@@ -33,16 +34,42 @@ _SCHEDULE, _STEPS = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1, 1), 8
 _LARGE_SCHEDULE, _LARGE_STEPS = (1, 1), 2
 
 
-def removal_costs(evidence: Evidence, threads: int) -> NDArray[np.float32]:
-    """What removing each weight costs at the neuron's own sum, after refitting the others.
+def output_costs(
+    evidence: Evidence, ways: Sequence[bool], threads: int
+) -> dict[bool, NDArray[np.float32]]:
+    """What removing each weight, or cell of a pattern, costs after refitting the others.
+
+    Args:
+        evidence: of the layer.
+        ways: values of `Evidence.by_neuron` by which costs are to count.
+        threads: neurons worked on at the same time.
 
     Returns:
-        Shape of the weight; of some neurons only where the layer is too large to follow every one.
+        By way, costs of all units; of some neurons only where the layer is too large to follow
+        every one.
     """
+    judged = {way: replace(evidence, by_neuron=way) for way in ways}
+    cells = evidence.cells
     if greedy_work(evidence.weight.shape) <= GREEDY_LIMIT:
-        return _greedy(evidence, threads)
+        if cells is not None:
+            return {way: _greedy_blocks(found, cells, threads) for way, found in judged.items()}
+        costs = _greedy(evidence, threads)
+        return {way: found.at_output(costs) for way, found in judged.items()}
     some = evidence.some_neurons()
-    return gradual_costs(some.fit, some.weight, damping=damping_for(evidence), threads=threads)
+    costs = gradual_costs(
+        some.fit, some.weight, damping=damping_for(evidence), threads=threads, cells=cells
+    )
+    scaled = {way: found.at_output(costs) for way, found in judged.items()}
+    return scaled if cells is None else {way: cells.summed(c) for way, c in scaled.items()}
+
+
+def _greedy_blocks(evidence: Evidence, cells: Cells, threads: int) -> NDArray[np.float32]:
+    from onnx_sipp.pruning.patterned import block_costs  # noqa: PLC0415 - loads the compiler
+
+    return block_costs(
+        evidence.fit, evidence.weight, evidence.rate, cells,
+        damping=damping_for(evidence), threads=threads,
+    )  # fmt: skip
 
 
 def _greedy(evidence: Evidence, threads: int) -> NDArray[np.float32]:
@@ -72,7 +99,9 @@ def _ordered(evidence: Evidence, keep: int, seed: int, threads: int) -> Proposal
     """By the cost of removal: exact greedy where that is affordable, else gradual."""
     del seed
     if greedy_work(evidence.weight.shape) <= GREEDY_LIMIT:
-        costs = evidence.at_output(_greedy(evidence, threads))
+        if evidence.cells is not None and evidence.cells.kept:
+            return Proposal(_n_of_m(evidence, evidence.cells, keep, threads))
+        (costs,) = output_costs(evidence, [evidence.by_neuron], threads).values()
         return Proposal(evidence.pick(costs, keep))
     large = evidence.is_large
     gain = np.abs(evidence.gain)[..., None].astype(np.float32)
@@ -85,8 +114,19 @@ def _ordered(evidence: Evidence, keep: int, seed: int, threads: int) -> Proposal
         schedule=_LARGE_SCHEDULE if large else _SCHEDULE,
         steps=_LARGE_STEPS if large else _STEPS,
         threads=threads,
+        alive=evidence.alive,
     )
     return Proposal(kept, start)
+
+
+def _n_of_m(evidence: Evidence, cells: Cells, keep: int, threads: int) -> Mask:
+    from onnx_sipp.pruning.patterned import n_of_m  # noqa: PLC0415 - loads the compiler
+
+    kept = cells.count_in_cell(keep, evidence.units)
+    damping = damping_for(evidence)
+    return n_of_m(
+        evidence.fit, evidence.weight, replace(cells, kept=kept), damping=damping, threads=threads
+    )
 
 
 def _magnitude(evidence: Evidence, keep: int, seed: int, threads: int) -> Proposal:

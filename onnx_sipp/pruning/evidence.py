@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.pruning.cells import Cells, alive_units, units
 from onnx_sipp.pruning.selection import Mask, apportion, top, top_rows
 from onnx_sipp.statistics.regression import Regression
 
-__all__ = ["Evidence", "damping_for", "product_work"]
+__all__ = ["Evidence", "damping_for", "product_work", "spread_rows"]
 
 Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
@@ -40,6 +41,7 @@ class Evidence:
         by_neuron: every neuron keeps the same share of its weights, and its error counts relative
             to the power of its own output; measured at the model's outputs, see `compensate`.
         bias_is_new: there is a place for a bias, but none so far: it has to be worth it.
+        cells: of the pattern that masks have to follow, None if there is none.
     """
 
     weight: Float
@@ -52,6 +54,7 @@ class Evidence:
     whole: tuple[int, ...] = ()
     by_neuron: bool = False
     bias_is_new: bool = False
+    cells: Cells | None = None
 
     def without_bias(self) -> Evidence:
         """The same for a layer that gets no bias if it has none."""
@@ -60,15 +63,26 @@ class Evidence:
         )
 
     @classmethod
-    def unseen(cls, weight: Float, sensitivity: Float) -> Evidence:
+    def unseen(cls, weight: Float, sensitivity: Float, cells: Cells | None = None) -> Evidence:
         """Evidence for a layer that no sample reached: errors are those of its weights."""
         fit = Regression.blind(weight)
-        return cls(weight, sensitivity, fit, None, np.ones(weight.shape[:2]), samples=0)
+        gain = np.ones(weight.shape[:2])
+        return cls(weight, sensitivity, fit, None, gain, samples=0, cells=cells)
 
     @property
     def is_seen(self) -> bool:
         """Whether any sample reached the layer."""
         return self.fit.count > 0
+
+    @property
+    def units(self) -> int:
+        """How many parts of the weight stay or go by themselves: weights, or cells of a pattern."""
+        return units(self.cells, self.weight.size)
+
+    @property
+    def alive(self) -> int:
+        """Those of them that are not zero."""
+        return alive_units(self.cells, self.weight)
 
     @property
     def is_large(self) -> bool:
@@ -102,8 +116,15 @@ class Evidence:
         return result
 
     def pick(self, score: Float, keep: int) -> Mask:
-        """The weights with the highest scores; the same share of every neuron if `by_neuron`."""
+        """The weights with the highest scores; the same share of every neuron if `by_neuron`.
+
+        Args:
+            score: shape of the weight; or per cell, where a pattern's cells go as a whole.
+            keep: how many units stay.
+        """
         magnitude = np.abs(self.weight)
+        if self.cells is not None:
+            return self.cells.best(score, magnitude, keep, by_band=self.by_neuron)
         if not self.by_neuron:
             return top(score, magnitude, keep)
         fan_in = self.weight.shape[-1]
@@ -117,7 +138,7 @@ class Evidence:
         count = _NEURONS_OF_LARGE if self.is_large else _NEURONS
         if outs <= 2 * count:
             return self
-        rows = np.linspace(0, outs - 1, count).round().astype(np.intp)
+        rows = spread_rows(outs, count, 1 if self.cells is None else self.cells.rows)
         return replace(
             self,
             weight=self.weight[:, rows],
@@ -140,6 +161,19 @@ class Evidence:
         power = float(np.sum(self.rate * judge.spread()))
         total = float(np.sum(self.rate * errors))
         return total / (power if power > 0 else 1.0)
+
+
+def spread_rows(outs: int, count: int, band: int) -> NDArray[np.intp]:
+    """Some neurons, evenly spread, in whole bands of a pattern's cells.
+
+    Args:
+        outs: neurons there are.
+        count: how many to take.
+        band: neurons of a cell, which divide them.
+    """
+    bands = np.linspace(0, outs // band - 1, max(1, count // band)).round().astype(np.intp)
+    rows: NDArray[np.intp] = (bands[:, None] * band + np.arange(band)).ravel()
+    return rows
 
 
 def product_work(shape: tuple[int, ...]) -> float:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.pruning.cells import Cells
+
 __all__ = ["IMPORTANCES", "LayerStatistics", "Needs"]
 
 Scores = NDArray[np.floating]
@@ -27,6 +29,7 @@ class LayerStatistics:
         second_moment: E[a²] of what each weight multiplies, ``[group, 1, fan_in]`` or the shape of
             the weight, None unless asked for.
         patches: patches per sample.
+        cells: of the pattern that masks have to follow, None if there is none.
     """
 
     weight: NDArray[np.floating]
@@ -34,6 +37,7 @@ class LayerStatistics:
     sensitivity_mean: Scores | None = None
     second_moment: NDArray[np.float64] | None = None
     patches: int = 1
+    cells: Cells | None = None
 
 
 @dataclass(frozen=True)

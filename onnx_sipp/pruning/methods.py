@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.pruning.budget import Halves, allocate_halves
+from onnx_sipp.pruning.cells import alive_units, per_unit
 from onnx_sipp.pruning.certificate import (
     DELTA,
     SLACK,
@@ -31,6 +32,7 @@ __all__ = [
     "Goal",
     "Method",
     "allocations_of",
+    "best_of",
     "decide",
     "layer_counts",
     "neuron_halves",
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 Counts = NDArray[np.int64]
+Scores = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ def decide(
         ]
     assert goal.keep is not None
     if allocation != "sipp":
-        masks = select(scores, [layer.weight for layer in layers], goal.keep, allocation)
+        masks = _selected(layers, scores, goal.keep, allocation)
         return [_ranked(layer, mask) for layer, mask in zip(layers, masks, strict=True)]
     counts = _sipp_counts(layers, goal)
     decisions = [
@@ -140,8 +143,43 @@ def decide(
     return _filled(layers, decisions, goal.keep)
 
 
+def _selected(
+    layers: Sequence[LayerStatistics], scores: Sequence[Scores], keep: int, allocation: str
+) -> list[Mask]:
+    """Masks of the best weights, or of the best cells where a pattern asks for that."""
+    total = sum(layer.weight.size for layer in layers)
+    if any(layer.cells is not None and layer.cells.kept for layer in layers):
+        return [
+            best_of(layer, score, round(keep * layer.weight.size / total))
+            for layer, score in zip(layers, scores, strict=True)
+        ]
+    parts = [
+        per_unit(layer.cells, score, layer.weight)
+        for layer, score in zip(layers, scores, strict=True)
+    ]
+    chosen = select([s for s, _ in parts], [size for _, size in parts], keep, allocation)
+    return [
+        mask if layer.cells is None else layer.cells.whole(mask) & (layer.weight != 0)
+        for layer, mask in zip(layers, chosen, strict=True)
+    ]
+
+
+def best_of(layer: LayerStatistics, score: Scores, keep: int) -> Mask:
+    """The units of one layer with the highest scores.
+
+    Args:
+        layer: with the weight and the pattern's cells.
+        score: shape of the weight, not negative.
+        keep: how many units stay.
+    """
+    magnitude = np.abs(layer.weight)
+    if layer.cells is None:
+        return top(score, magnitude, keep)
+    return layer.cells.best(score, magnitude, keep)
+
+
 def layer_counts(layers: Sequence[LayerStatistics], goal: Goal, allocation: str) -> list[int]:
-    """How many weights each layer keeps by an allocation, magnitudes ranking them.
+    """How many units each layer keeps by an allocation, magnitudes ranking them.
 
     Args:
         layers: statistics, in graph order.
@@ -150,7 +188,10 @@ def layer_counts(layers: Sequence[LayerStatistics], goal: Goal, allocation: str)
     """
     rng = np.random.default_rng(0)
     made = decide(layers, goal, "magnitude", allocation, rng)
-    return [int(np.count_nonzero(decision.kept)) for decision in made]
+    return [
+        alive_units(layer.cells, decision.kept)
+        for layer, decision in zip(layers, made, strict=True)
+    ]
 
 
 def neuron_halves(layers: Sequence[LayerStatistics], delta: float = DELTA) -> Halves:

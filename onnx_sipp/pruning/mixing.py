@@ -32,6 +32,8 @@ _STEPS = 20
 _LARGE_STEPS = 4
 # Asks for an inverse of H, which costs as much as the refit of a large layer.
 _NOT_IN_LARGE_LAYERS = "surgeon"
+# Draws single weights, for which a pattern has no room.
+_DRAWN = "sipp-rand"
 
 # To what share of the squared error a new bias has to bring it down: it changes the user's graph.
 _WORTH_A_BIAS = 0.95
@@ -74,7 +76,7 @@ def choose(
 
     Args:
         evidence: of the layer.
-        keep: how many weights stay.
+        keep: how many weights, or cells of a pattern, stay.
         seed: of sampled candidates.
         names: keys of `CANDIDATES` to compare.
         threads: for the greedy order.
@@ -84,11 +86,13 @@ def choose(
     if len(names) == 1:
         proposal = CANDIDATES[names[0]](evidence, keep, seed, threads)
         return settle(evidence, proposal, names[0], threads=threads, refits=refits, damping=damping)
+    if evidence.cells is not None:
+        names = [name for name in names if name != _DRAWN]
     if evidence.is_large or evidence.fit.is_very_wide:
         names = [name for name in names if name != _NOT_IN_LARGE_LAYERS]
     # A wide layer is tried out on some of its neurons; the winner then chooses for all.
     jury = evidence.some_neurons()
-    share = round(keep * jury.weight.size / evidence.weight.size)
+    share = round(keep * jury.units / evidence.units)
     best: tuple[float, str, Proposal] | None = None
     for name in names:
         proposal = CANDIDATES[name](jury, share, seed, threads)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.pruning.cells import Cells, alive_units
 from onnx_sipp.pruning.compensation import refit
 from onnx_sipp.pruning.selection import Mask, top
 from onnx_sipp.statistics.regression import Regression
@@ -47,6 +48,7 @@ def gradual_mask(
     schedule: Sequence[float],
     steps: int,
     threads: int,
+    alive: int | None = None,
 ) -> tuple[Mask, Float]:
     """Choose weights in stages of pruning and refitting, in which dropped ones may come back.
 
@@ -62,6 +64,7 @@ def gradual_mask(
         schedule: per stage, how far it goes: the share of the logarithm of the fraction to keep.
         steps: conjugate gradient steps of each stage.
         threads: of the refits.
+        alive: of how many units ``keep`` and ``pick`` count; None for the weights that are not 0.
 
     Returns:
         The mask, and weights to start the refit from.
@@ -69,7 +72,7 @@ def gradual_mask(
     scale = input_scale(problem).astype(np.float32)
     wanted: Float = weight
     start: Float = weight
-    alive = int(np.count_nonzero(weight))
+    alive = int(np.count_nonzero(weight)) if alive is None else alive
     fraction = keep / max(1, alive)
     kept = weight != 0
     for stage, done in enumerate(schedule):
@@ -86,7 +89,13 @@ def gradual_mask(
 
 
 def gradual_costs(
-    problem: Regression, weight: Float, *, damping: float, steps: int = 8, threads: int = 1
+    problem: Regression,
+    weight: Float,
+    *,
+    damping: float,
+    steps: int = 8,
+    threads: int = 1,
+    cells: Cells | None = None,
 ) -> Float32:
     """Cost of removing each weight when they go in a few steps, the whole layer at once.
 
@@ -96,6 +105,7 @@ def gradual_costs(
         damping: relative to the mean diagonal of H.
         steps: conjugate gradient steps of each refit.
         threads: of the refits.
+        cells: that weights go in as a whole, None for single weights.
 
     Returns:
         float32, same shape: the rise of the error over a step, shared out by score among the
@@ -103,13 +113,14 @@ def gradual_costs(
     """
     scale = input_scale(problem)
     kept = weight != 0
-    alive_at_first = int(kept.sum())
+    alive_at_first = alive_units(cells, weight)
+    best = top if cells is None else cells.best
     costs = np.zeros(weight.shape, np.float32)
     now = refit(problem, weight, kept, damping=damping, steps=steps, threads=threads)
     error, floor = float(now.errors.sum()), 0.0
     for fraction in _CURVE:
         score = np.where(kept, np.abs(now.weight) * scale, 0)
-        stays = top(score, np.where(kept, np.abs(weight), 0), round(fraction * alive_at_first))
+        stays = best(score, np.where(kept, np.abs(weight), 0), round(fraction * alive_at_first))
         gone, kept = kept & ~stays, stays
         now = refit(
             problem, weight, kept, damping=damping, steps=steps, start=now.weight, threads=threads

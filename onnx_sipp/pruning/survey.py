@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_sipp.pruning.candidates import removal_costs
+from onnx_sipp.pruning.candidates import output_costs
 from onnx_sipp.pruning.error_budget import condensed, error_budget, relative_error
 from onnx_sipp.pruning.evidence import Evidence
 
@@ -65,17 +65,16 @@ def surveys_of(
     Args:
         evidence: of the layer, or of its jury.
         ways: whether every neuron is to keep the same share; several are asked for together.
-        size: weights of the whole layer.
+        size: units of the whole layer: weights, or cells of a pattern.
         capacity: how many of them are not zero.
         threads: for the greedy order.
     """
-    costs = removal_costs(evidence, threads)
     found = {}
-    for way in ways:
+    for way, scaled in output_costs(evidence, ways, threads).items():
         judged = replace(evidence, by_neuron=way)
         # A jury has its share of the layer's power.
-        power, scaled = judged.power * (size / evidence.weight.size), judged.at_output(costs)
-        if costs.size == size or size <= _SMALL:
+        power = judged.power * (size / evidence.units)
+        if scaled.size == size or size <= _SMALL:
             found[way] = Survey(np.sort(np.resize(scaled, size)), None, power, capacity)
         else:
             means, times = condensed(scaled, size)

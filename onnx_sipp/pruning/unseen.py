@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.pruning.cells import alive_units, units
 from onnx_sipp.pruning.importance import LayerStatistics
-from onnx_sipp.pruning.methods import METHODS, Decision, Goal, decide
-from onnx_sipp.pruning.selection import apportion, top
+from onnx_sipp.pruning.methods import METHODS, Decision, Goal, best_of, decide
+from onnx_sipp.pruning.selection import apportion
 
 __all__ = ["decide_all", "is_blind", "share_out"]
 
@@ -23,7 +24,7 @@ def share_out(
     """Let every layer that was not seen keep the share of all.
 
     Args:
-        sizes: weights per layer.
+        sizes: units (weights, or cells of a pattern) per layer.
         alive: those of them that are not zero.
         seen: whether a sample reached the layer.
         keep: how many weights stay in all.
@@ -58,10 +59,10 @@ def decide_all(
     seen = [layer.patches > 0 for layer in layers]
     if all(seen) or is_blind(method, allocation):
         return decide(layers, goal, method, allocation, rng)
-    alive = [int(np.count_nonzero(layer.weight)) for layer in layers]
+    alive = [alive_units(layer.cells, layer.weight) for layer in layers]
     counts = np.array(alive)
     if goal.keep is not None:
-        sizes = [layer.weight.size for layer in layers]
+        sizes = [units(layer.cells, layer.weight.size) for layer in layers]
         counts, rest = share_out(sizes, alive, seen, goal.keep)
         goal = replace(goal, keep=rest)
     known = [layer for layer, reached in zip(layers, seen, strict=True) if reached]
@@ -78,7 +79,6 @@ def is_blind(method: str, allocation: str) -> bool:
 
 
 def _largest(layer: LayerStatistics, count: int) -> Decision:
-    magnitude = np.abs(layer.weight)
-    kept = top(magnitude, magnitude, count)
+    kept = best_of(layer, np.abs(layer.weight), count)
     weight = np.where(kept, layer.weight, 0).astype(np.float64)
     return Decision(kept, weight, np.zeros((2, *kept.shape[:2]), np.bool_))
