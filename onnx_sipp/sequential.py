@@ -279,6 +279,10 @@ class Refitter:
             scores = np.abs(weight) * (gain[:, block.rows, None] * scale)
             yield positive(*per_unit(place.weight.cells, scores, weight))
 
+    def is_whole(self, index: int) -> bool:
+        """Whether a weight comes in one block."""
+        return len(self._weights[index].blocks) == 1
+
     def impact(self, choices: Mapping[int, Choice]) -> float:
         """Relative squared error of the model's outputs when a few weights alone are changed.
 

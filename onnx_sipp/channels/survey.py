@@ -22,9 +22,6 @@ __all__ = ["Found", "best_units", "survey"]
 
 # Conjugate gradient steps of a refit that only compares.
 _STEPS = 12
-# Counts of a group at which the model's outputs are looked at; between them the curve of the
-# readers' own errors gives the shape.
-_LOOKS = 3
 _TINY = 1e-12
 
 
@@ -94,14 +91,17 @@ def _survey_group(
     group = coupling.groups[number]
     readers = [Reader(e, coupling.places(i, number)) for i, e in evidences.items()]
     orders = _orders(readers, group.count)
+    # The model's outputs are looked at for a few counts; between them the readers' own errors give
+    # the shape of the curve.
     counts = group.counts(align)
     lost = [group.count - kept for kept in counts]
     local = orders["removal"].errors[lost]
-    looks = sorted({1, (len(counts) - 1) // 2, len(counts) - 1} - {0})[:_LOOKS]
+    looks = sorted({1, len(counts) // 2, len(counts) - 1} & set(range(1, len(counts))))
+    if not all(refitter.is_whole(index) for index in evidences):
+        looks = []  # the readers are so large that only some of their neurons are here
     ratios = []
     for level in looks:
-        kept, _, solved = best_units(readers, orders, counts[level], threads)
-        del kept
+        _, _, solved = best_units(readers, orders, counts[level], threads)
         choices = dict(zip(evidences, solved, strict=True))
         error = refitter.impact(choices)
         ratios.append(np.log(max(error, _TINY) / max(local[level], _TINY)))
