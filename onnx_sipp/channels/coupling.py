@@ -61,6 +61,7 @@ _RULES: Mapping[tuple[str, str], Rule] = {
                     same.elementwise),
     **dict.fromkeys((("", op) for op in ("DepthToSpace", "SpaceToDepth")), spatial.depth_space),
     ("", "Concat"): moving.concat,
+    ("", "Expand"): same.expand,
     ("", "Gather"): moving.gather,
     ("", "MatMul"): weighing.matmul,
     ("", "Pad"): spatial.padding,
@@ -90,13 +91,17 @@ def coupled(
     opsets = {entry.domain: entry.version for entry in model.proto.opset_import}
     opset = opsets.get("", opsets.get("ai.onnx", 1))
     trace = Trace(Units(), flow.constants, shapes, values, opset)
-    inputs = {value.name for value in model.proto.graph.input}
+    inputs = {value.name for value in model.proto.graph.input} - set(model.stored)
     for name, tensor in model.stored.items():
-        if name not in inputs and is_parameter(tensor):
+        if is_parameter(tensor):
             trace.axes[name] = [
                 trace.units.fresh(size) if size > 1 else np.zeros(size, np.int64)
                 for size in tensor.dims
             ]
+    for name in inputs & set(shapes):
+        trace.axes[name] = [trace.units.fresh(size) for size in shapes[name]]
+        trace.outside += trace.axes[name]
+        _fix(trace, name, f"they are the input {name!r} of the model")
     nodes = model.proto.graph.node
     for index in flow.order:
         _follow(nodes[index], index, trace, flow)

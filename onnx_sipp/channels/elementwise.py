@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from onnx import NodeProto
 
-from onnx_sipp.channels.trace import Axes, Stuck, Trace, called
+from onnx_sipp.channels.trace import Axes, Edit, Keeps, Stuck, Trace, called
 from onnx_sipp.channels.units import FIXED
 from onnx_sipp.graph.dead.elementwise import ELEMENTWISE as KNOWN
 from onnx_sipp.graph.node import attributes
 
-__all__ = ["ELEMENTWISE", "elementwise", "joined_axes", "layer_norm", "per_channel", "quantizing",
-           "softmax"]  # fmt: skip
+__all__ = ["ELEMENTWISE", "elementwise", "expand", "joined_axes", "layer_norm", "per_channel",
+           "quantizing", "softmax"]  # fmt: skip
 
 ELEMENTWISE = (
     *KNOWN, "And", "BitShift", "Dropout", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN",
-    "Less", "LessOrEqual", "Mod", "Mul", "Not", "Or", "Where", "Xor", "Expand",
+    "Less", "LessOrEqual", "Mod", "Mul", "Not", "Or", "Where", "Xor",
 )  # fmt: skip
 
 
@@ -30,6 +33,22 @@ def elementwise(node: NodeProto, index: int, trace: Trace) -> None:
     for name in node.output:
         if name:
             trace.axes[name] = joined_axes(trace, operands, trace.shape(name), called(node))
+
+
+def expand(node: NodeProto, index: int, trace: Trace) -> None:
+    """Expand: broadcasting to a shape."""
+    shape = trace.shape(node.output[0])
+    result = joined_axes(trace, [trace.of(node.input[0])], shape, called(node))
+    trace.axes[node.output[0]] = result
+    if node.input[1] not in trace.constants:
+        return
+    old = trace.value(node.input[1])
+
+    def value(keeps: Keeps) -> NDArray[Any]:
+        lengths = [int(keeps(ids).sum()) for ids in result[len(result) - old.size :]]
+        return np.where(old > 1, lengths, old).astype(old.dtype)
+
+    trace.edits.append(Edit(index, 1, value))
 
 
 def _aligned(node: NodeProto, operands: list[Axes]) -> list[Axes]:

@@ -84,12 +84,13 @@ def find_groups(model: Model, trace: Trace, names: Sequence[str]) -> list[Group]
     for number, contraction in enumerate(trace.contractions):
         for root in np.unique(roots(contraction.channels)).tolist():
             readers[root].add(number)
+    makers = _makers(model, trace)
+    outside = set(_in_order([roots(ids) for ids in trace.outside]))
     members: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for root in weighed:
-        if root != FIXED and occurs[root]:
-            key = (tuple(occurs[root]), tuple(sorted(readers[root])), trace.units.reason(root))
+        if root != FIXED and occurs[root] and (root not in outside or makers[root]):
+            key = tuple(occurs[root]), tuple(sorted(readers[root])), trace.units.reason(root)
             members[key].append(root)
-    makers = _makers(model, trace)
     return [
         _group(model, trace, names, np.array(units), sorted(readers[units[0]]), occurs[units[0]],
                sorted(makers[units[0]]))

@@ -12,7 +12,7 @@ from onnx_sipp.channels.groups import Group, Volumes, find_groups
 from onnx_sipp.channels.trace import Trace
 from onnx_sipp.channels.units import FIXED, Ids
 from onnx_sipp.graph.layers import Findings
-from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.weights import Weight
 
 __all__ = ["Coupling", "Gone"]
@@ -41,21 +41,24 @@ class Coupling:
 
     @classmethod
     def of(
-        cls, model: Model, trace: Trace, findings: Findings, weights: Sequence[Weight],
+        cls, lowered: Lowered, trace: Trace, findings: Findings, weights: Sequence[Weight],
         names: Sequence[str],
     ) -> Coupling:  # fmt: skip
         """Bring groups and weights together.
 
         Args:
-            model: the original.
-            trace: of it.
+            lowered: the model.
+            trace: of the original.
             findings: layers that are refitted, and why others are not.
             weights: of these layers.
-            names: of the model's nodes.
+            names: of the original's nodes.
         """
+        model = lowered.plan.original
         skipped = {skip.name: skip.reason for skip in findings.skipped}
-        at_output = {
-            layer.output: (index, weight)
+        # A layer that stands for a part of a node is found by the node's name.
+        labels = lowered.plan.labels
+        of_node = {
+            labels[layer.index].reader: (index, weight)
             for index, weight in enumerate(weights)
             for layer in weight.layers
         }
@@ -63,15 +66,17 @@ class Coupling:
         reads: dict[int, int] = {}
         unread: dict[int, str] = {}
         for number, contraction in enumerate(trace.contractions):
-            index, weight = at_output.get(contraction.output, (-1, None))
+            index, weight = of_node.get(names[contraction.node], (-1, None))
             units = trace.units.roots(contraction.channels)
-            if weight is None or weight.shape[0] not in (1, len(units)):
+            groups, _, fan_in = (0, 0, 0) if weight is None else weight.shape
+            if not groups or len(units) not in (1, groups) or fan_in % units.shape[1]:
                 name = names[contraction.node]
                 reason = skipped.get(name, "it is not among the layers that can be")
                 unread[number] = f"{name!r}, which reads them, is not refitted: {reason}"
                 continue
-            units = units.reshape(weight.shape[0], -1)
-            columns[index] = np.repeat(units, weight.shape[2] // units.shape[1], axis=1)
+            # All matrices of a batch read the same; channels lie before places of a kernel.
+            units = np.broadcast_to(units, (groups, units.shape[1]))
+            columns[index] = np.repeat(units, fan_in // units.shape[1], axis=1)
             reads[number] = index
         groups = [
             _barred(group, [skipped.get(names[place], "") for place in group.makers], unread)

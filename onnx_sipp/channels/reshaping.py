@@ -31,7 +31,7 @@ def transpose(node: NodeProto, index: int, trace: Trace) -> None:
 def reshape(node: NodeProto, index: int, trace: Trace) -> None:
     """Reshape, Flatten, Squeeze, Unsqueeze."""
     x, shape = trace.of(node.input[0]), trace.shape(node.output[0])
-    result = relaid(trace.units, x, shape, called(node))
+    result = relaid(trace, x, shape, called(node))
     trace.axes[node.output[0]] = result
     if node.op_type != "Reshape":
         return
@@ -41,7 +41,7 @@ def reshape(node: NodeProto, index: int, trace: Trace) -> None:
     elif node.input[1] in trace.constants:
         old, place = trace.value(node.input[1]), 1
     elif not attributes(node).get("allowzero", 0) and any(map(trace.is_cut, (*x, *result))):
-        found = _without_lengths(x, result)
+        found = _without_lengths(trace, x, result)
         if found is None:  # whatever calculates the shape may follow the lengths by itself
             return
         old, place = found, 1
@@ -50,9 +50,9 @@ def reshape(node: NodeProto, index: int, trace: Trace) -> None:
     trace.edits.append(Edit(index, place, lambda keeps: _lengths(old, result, keeps)))
 
 
-def _without_lengths(x: Axes, result: Axes) -> NDArray[np.int64] | None:
+def _without_lengths(trace: Trace, x: Axes, result: Axes) -> NDArray[np.int64] | None:
     """A shape for Reshape that names only lengths which do not depend on the input."""
-    open_ = [axis for axis, ids in enumerate(result) if (ids == FIXED).all() and ids.size > 1]
+    open_ = [axis for axis, ids in enumerate(result) if ids.size > 1 and not trace.is_cut(ids)]
     lengths = np.array([ids.size for ids in result], np.int64)
     lead = 0
     while lead < min(len(x), len(result)) and x[lead].size == result[lead].size:
@@ -73,19 +73,20 @@ def _lengths(old: NDArray[Any], axes: Sequence[Ids], keeps: Keeps) -> NDArray[An
     return new
 
 
-def relaid(units: Units, x: Axes, shape: Sequence[int], what: str) -> Axes:
+def relaid(trace: Trace, x: Axes, shape: Sequence[int], what: str) -> Axes:
     """Units along new axes; units are tied where only one of several new axes can be cut.
 
     Args:
-        units: all of them.
+        trace: of the graph.
         x: along the old axes.
         shape: new lengths.
         what: does it, for people.
     """
+    units = trace.units
     result: Axes = [np.full(size, FIXED) for size in shape]
     for old, new in _blocks([ids.size for ids in x], shape):
-        ids = _merged(units, [x[axis] for axis in old], what)
-        if ids is None or not new:
+        ids = _merged(trace, [x[axis] for axis in old], what)
+        if ids is None:
             continue
         sizes = [shape[axis] for axis in new]
         if len(new) == 1:
@@ -115,18 +116,18 @@ def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], lis
     return found
 
 
-def _merged(units: Units, axes: Sequence[Ids], what: str) -> Ids | None:
+def _merged(trace: Trace, axes: Sequence[Ids], what: str) -> Ids | None:
     """Units of several axes laid out as one; None if nothing can be cut.
 
     Of several axes that could be, the longest is.
     """
-    cut = [axis for axis, ids in enumerate(axes) if (ids != FIXED).any()]
+    cut = [axis for axis, ids in enumerate(axes) if trace.is_cut(ids)]
     if not cut:
         return None
     chosen = max(cut, key=lambda axis: len(np.unique(axes[axis])))
     for axis in cut:
         if axis != chosen:
-            units.fix(axes[axis], f"{what} merges them with other channels")
+            trace.units.fix(axes[axis], f"{what} merges them with other channels")
     sizes = [ids.size for ids in axes]
     spread = axes[chosen].reshape([-1 if axis == chosen else 1 for axis in range(len(axes))])
     return np.broadcast_to(spread, sizes).ravel()

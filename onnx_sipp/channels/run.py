@@ -109,7 +109,7 @@ def couple(
     sizes = Sizes.of(original, execution, feeds[0])
     trace = coupled(original, Flow(original), sizes.shapes, sizes.values)
     names = node_labels(original.proto.graph.node)
-    found = Coupling.of(original, trace, findings, weights, names)
+    found = Coupling.of(lowered, trace, findings, weights, names)
     return found.barred(found_wrong(lowered, weights, found, align, execution, feeds))
 
 
@@ -199,6 +199,7 @@ class _Run:
         """Counts per free group, by how the budget was found."""
         ways: Mapping[str, Callable[[], list[int] | None]] = {
             "impact": lambda: unit_budget(self._curves(measured=True), share, limit),
+            "inner": lambda: unit_budget(self._inner(), share, limit),
             "error": lambda: unit_budget(self._curves(measured=False), share, limit),
             "even": lambda: even_counts(self._curves(measured=True), share, limit),
         }
@@ -218,6 +219,15 @@ class _Run:
     def _curves(self, *, measured: bool) -> list[Curve]:
         found = [self._found[number] for number in self._free]
         return [one.measured if measured else one.local for one in found]
+
+    def _inner(self) -> list[Curve]:
+        """The same with all units of groups that several layers read: they run through many."""
+        found = zip(self._free, self._curves(measured=True), strict=True)
+        return [
+            curve if len(self._coupling.readers[number]) == 1
+            else Curve(curve.counts[:1], curve.errors[:1])
+            for number, curve in found
+        ]  # fmt: skip
 
     def _reasons(self) -> str:
         kept = [group for group in self._coupling.groups if group.reason][:10]

@@ -31,12 +31,10 @@ class Contraction:
 
     Attributes:
         node: its place in the graph.
-        output: of the node.
         channels: ``[group, channels]``, the units that it sums over.
     """
 
     node: int
-    output: str
     channels: Ids
 
 
@@ -75,6 +73,7 @@ class Trace:
         values: small tensors, for that sample.
         opset: of ONNX's own operators.
         axes: by tensor; what is missing is fixed.
+        outside: units that the model is given.
         contractions: found so far.
         products: found so far.
         edits: found so far.
@@ -86,6 +85,7 @@ class Trace:
     values: Mapping[str, Array]
     opset: int
     axes: dict[str, Axes] = field(default_factory=dict)
+    outside: list[Ids] = field(default_factory=list)
     contractions: list[Contraction] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
     edits: list[Edit] = field(default_factory=list)
@@ -123,8 +123,8 @@ class Trace:
         return self.values[name]
 
     def is_cut(self, ids: Ids) -> bool:
-        """Whether an axis may become shorter."""
-        return bool((ids != FIXED).any())
+        """Whether an axis may become shorter, as far as is known by now."""
+        return any(not self.units.reason(number) for number in np.unique(ids).tolist())
 
 
 def called(node: NodeProto) -> str:

@@ -38,7 +38,7 @@ def convolution(node: NodeProto, index: int, trace: Trace) -> None:
     places = prod(ids.size for ids in x[2:]) if transposed else prod(shape[2:])
     factor = float(x[0].size * places * prod(ids.size for ids in weight[2:]))
     if wide:
-        trace.contractions.append(Contraction(index, node.output[0], x[1].reshape(groups, -1)))
+        trace.contractions.append(Contraction(index, x[1].reshape(groups, -1)))
         trace.products.append(Product(index, factor, (weight[0], weight[1])))
     else:
         trace.products.append(Product(index, factor * weight[1].size, (weight[0],)))
@@ -114,5 +114,5 @@ def _contract(
     if not any(constant):
         trace.units.fix(inner[0], f"{called(node)} multiplies two activations along them")
     elif not all(constant):
-        trace.contractions.append(Contraction(index, node.output[0], inner[0][None]))
+        trace.contractions.append(Contraction(index, inner[0][None]))
     trace.products.append(Product(index, 1.0, (inner[0], *outer)))
