@@ -217,8 +217,8 @@ class Options:
         return [
             (
                 cuts or not only,
-                f"{' and '.join(only)} can only be had by cutting channels out of the graph; add "
-                "--pattern channels (pattern='channels')",
+                f"{' and '.join(only)} can only be had by cutting channels out of the graph; "  # noqa: ISC004
+                "add --pattern channels (pattern='channels')",
             ),
             (
                 not shares or len(goals) == 1,
@@ -226,12 +226,12 @@ class Options:
             ),
             (
                 all(0 < getattr(self, name) <= 1 for name in shares),
-                f"{' and '.join(shares)} must be above 0 and at most 1: the share that stays; "
+                f"{' and '.join(shares)} must be above 0 and at most 1: the share that stays; "  # noqa: ISC004
                 "0.5 halves it",
             ),
             (
                 not cuts or (self.method == DEFAULT_METHOD and self.compensate == "sequential"),
-                "channels are chosen by the default method with a sequential refit; leave method "
+                "channels are chosen by the default method with a sequential refit; leave method "  # noqa: ISC004
                 "and compensate out",
             ),
         ]

@@ -80,8 +80,9 @@ class PruneResult:
 
     Attributes:
         report: layers, certificate, fidelity, warnings.
-        masks: (none where channels were cut out) per layer name, bool array in the shape of the weight that the layer multiplies (of
-            the stored tensor, if no route re-arranges it): True where it is kept.
+        masks: per layer name, bool array in the shape of the weight that the layer multiplies (of
+            the stored tensor, if no route re-arranges it): True where it is kept. None where
+            channels were cut out: then nothing else is zero.
     """
 
     report: Report
@@ -149,8 +150,9 @@ def prune(
     measured = measure_statistics(weights, chosen.method, calibration_run, kept)
     if isinstance(chosen.parsed_pattern, Channels):
         return _cut(
-            lowered, findings, weights, measured, samples, execution, mask, chosen, listener, started
-        )
+            lowered, findings, weights, measured, samples, execution, mask, chosen, listener,
+            started,
+        )  # fmt: skip
     outcome = _prune(lowered, weights, measured, samples, execution, mask, chosen, listener)
 
     listener.stage("measuring layers")

@@ -77,7 +77,9 @@ def measured(path: Path, options: dict[str, Any], limit: float) -> dict[str, Any
         arguments = [str(path), str(Path(folder) / "out.onnx"), json.dumps(options)]
         command = [sys.executable, __file__, "--one", *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=limit
+            )
         except subprocess.TimeoutExpired:
             return {"failed": f"takes more than {limit:.0f} s", "seconds": limit}
     lines = done.stdout.strip().splitlines()
@@ -131,7 +133,7 @@ def main() -> None:
         for group in found.get("groups", []) if given.groups else []:
             kept = f"{group['kept']} of {group['units']}"
             width = f" × {group['width']}" if group["width"] > 1 else ""
-            print(f"|   {group['name']} | | {kept}{width} | | | | {group['reason']} | |", flush=True)
+            print(f"|   {group['name']} | | {kept}{width} | | | | {group['reason']} | |")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Channels, hidden units and heads that are really removed: cut out of every tensor they run through."""
+"""Channels, hidden units and heads that are really removed, from every tensor they are in."""

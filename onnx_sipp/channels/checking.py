@@ -22,9 +22,7 @@ __all__ = ["difference", "found_wrong", "unread"]
 _ROUNDING = 1e-3
 
 
-def unread(
-    dense: Lowered, weights: Sequence[Weight], coupling: Coupling, gone: Gone
-) -> Lowered:
+def unread(dense: Lowered, weights: Sequence[Weight], coupling: Coupling, gone: Gone) -> Lowered:
     """The model with zeros for all weights that read some units.
 
     Args:
@@ -44,9 +42,7 @@ def unread(
     return result
 
 
-def difference(
-    execution: Execution, masked: Model, cut: Model, feeds: Sequence[Feed]
-) -> str:
+def difference(execution: Execution, masked: Model, cut: Model, feeds: Sequence[Feed]) -> str:
     """What is wrong with a cut model, "" if nothing is.
 
     Args:
@@ -126,5 +122,5 @@ def _some(coupling: Coupling, number: int, align: int | None) -> NDArray[np.int6
     group = coupling.groups[number]
     counts = group.counts(align)
     kept = counts[(len(counts)) // 2]
-    gone = np.linspace(0, group.count - 1, group.count - kept).round().astype(np.int64)
-    return gone
+    gone = np.linspace(0, group.count - 1, group.count - kept)
+    return gone.round().astype(np.int64)

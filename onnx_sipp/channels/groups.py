@@ -88,7 +88,8 @@ def find_groups(model: Model, trace: Trace, names: Sequence[str]) -> list[Group]
     outside = set(_in_order([roots(ids) for ids in trace.outside]))
     members: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for root in weighed:
-        if root != FIXED and occurs[root] and (root not in outside or makers[root]):
+        known = readers[root] and root not in outside
+        if root != FIXED and occurs[root] and (makers[root] or known):
             key = tuple(occurs[root]), tuple(sorted(readers[root])), trace.units.reason(root)
             members[key].append(root)
     return [

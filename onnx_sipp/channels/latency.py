@@ -18,7 +18,9 @@ _SECONDS = 1.0
 _FEWEST, _MOST = 10, 400
 
 
-def latency_ratio(dense: Model, cut: Model, feed: Feed, threads: int, seconds: float = _SECONDS) -> float:
+def latency_ratio(
+    dense: Model, cut: Model, feed: Feed, threads: int, seconds: float = _SECONDS
+) -> float:
     """The median time of one model over that of the other, running in turns.
 
     Args:

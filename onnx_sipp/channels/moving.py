@@ -130,7 +130,8 @@ def gather(node: NodeProto, index: int, trace: Trace) -> None:
 
 def _renumbered(places: Array, kept: NDArray[np.bool_]) -> Array:
     positive = places % kept.size
-    return (np.cumsum(kept) - 1)[positive[kept[positive]]].astype(places.dtype)
+    result: Array = (np.cumsum(kept) - 1)[positive[kept[positive]]].astype(places.dtype)
+    return result
 
 
 def tiling(node: NodeProto, index: int, trace: Trace) -> None:

@@ -68,14 +68,14 @@ class Coupling:
         for number, contraction in enumerate(trace.contractions):
             index, weight = of_node.get(names[contraction.node], (-1, None))
             units = trace.units.roots(contraction.channels)
-            groups, _, fan_in = (0, 0, 0) if weight is None else weight.shape
-            if not groups or len(units) not in (1, groups) or fan_in % units.shape[1]:
+            parts, _, fan_in = (0, 0, 0) if weight is None else weight.shape
+            if not parts or len(units) not in (1, parts) or fan_in % units.shape[1]:
                 name = names[contraction.node]
                 reason = skipped.get(name, "it is not among the layers that can be")
                 unread[number] = f"{name!r}, which reads them, is not refitted: {reason}"
                 continue
             # All matrices of a batch read the same; channels lie before places of a kernel.
-            units = np.broadcast_to(units, (groups, units.shape[1]))
+            units = np.broadcast_to(units, (parts, units.shape[1]))
             columns[index] = np.repeat(units, fan_in // units.shape[1], axis=1)
             reads[number] = index
         groups = [
@@ -93,6 +93,11 @@ class Coupling:
     def free(self) -> list[int]:
         """Groups that may lose units."""
         return [number for number, group in enumerate(self.groups) if not group.reason]
+
+    def reasons(self) -> str:
+        """Why groups lose nothing, the first ten, for people."""
+        kept = [group for group in self.groups if group.reason][:10]
+        return "".join(f"\n  {group.name}: {group.reason}" for group in kept)
 
     def barred(self, reasons: Mapping[int, str]) -> Coupling:
         """The same with groups that turned out not to be cut.

@@ -136,8 +136,9 @@ def _merged(trace: Trace, axes: Sequence[Ids], what: str) -> Ids | None:
 def _axis(units: Units, ids: Ids, sizes: Sequence[int], *, trailing: bool) -> int:
     """Which of several new axes takes the units.
 
-    Where the units are the same along all others, that one. Else heads come before what is in
-    them, and channels after the groups that they are shuffled in, which lie before other axes.
+    Where the units are the same along all others, that one. Else heads, which come before what is
+    in them; or channels that are shuffled, which are more than the groups that they are in, and lie
+    before other axes.
     """
     laid = units.roots(ids).reshape(sizes)
     for axis in range(len(sizes)):
@@ -147,4 +148,6 @@ def _axis(units: Units, ids: Ids, sizes: Sequence[int], *, trailing: bool) -> in
     real = [axis for axis, size in enumerate(sizes) if size > 1]
     if len(real) > 2 and sizes[real[0]] <= _PARTS:
         real = real[1:]
-    return real[-1] if trailing else real[0]
+    if trailing:
+        return max(reversed(real), key=lambda axis: sizes[axis])
+    return real[0]

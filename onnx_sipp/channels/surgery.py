@@ -84,9 +84,7 @@ def _fresh_name(proto: ModelProto, wanted: str) -> str:
     return name
 
 
-def _update_notes(
-    proto: ModelProto, trace: Trace, lengths: Mapping[str, tuple[int, ...]]
-) -> None:
+def _update_notes(proto: ModelProto, trace: Trace, lengths: Mapping[str, tuple[int, ...]]) -> None:
     """Correct what the file notes about the shapes of inner tensors."""
     for value in proto.graph.value_info:
         if value.name not in lengths or value.name not in trace.shapes:

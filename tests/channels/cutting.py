@@ -41,9 +41,7 @@ class Coupled:
     def errors(self, gone):
         """Outputs of the model without some units, less those where nothing reads them."""
         masked = unread(self.lowered, self.weights, self.coupling, gone)
-        cut = cut_out(
-            self.lowered.plan.original, self.coupling.trace, self.coupling.numbers(gone)
-        )
+        cut = cut_out(self.lowered.plan.original, self.coupling.trace, self.coupling.numbers(gone))
         before = run(masked.runnable()[0], self.feed)
         after = run(cut.SerializeToString(), self.feed)
         return cut, [a - b for a, b in zip(before, after, strict=True)]

@@ -96,9 +96,7 @@ def test_channels_go_through(name):
     found = coupled(between(*BETWEEN[name]))
     group = found.group("make")
     gone = {
-        number: every_other(g)
-        for number, g in enumerate(found.coupling.groups)
-        if not g.reason
+        number: every_other(g) for number, g in enumerate(found.coupling.groups) if not g.reason
     }
     assert group.reason == ""
     assert gone
@@ -220,9 +218,8 @@ def attention(shapes_from_input=False):
     ]
     constants = {f"{n}.w": weights(6, 8, seed=i) for i, n in enumerate("qkv")}
     constants |= {f"{n}.b": weights(8, seed=i) for i, n in enumerate("qkv")}
-    return make_model(
-        [node(*parts) for parts in nodes], {**constants, **split, **merge, "o.w": weights(8, 6)}, inputs={"x": ["n", "s", 6]}
-    )
+    constants |= {**split, **merge, "o.w": weights(8, 6)}
+    return make_model([node(*parts) for parts in nodes], constants, inputs={"x": ["n", "s", 6]})
 
 
 @pytest.mark.parametrize("shapes_from_input", [False, True])
