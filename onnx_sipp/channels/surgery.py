@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnx_sipp.channels.trace import Edit, Trace
 from onnx_sipp.channels.units import Ids
@@ -15,6 +15,9 @@ from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.tensors import is_parameter
 
 __all__ = ["cut_out"]
+
+# The IR version from which on an initializer need not be an input.
+_FREE_INITIALIZERS = 4
 
 
 def cut_out(model: Model, trace: Trace, gone: Ids) -> ModelProto:
@@ -38,8 +41,8 @@ def cut_out(model: Model, trace: Trace, gone: Ids) -> ModelProto:
             values = model.read(name)[np.ix_(*(np.flatnonzero(k) for k in kept))]
             tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), tensor.name))
             shortened[name] = values.shape
-    for edit in trace.edits:
-        _apply(proto, edit, edit.value(keeps), trace)
+    added = [_apply(proto, edit, edit.value(keeps), trace) for edit in trace.edits]
+    _add_constants(proto, [tensor for tensor in added if tensor is not None])
     lengths = {
         name: tuple(int(keeps(ids).sum()) for ids in axes) for name, axes in trace.axes.items()
     }
@@ -48,8 +51,14 @@ def cut_out(model: Model, trace: Trace, gone: Ids) -> ModelProto:
     return proto
 
 
-def _apply(proto: ModelProto, edit: Edit, value: NDArray[np.generic], trace: Trace) -> None:
-    """Put another constant in the place of an operand, or another number in an attribute's."""
+def _apply(
+    proto: ModelProto, edit: Edit, value: NDArray[np.generic], trace: Trace
+) -> TensorProto | None:
+    """Put another constant in the place of an operand, or another number in an attribute's.
+
+    Returns:
+        The constant, which is to be added; None if there is none.
+    """
     node = proto.graph.node[edit.node]
     if isinstance(edit.place, str):
         old = next((a for a in node.attribute if a.name == edit.place), None)
@@ -58,21 +67,32 @@ def _apply(proto: ModelProto, edit: Edit, value: NDArray[np.generic], trace: Tra
             node.attribute.append(new)
         else:
             old.CopyFrom(new)
-        return
+        return None
     given = node.input[edit.place] if edit.place < len(node.input) else ""
     known = trace.values.get(given) if given in trace.constants else None
     if known is not None and np.array_equal(known, value):
-        return
+        return None
     if known is None and not given and node.op_type != "Split":
-        return
+        return None
     if node.op_type == "Split":
         for attribute in [a for a in node.attribute if a.name == "num_outputs"]:
             node.attribute.remove(attribute)
     name = _fresh_name(proto, f"{node.output[0]}.{edit.place}.cut")
-    proto.graph.initializer.append(numpy_helper.from_array(value, name))
     while len(node.input) <= edit.place:
         node.input.append("")
     node.input[edit.place] = name
+    return numpy_helper.from_array(value, name)
+
+
+def _add_constants(proto: ModelProto, tensors: Sequence[TensorProto]) -> None:
+    """As initializers; up to IR version 3 these have to be inputs, too, which stay as they are."""
+    if proto.ir_version >= _FREE_INITIALIZERS:
+        proto.graph.initializer.extend(tensors)
+        return
+    nodes = [helper.make_node("Constant", [], [t.name], value=t) for t in tensors]
+    old = list(proto.graph.node)
+    del proto.graph.node[:]
+    proto.graph.node.extend([*nodes, *old])
 
 
 def _fresh_name(proto: ModelProto, wanted: str) -> str:
