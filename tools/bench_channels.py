@@ -34,8 +34,8 @@ TEXT = """\
 no labels are used.
 
 - *multiply-adds*, *parameters*: share that is left of the dense model's;
-- *time*: median time of a run over that of the dense model, in onnxruntime {ort} on one thread, batches
-  of {batch}, both models in turns;
+- *time*: median time of a run over that of the dense model, in onnxruntime {ort} on one thread,
+  batches of {batch}, both models in turns;
 - *accuracy*: share of the test samples that the model gets right, in per cent;
 - *agreement*: share of the test samples with the class that the dense model gives, in per cent;
 - *error*: ‖cut − dense‖ / ‖dense‖ of the output on the test samples;

@@ -107,7 +107,7 @@ def found_wrong(
         cut = Model(proto, original.path, original.libraries)
         return difference(execution, masked, cut, feeds)
 
-    free = [n for n in coupling.free if len(coupling.groups[n].counts(align)) > 1]
+    free = coupling.free
     if not free or not tried(free):
         return {}
     wrong = {number: reason for number in free if (reason := tried([number]))}

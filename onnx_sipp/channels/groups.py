@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import NodeProto
 
 from onnx_sipp.channels.trace import Trace
 from onnx_sipp.channels.units import FIXED, Ids
@@ -32,7 +34,8 @@ class Group:
         units: by number, in the order of their places.
         size: places that each of them takes in the widest tensor: 1 for a channel, the width of a
             head for a head.
-        convolved: whether a convolution makes or reads them.
+        width: channels of a convolution that each of them is, 0 if none makes or reads them.
+        alone: whether no convolution makes other channels beside them.
         reason: why none can be cut, "" if some can.
     """
 
@@ -41,7 +44,8 @@ class Group:
     readers: tuple[int, ...]
     units: Ids
     size: int
-    convolved: bool
+    width: int
+    alone: bool
     reason: str
 
     @property
@@ -55,12 +59,11 @@ class Group:
         Args:
             align: multiples of this only; None for 16, and for 8 or 4 where there are few.
         """
-        step = align or (16 if self.count >= 64 else 8 if self.count >= 32 else _CONV_GRID)
-        if self.size > 1 and not self.convolved:
-            step = 1
-        elif self.convolved and step * self.size % _CONV_GRID:
-            step *= _CONV_GRID
-        first = (self.count - 1) // step * step
+        channels = self.count * max(1, self.width)
+        grid = align or (16 if channels >= 64 else 8 if channels >= 32 else _CONV_GRID)
+        step = grid // gcd(grid, self.width) if self.width else 1 if self.size > 1 else grid
+        # Beside other channels, so many of them go that the sum stays where it was on the grid.
+        first = (self.count - 1) // step * step if self.alone else self.count - step
         return [self.count, *range(first, 0, -step)]
 
 
@@ -130,13 +133,15 @@ def _group(
     makers: Sequence[int],
 ) -> Group:
     nodes = model.proto.graph.node
-    read_by = [trace.contractions[number].node for number in readers]
-    around = [node_kind(nodes[place])[1] for place in (*makers, *read_by)]
-    listed = [names[place] for place in makers or read_by]
+    listed = [names[place] for place in makers or [trace.contractions[n].node for n in readers]]
     more = f" and {len(listed) - 1} more" if len(listed) > 1 else ""
     reason = trace.units.reason(int(units[0]))
     if not reason and units.size < 2:
         reason = "there is one only"
+    made = [trace.of(nodes[place].output[0])[1] for place in makers if _convolves(nodes[place])]
+    read = [trace.contractions[number] for number in readers]
+    summed = [found.channels for found in read if _convolves(nodes[found.node])]
+    widths = [int((trace.units.roots(ids) == units[0]).sum()) for ids in (*made, *summed)]
     if not reason and not readers:
         reason = "no weights sum over them, so none can make up for those cut"
     return Group(
@@ -145,9 +150,14 @@ def _group(
         readers=tuple(readers),
         units=units,
         size=max(count for _, _, count in occurs),
-        convolved=any(op in _CONVOLUTIONS for op in around),
+        width=max(widths, default=0),
+        alone=all(bool(np.isin(trace.units.roots(ids), units).all()) for ids in made),
         reason=reason,
     )
+
+
+def _convolves(node: NodeProto) -> bool:
+    return node_kind(node)[1] in _CONVOLUTIONS
 
 
 class Volumes:

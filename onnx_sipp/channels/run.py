@@ -91,6 +91,8 @@ def couple(
     trace = coupled(original, Flow(original), sizes.shapes, sizes.values)
     names = node_labels(original.proto.graph.node)
     found = Coupling.of(lowered, trace, findings, weights, names)
+    few = "they are too few for the grid of counts (see --align)"
+    found = found.barred({n: few for n in found.free if len(found.groups[n].counts(align)) == 1})
     return found.barred(found_wrong(lowered, weights, found, align, execution, feeds))
 
 
@@ -123,7 +125,7 @@ def cut_channels(
     feeds = list(islice(samples.calibration, _CHECKED))
     threads = execution.threads or 1
     coupling = couple(lowered, findings, weights, execution, feeds, goal.align)
-    free = [n for n in coupling.free if len(coupling.groups[n].counts(goal.align)) > 1]
+    free = coupling.free
     if not free:
         raise SippError("no channels can be cut out of this model:" + coupling.reasons())
     progress.stage("measuring groups of channels")

@@ -83,6 +83,11 @@ BETWEEN = {
         [("ReduceMean", ["a"], ["c"], {"axes": [2, 3]}), ("Expand", ["c", "shape"], ["b"])],
         {"shape": np.array([1, C, 8, 8])},
     ),
+    "quantised": (
+        [("DequantizeLinear", ["w", "ws"], ["v"], {"axis": 0}),
+         ("Conv", ["a", "v"], ["c"], {"name": "quantised"}), ("Add", ["a", "c"], ["b"])],
+        {"w": np.arange(-32, 32, dtype=np.int8).reshape(C, C, 1, 1), "ws": np.full(C, 0.02, "f")},
+    ),
     "DepthToSpace and back": (
         [("DepthToSpace", ["a"], ["c"], {"blocksize": 2}),
          ("SpaceToDepth", ["c"], ["b"], {"blocksize": 2})],
@@ -230,6 +235,22 @@ def test_heads_are_cut_as_a_whole(shapes_from_input):
     cut, errors = found.errors({found.coupling.groups.index(group): np.array([0])})
     assert {tuple(t.dims) for t in cut.graph.initializer if t.name == "k.w"} == {(6, 4)}
     np.testing.assert_allclose(errors[0], 0, atol=1e-4)
+
+
+def test_counts_of_a_convolution_stay_on_the_grid_if_only_some_of_its_channels_can_go():
+    nodes = [
+        ("Split", ["a", "sizes"], ["c", "d"], {"axis": 1}),
+        ("Softmax", ["c"], ["e"], {"axis": 1}),
+        ("Concat", ["e", "d"], ["b"], {"axis": 1}),
+    ]
+    found = coupled(between(nodes, {"sizes": np.array([6, 14])}, 20, 20))
+    by_count = {group.count: group for group in found.coupling.groups}
+    assert by_count[6].reason.startswith("Softmax")
+    assert by_count[14].counts(None) == [14, 10, 6, 2]
+
+
+def test_a_grid_that_is_too_wide_is_a_reason():
+    assert "grid" in coupled(between([("Relu", ["a"], ["b"])], {}), align=16).reason("make")
 
 
 STUCK = {
