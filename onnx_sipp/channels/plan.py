@@ -97,6 +97,8 @@ class Coupling:
     def reasons(self) -> str:
         """Why groups lose nothing, the first ten, for people."""
         kept = [group for group in self.groups if group.reason][:10]
+        if not self.groups:
+            return "\n  no channels run from one layer to another that is known"
         return "".join(f"\n  {group.name}: {group.reason}" for group in kept)
 
     def barred(self, reasons: Mapping[int, str]) -> Coupling:

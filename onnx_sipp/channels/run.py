@@ -134,9 +134,8 @@ def cut_channels(
     if goal.latency is not None:
         progress.stage("measuring latency")
         target.measure(lowered.plan.original, found, feeds[0], threads)
-    count = len(samples.calibration) + len(samples.held_out)
     trials = Trials(refitter, coupling, found, free, target, threads, progress)
-    best, plans = trials.best(count)
+    best, plans = trials.best()
     cut = _cut(lowered, coupling, best, execution, feeds)
     if goal.latency is not None:
         spent = latency_ratio(lowered.plan.original, cut.model, feeds[0], threads)

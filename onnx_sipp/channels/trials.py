@@ -14,13 +14,10 @@ from onnx_sipp.channels.target import Target
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.progress import Progress
-from onnx_sipp.pruning.unit_budget import Curve, even_counts, neighbours, unit_budget
+from onnx_sipp.pruning.unit_budget import Curve, even_counts, unit_budget
 from onnx_sipp.sequential import Refitter
 
 __all__ = ["Trial", "Trials"]
-
-# Steps of the search around the best budget, and multiply-adds that they may take in all.
-_STEPS, _WORK = 8, 2e13
 
 
 @dataclass(frozen=True)
@@ -70,24 +67,15 @@ class Trials:
         self._threads, self._progress = threads, progress
         self._curves = [found[number].measured for number in free]
 
-    def best(self, samples: int) -> tuple[Trial, dict[str, float]]:
+    def best(self) -> tuple[Trial, dict[str, float]]:
         """The best trial, and the error of every budget.
-
-        Args:
-            samples: that a pass goes through.
 
         Raises:
             SippError: the goal is out of reach.
         """
         trials = [self._tried(name, counts) for name, counts in self._plans().items()]
         best = min(trials, key=lambda trial: trial.error)
-        work = 2 * samples * _STEPS * self._coupling.volumes.macs(self._coupling.counts({}))
-        if work <= _WORK:
-            best = self._searched(best)
-        if best not in trials:
-            trials.append(best)
-        plans = {trial.plan: trial.error**0.5 for trial in trials}
-        return self._rectified(best), plans
+        return self._rectified(best), {trial.plan: trial.error**0.5 for trial in trials}
 
     def _plans(self) -> dict[str, tuple[int, ...]]:
         """Counts per free group, by how the budget was found."""
@@ -131,20 +119,6 @@ class Trials:
         decider = UnitDecider(self._coupling, self._found, given, self._threads)
         model = self._refitter.refit(decider, self._progress, sequential=True).model
         return Trial(name, counts, decider, model, self._refitter.output_error(model))
-
-    def _searched(self, best: Trial) -> Trial:
-        """Step to better counts nearby, those that promise most first."""
-        seen = {best.counts}
-        for _ in range(_STEPS):
-            around = neighbours(self._curves, self._target.share, self._target.limit, best.counts)
-            new = next((tuple(c) for c in around if tuple(c) not in seen), None)
-            if new is None:
-                break
-            seen.add(new)
-            trial = self._tried("searched", new)
-            if trial.error < best.error:
-                best = trial
-        return best
 
     def _rectified(self, best: Trial) -> Trial:
         """The same units, refitted towards what the next nodes let through, if that is better."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Curve", "even_counts", "neighbours", "unit_budget"]
+__all__ = ["Curve", "even_counts", "unit_budget"]
 
 Float64 = NDArray[np.float64]
 # From counts of units per group to the share of the dense model's volume.
@@ -55,34 +55,6 @@ def unit_budget(curves: Sequence[Curve], share: Share, goal: float) -> list[int]
     return [int(count) for count in search.counts(levels)]
 
 
-def neighbours(
-    curves: Sequence[Curve], share: Share, goal: float, counts: Sequence[int]
-) -> list[list[int]]:
-    """Other counts that meet the goal: one group with more or fewer units, the others to match.
-
-    Args:
-        curves: of the groups.
-        share: of the dense model's volume.
-        goal: largest share.
-        counts: to start from.
-
-    Returns:
-        The ones that promise most come first.
-    """
-    search = _Search(curves, share, goal)
-    pairs = zip(curves, counts, strict=True)
-    levels = [list(curve.counts).index(count) for curve, count in pairs]
-    found: list[list[int] | None] = []
-    for group, level in enumerate(levels):
-        if level + 1 < len(curves[group].counts):
-            found.append(search.raised(_moved(levels, group, level + 1)))
-        if level > 0:
-            found.append(search.lowered(_moved(levels, group, level - 1), but=group))
-    reached = {tuple(other) for other in found if other is not None and other != levels}
-    ranked = sorted(reached, key=lambda other: (search.loss(other), other))
-    return [[int(count) for count in search.counts(other)] for other in ranked]
-
-
 class _Search:
     """Searches over levels: places in the curves, 0 for all units."""
 
@@ -105,14 +77,12 @@ class _Search:
     def loss(self, levels: Sequence[int]) -> float:
         return float(sum(own[level] for own, level in zip(self._losses, levels, strict=True)))
 
-    def lowered(self, levels: list[int], but: int | None = None) -> list[int] | None:
-        """Step by step down to the goal, the cheapest step per volume first; one group stays."""
+    def lowered(self, levels: list[int]) -> list[int] | None:
+        """Step by step down to the goal, the cheapest step per volume first."""
         now = self.volume(levels)
         while now > self._goal:
             best: tuple[float, list[int]] | None = None
             for group, curve in enumerate(self._curves):
-                if group == but:
-                    continue
                 last = min(levels[group] + _STRIDE, len(curve.counts) - 1)
                 for level in range(levels[group] + 1, last + 1):
                     other = _moved(levels, group, level)
