@@ -61,14 +61,16 @@ def fitted(model: Lowered, findings: Findings, pattern: NofM | Blocks) -> Findin
     )
 
 
-def why_no_sparse_cores(model: Lowered, layer: Layer) -> str:
-    """Why sparse tensor cores cannot run a layer with 2:4 zeros; "" if they can.
+def why_no_sparse_cores(model: Lowered, layer: Layer, pattern: NofM | Blocks) -> str:
+    """Why sparse tensor cores cannot run a layer with these zeros; "" if they can.
 
     By what TensorRT documents and its maintainers say: convolutions and products of a matrix with
     4 | input channels; group convolutions are not tried (github.com/NVIDIA/TensorRT, issue 4054).
     Whether a sparse kernel is faster, and so picked, is another matter: it is for some hundred
     channels (issue 3849).
     """
+    if not (isinstance(pattern, NofM) and pattern.suits_sparse_cores):
+        return f"they take 2:4, which {pattern} is not"
     groups, _, fan_in = layer.view.matrix
     channels = fan_in // layer.view.positions
     node = model.plan.labels[layer.index]
@@ -77,8 +79,9 @@ def why_no_sparse_cores(model: Lowered, layer: Layer) -> str:
     if layer.op_type not in ("Conv", "Gemm", "MatMul"):
         return f"TensorRT has sparse kernels for Conv, Gemm and MatMul, not for {layer.op_type}"
     if groups > 1:
-        kind = "a convolution in groups" if layer.kind == "Conv" else "a stack of matrices"
-        return f"it is {kind}, for which TensorRT has no sparse kernels"
+        conv = "it is a convolution in groups, for which TensorRT tries no sparse kernels"
+        stack = "it is a stack of matrices, for which no sparse kernels are documented"
+        return conv if layer.kind == "Conv" else stack
     if channels % 4:
         return f"its {channels} input channels are no multiple of 4"
     return ""

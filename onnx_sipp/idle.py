@@ -18,6 +18,7 @@ from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.order import reads as names_read
 from onnx_sipp.graph.sharing import other_readers
+from onnx_sipp.pruning.cells import Cells
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.weights import Weight
 
@@ -37,16 +38,20 @@ class Idle:
     Attributes:
         neurons: ``[group, out]``, that reach no output.
         inputs: ``[group, fan_in]``, that are constant, or read by nobody.
+        cells: of a pattern. What is idle is cleared only where that makes room for others: whole
+            cells, or weights of a cell that has as many others as may stay.
     """
 
     neurons: Mask
     inputs: Mask
+    cells: Cells | None = None
 
     @classmethod
     def none(cls, weight: Weight) -> Idle:
         """All of a weight does something."""
         groups, outs, fan_in = weight.shape
-        return cls(np.zeros((groups, outs), np.bool_), np.zeros((groups, fan_in), np.bool_))
+        neurons, inputs = np.zeros((groups, outs), np.bool_), np.zeros((groups, fan_in), np.bool_)
+        return cls(neurons, inputs, weight.cells)
 
     @property
     def is_empty(self) -> bool:
@@ -58,6 +63,8 @@ class Idle:
         if self.is_empty:
             return weight
         idle = self.neurons[:, rows, None] | self.inputs[:, None, :]
+        if self.cells is not None:
+            idle = self.cells.replaceable(idle, weight)
         result: Float = np.where(idle, weight.dtype.type(0), weight)
         return result
 
@@ -136,14 +143,15 @@ def find_idle(
     return [
         Idle.none(weight)
         if any(layer.name in tied or not weight.seen_alike(layer) for layer in weight.layers)
-        else _common([facts[layer.name] for layer in weight.layers])
+        else _common([facts[layer.name] for layer in weight.layers], weight.cells)
         for weight in weights
     ]
 
 
-def _common(facts: Sequence[LayerFacts]) -> Idle:
+def _common(facts: Sequence[LayerFacts], cells: Cells | None) -> Idle:
     """A weight is idle if it is in all layers that share it."""
     return Idle(
         np.logical_and.reduce([found.unread for found in facts]),
         np.logical_and.reduce([found.unread_inputs | found.removable for found in facts]),
+        cells,
     )

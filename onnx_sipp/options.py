@@ -196,6 +196,11 @@ class Options:
             ),
             *self._rules_of_channels(),
             (
+                not self.pattern or tuple(self.candidates) != ("sipp-rand",),
+                "the candidate sipp-rand draws single weights, for which the pattern "  # noqa: ISC004
+                f"{self.pattern} has no room; name another one",
+            ),
+            (
                 set(self.candidates) <= set(CANDIDATES),
                 f"the candidates are {', '.join(CANDIDATES)}, not {', '.join(self.candidates)}",
             ),

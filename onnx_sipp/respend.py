@@ -46,12 +46,14 @@ def spend_again(
         The best pass, with the same number of weights, and what was freed on the way there.
     """
     first = left = left or [Idle.none(weight) for weight in weights]
-    freed, errors = [0] * len(weights), [error(best.model)]
+    freed: list[int] = [0] * len(weights)
+    errors: list[float] = []  # measured only where another pass is compared with them
     for _ in range(_REPEATS):
         idle = find(best.model)
         wasted = [found.count(w, best.model) for found, w in zip(idle, weights, strict=True)]
         if sum(wasted) <= _WORTH * keep or not leave_out(idle):
             break
+        errors = errors or [error(best.model)]
         tried = again()
         now = error(tried.model)
         if now >= errors[-1]:
@@ -61,6 +63,7 @@ def spend_again(
         best, left, errors = tried, idle, [*errors, now]
         freed = [old + new for old, new in zip(freed, wasted, strict=True)]
     if once and left is first:
+        errors = errors or [error(best.model)]
         tried = again()
         now = error(tried.model)
         if now < errors[0]:

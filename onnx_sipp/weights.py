@@ -248,11 +248,12 @@ def stored_values(
     """
     # A reweighted weight may not fit a narrow type.
     largest = float(ml_dtypes.finfo(old.dtype).max)
-    wanted = block.view.to_stored(np.clip(new, -largest, largest))
+    wanted = np.clip(new, -largest, largest)
     values = wanted.astype(old.dtype)
-    stays = block.view.to_stored(kept)
+    before = np.ascontiguousarray(block.view.to_matrix(old))
     # Weights left as they were keep every bit, also in float64, which is wider than the matrix;
     # and a kept weight that underflows would be one zero too many.
-    same = wanted == block.view.to_stored(_matrix(block.view, old))
-    result: NDArray[Any] = np.where(stays & (same | (values == 0)), old, np.where(stays, values, 0))
-    return result.astype(old.dtype)
+    with np.errstate(over="ignore"):
+        same = wanted == before.astype(np.float32, copy=False)
+    changed = np.where(same | (values == 0), before, values)
+    return block.view.to_stored(np.where(kept, changed, old.dtype.type(0)))

@@ -189,8 +189,11 @@ def convert(block: Array, spec: InputSpec, where: str, first: int | None = None)
     """
     if _is_raw_bfloat16(block.dtype, spec):
         block = block.view(spec.dtype)
-    with np.errstate(over="ignore", invalid="ignore"):
-        cast = np.asarray(block, dtype=spec.dtype, order="C")
+    if block.dtype == spec.dtype and block.flags.c_contiguous:
+        cast = block  # the usual case, once per sample and pass: no time to lose
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            cast = np.asarray(block, dtype=spec.dtype, order="C")
     if _kind(spec.dtype) == "float":
         good = np.isfinite(cast)
     elif block.dtype != spec.dtype and _kind(spec.dtype) == "int":

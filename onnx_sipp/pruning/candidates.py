@@ -31,7 +31,7 @@ GREEDY_LIMIT = 1.5e10
 # Stages of the gradual order and conjugate gradient steps in each, by what a product costs. Without
 # the ramp the first stage drops more than it should, which the second mends for the most part.
 _SCHEDULE, _STEPS = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1, 1), 8
-_LARGE_SCHEDULE, _LARGE_STEPS = (1, 1), 2
+_LARGE_SCHEDULE, _LARGE_STEPS = (1, 1), 1
 
 
 def output_costs(

@@ -118,6 +118,18 @@ class Cells:
             chosen = top(cells, sizes, keep)
         return self.whole(chosen) & (magnitude > 0)
 
+    def replaceable(self, idle: Mask, weight: Float) -> Mask:
+        """Those of some weights whose places others can take: whole cells, or weights of a cell.
+
+        Args:
+            idle: ``[group, out, fan_in]``.
+            weight: same shape; zeros take no place.
+        """
+        if not self.kept:
+            return self.whole(np.all(self.gathered(idle), axis=-1))
+        others = self.gathered((weight != 0) & ~idle).sum(axis=-1)
+        return idle & self.whole(others >= self.kept)
+
     def count_in_cell(self, keep: int, size: int) -> int:
         """How many weights of each cell stay where so many of a weight are to, at least N."""
         return min(self.columns, max(self.kept, round(self.columns * keep / size)))

@@ -25,7 +25,7 @@ __all__ = ["Solution", "refit"]
 Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
 
-_BLOCK_ELEMENTS = 1 << 18
+_BLOCK_ELEMENTS = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def refit(
     weight: Float,
     kept: NDArray[np.bool_],
     *,
-    damping: float,
+    damping: float | Float64,
     steps: int = 20,
     start: Float | None = None,
     tolerance: float = 1e-4,
@@ -63,7 +63,7 @@ def refit(
         problem: H and B of the layer.
         weight: ``[group, out, fan_in]``, what damping pulls towards.
         kept: same shape; weights outside stay zero.
-        damping: λ, relative to the mean diagonal of H.
+        damping: λ, relative to the mean diagonal of H; one, or ``[out]``.
         steps: most conjugate gradient steps.
         start: first guess; ``weight`` if None.
         tolerance: stop when every residual of a block has shrunk by this factor.
@@ -80,11 +80,13 @@ def refit(
     for group in range(groups):
         diagonal = problem.diagonal[group]
         # A fan-in that is dead throughout leaves H = 0: then nothing is to be solved.
-        shift = damping * float(diagonal.mean()) or 1.0
-        jobs += [(group, slice(a, a + size), diagonal, shift) for a in range(0, outs, size)]
+        shifts = np.broadcast_to(damping, outs) * (float(diagonal.mean()) or 1.0)
+        jobs += [(group, slice(a, a + size), diagonal, shifts) for a in range(0, outs, size)]
 
-    def solve(job: tuple[int, slice, Float64, float]) -> None:
-        group, rows, diagonal, shift = job
+    def solve(job: tuple[int, slice, Float64, Float64]) -> None:
+        group, rows, diagonal, shifts = job
+        alike = bool(np.all(shifts == shifts[0]))
+        shift = shifts[:1] if alike else shifts[rows, None]
         guess = (weight if start is None else start)[group, rows]
         found, change, gradient = _solve(
             partial(problem.moments.product, group),
@@ -93,7 +95,7 @@ def refit(
             kept[group, rows].astype(dtype),
             guess.astype(dtype),
             (diagonal + shift).astype(dtype),
-            dtype(shift),
+            shift.astype(dtype),
             steps,
             tolerance,
             with_gradient=with_wishes,
@@ -114,7 +116,7 @@ def _solve(
     mask: Float,
     x: Float,
     diagonal: Float,
-    shift: np.floating,
+    shift: Float,
     steps: int,
     tolerance: float,
     *,

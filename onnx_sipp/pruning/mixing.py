@@ -29,7 +29,7 @@ _TRIED_DAMPINGS = (0.3, 1.0, 3.0)
 _SCREENING_STEPS = 8
 _STEPS = 20
 # Where products are costly, fewer: to stop early regularises as damping does.
-_LARGE_STEPS = 4
+_LARGE_STEPS = 3
 # Asks for an inverse of H, which costs as much as the refit of a large layer.
 _NOT_IN_LARGE_LAYERS = "surgeon"
 # Draws single weights, for which a pattern has no room.
@@ -93,37 +93,51 @@ def choose(
     # A wide layer is tried out on some of its neurons; the winner then chooses for all.
     jury = evidence.some_neurons()
     share = round(keep * jury.units / evidence.units)
-    best: tuple[float, str, Proposal] | None = None
-    for name in names:
-        proposal = CANDIDATES[name](jury, share, seed, threads)
-        error = _screen(jury, proposal, threads=threads, refits=refits)
-        if best is None or error < best[0]:
-            best = (error, name, proposal)
-    assert best is not None
-    _, name, proposal = best
+    proposals = [CANDIDATES[name](jury, share, seed, threads) for name in names]
+    errors = _screen(jury, proposals, threads=threads, refits=refits)
+    best = int(np.argmin(errors))
+    name, proposal = names[best], proposals[best]
     if jury is not evidence:
         proposal = CANDIDATES[name](evidence, keep, seed, threads)
     return settle(evidence, proposal, name, threads=threads, refits=refits, damping=damping)
 
 
-def _screening_steps(jury: Evidence) -> int:
-    return _LARGE_STEPS if jury.is_large else _SCREENING_STEPS
-
-
-def _screen(jury: Evidence, proposal: Proposal, *, threads: int, refits: bool) -> float:
-    """Held-out error of a mask after a short refit, judged by some of the neurons."""
+def _screen(
+    jury: Evidence, proposals: Sequence[Proposal], *, threads: int, refits: bool
+) -> list[float]:
+    """Held-out errors of masks after a short refit, judged by some of the neurons."""
     if not refits:
-        return jury.error(np.where(proposal.kept, jury.weight, 0))
-    trial = refit(
-        jury.fit,
-        jury.weight,
-        proposal.kept,
-        damping=damping_for(jury),
-        steps=_screening_steps(jury),
-        start=proposal.start,
+        return [jury.error(np.where(made.kept, jury.weight, 0)) for made in proposals]
+    return _trials(
+        jury,
+        [made.kept for made in proposals],
+        [made.start for made in proposals],
+        [damping_for(jury)] * len(proposals),
+        threads,
+    )
+
+
+def _trials(
+    jury: Evidence,
+    kept: Sequence[Mask],
+    starts: Sequence[Float | None],
+    dampings: Sequence[float],
+    threads: int,
+) -> list[float]:
+    """Held-out errors after short refits, all at once: that reads H as often as a single one."""
+    outs = jury.weight.shape[1]
+    count = len(kept)
+    rows = np.tile(np.arange(outs), count)
+    found = refit(
+        jury.fit.of_neurons(rows),
+        jury.weight[:, rows],
+        np.concatenate(kept, axis=1),
+        damping=np.repeat(dampings, outs),
+        steps=_LARGE_STEPS if jury.is_large else _SCREENING_STEPS,
+        start=np.concatenate([jury.weight if s is None else s for s in starts], axis=1),
         threads=threads,
     )
-    return jury.error(trial.weight)
+    return [jury.error(weight) for weight in np.split(found.weight, count, axis=1)]
 
 
 def probe(evidence: Evidence, keep: int, *, threads: int) -> Choice:
@@ -224,13 +238,8 @@ def resettle(evidence: Evidence, choice: Choice, *, threads: int) -> Choice:
 
 def _best_damping(jury: Evidence, proposal: Proposal, threads: int) -> float:
     """The damping that errs least on the held-out samples."""
-    kept = jury.of(proposal.kept)
+    dampings = [factor * damping_for(jury) for factor in _TRIED_DAMPINGS]
+    count = len(dampings)
     start = None if proposal.start is None else jury.of(proposal.start)
-    tried = []
-    for damping in (factor * damping_for(jury) for factor in _TRIED_DAMPINGS):
-        solution = refit(
-            jury.fit, jury.weight, kept,
-            damping=damping, steps=_screening_steps(jury), start=start, threads=threads,
-        )  # fmt: skip
-        tried.append((jury.error(solution.weight), damping))
-    return min(tried)[1]
+    errors = _trials(jury, [jury.of(proposal.kept)] * count, [start] * count, dampings, threads)
+    return min(zip(errors, dampings, strict=True))[1]

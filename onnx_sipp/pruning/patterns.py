@@ -27,6 +27,11 @@ class NofM:
         """Share of zeros that it makes."""
         return 1 - self.kept / self.of
 
+    @property
+    def suits_sparse_cores(self) -> bool:
+        """Whether at most 2 of every 4 weights are left, as sparse tensor cores ask for."""
+        return (self.of % 4 == 0 and self.kept <= 2) or (self.kept, self.of) == (1, 2)
+
     def __str__(self) -> str:
         return f"{self.kept}:{self.of}"
 

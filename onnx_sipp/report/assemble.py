@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx_sipp import __version__
 from onnx_sipp.calibration.fidelity import OutputFidelity
 from onnx_sipp.calibration.samples import Samples
+from onnx_sipp.fitting import why_no_sparse_cores
 from onnx_sipp.graph.layers import Findings, Layer
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.measures import Measured
@@ -87,6 +88,9 @@ def assemble(
                 bias_is_new=dense.is_spare(bias),
                 freed=outcome.respent.weights[index] if outcome.respent.weights else 0,
                 dead_neurons=_dead_neurons(outcome, index),
+                no_sparse_cores=None
+                if weight.pattern is None
+                else why_no_sparse_cores(dense, layer, weight.pattern),
             )
     layers = [rows[layer.name] for layer in findings.layers]
     total = sum(weight.size for weight in weights)
@@ -121,7 +125,7 @@ def assemble(
         warnings=[
             *samples.warnings,
             *dense.plan.notes,
-            *_warnings(total, zeros, before, options, certified, needed),
+            *_warnings(weights, zeros, before, options, certified, needed),
             *_tied_warnings(layers),
             *_unseen_warnings(layers, findings, dense),
             *_refit_warnings(layers),
@@ -213,10 +217,14 @@ def _row(
 
 
 def _warnings(
-    total: int, zeros: int, before: int, options: Options, given: int, needed: int
+    weights: Sequence[Weight], zeros: int, before: int, options: Options, given: int, needed: int
 ) -> list[str]:
     warnings = []
-    if options.sparsity is not None and zeros != round(options.sparsity * total):
+    total = sum(weight.size for weight in weights)
+    cells = weights[0].cells
+    # N:M asks for no number of zeros, and blocks are met to half a block.
+    room = 0.5 if cells is None else inf if cells.kept else cells.unit / 2
+    if options.sparsity is not None and abs(zeros - options.sparsity * total) > room:
         warnings.append(
             f"asked for {round(options.sparsity * total)} zeros, but {before} of the {total} "
             f"prunable weights were zero before: the result has {zeros}"

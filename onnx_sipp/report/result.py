@@ -53,6 +53,8 @@ class LayerReport:
         shares_weight_with: another layer of the same weight that was listed before, "" if none.
         observed: whether any sample reached a layer of the weight. If not, weights were chosen by
             magnitude, as if all inputs were alike, and nothing is certified.
+        no_sparse_cores: with a pattern: why sparse tensor cores cannot run the layer, "" if they
+            can. None without a pattern.
     """
 
     name: str
@@ -79,6 +81,7 @@ class LayerReport:
     shares_weight_with: str = ""
     also_read_by: str = ""
     observed: bool = True
+    no_sparse_cores: str | None = None
 
     @property
     def sparsity(self) -> float:

@@ -22,6 +22,16 @@ _HONEST = (
     "runtimes with kernels for unstructured sparsity."
 )
 
+_FOR_CORES = (
+    "What the zeros buy: TensorRT runs such layers on sparse tensor cores (NVIDIA Ampere and "
+    "later, trtexec --sparsity=enable) where it measures them to be faster, which takes some "
+    "hundred channels. Other stock runtimes multiply zeros as fast as any other number."
+)
+_FOR_PATTERNS = (
+    "What the zeros buy: stock runtimes (onnxruntime, OpenVINO, TensorRT) multiply these zeros as "
+    "fast as any other number. The pattern is for runtimes with kernels made for it."
+)
+
 
 def print_report(report: Report, console: Console) -> None:
     """Print the layers, the totals, the certificate, the fidelity and what the zeros buy.
@@ -43,7 +53,10 @@ def print_report(report: Report, console: Console) -> None:
         console.print(SMALLER)
         return
     console.print(_certificate_sentence(report))
-    console.print(_HONEST)
+    if report.options["pattern"]:
+        console.print(_sparse_cores(report))
+    else:
+        console.print(_HONEST)
 
 
 def print_inspection(inspection: Inspection, console: Console) -> None:
@@ -73,6 +86,19 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
 
 def _also_read(others: str) -> str:
     return f"; also read by {escape(others)}" if others else ""
+
+
+def _sparse_cores(report: Report) -> str:
+    """Which layers sparse tensor cores can run, why not the others, and what that takes."""
+    layers = report.layers
+    able = sum(layer.no_sparse_cores == "" for layer in layers)
+    reasons: dict[str, list[str]] = {}
+    for layer in layers:
+        if layer.no_sparse_cores:
+            reasons.setdefault(layer.no_sparse_cores, []).append(layer.name)
+    told = "".join(f"\n  not {escape(', '.join(names))}: {why}" for why, names in reasons.items())
+    buys = _FOR_CORES if able else _FOR_PATTERNS
+    return f"Sparse tensor cores can run {able} of {len(layers)} layers.{told}\n{buys}"
 
 
 def _layer_table(layers: list[LayerReport]) -> Table:
@@ -128,12 +154,16 @@ def _totals(report: Report) -> Table:
     table.add_row("calibrated on", f"{escape(data.source)}: {samples}")
     options = report.options
     budget = f"budget {options['allocation']}"
+    if ":" in options["pattern"]:
+        budget = "the same share of every layer"
     if options["epsilon"] is not None:
         budget = f"as far as every ε stays at most {options['epsilon']:g}"
     if report.budgets:
         errors = ", ".join(f"{name} {error:.4f}" for name, error in report.budgets.items())
         budget = f"budget {report.budget} (measured error: {errors})"
     table.add_row("method", f"{options['method']}, {budget}")
+    if options["pattern"]:
+        table.add_row("pattern", options["pattern"])
     if options["compensate"] != "none":
         table.add_row("kept weights", f"refitted, {options['compensate']}")
     added = [layer.name for layer in report.layers if layer.bias_is_new]

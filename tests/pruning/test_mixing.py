@@ -10,9 +10,11 @@ from problems import mixed_inputs, regression
 
 from onnx_sipp.pruning import candidates
 from onnx_sipp.pruning import evidence as evidence_module
-from onnx_sipp.pruning.candidates import CANDIDATES, Proposal, removal_costs
+from onnx_sipp.pruning.candidates import CANDIDATES, Proposal, output_costs
+from onnx_sipp.pruning.cells import Cells
 from onnx_sipp.pruning.evidence import Evidence, damping_for
 from onnx_sipp.pruning.mixing import choose, probe, settle
+from onnx_sipp.pruning.patterns import Blocks, NofM
 from onnx_sipp.pruning.selection import apportion
 from onnx_sipp.statistics.gram import WIDE
 
@@ -216,10 +218,8 @@ def test_some_neurons_stand_for_all(monkeypatch):
     assert some.check.power.shape == (2, 4)
     for greedy in (True, False):
         monkeypatch.setattr(candidates, "GREEDY_LIMIT", 1e12 if greedy else 0)
-        own = removal_costs(layer, 1)
-        assert own.shape == (layer if greedy else some).weight.shape
-        costs = layer.at_output(own)
-        assert costs.shape == own.shape
+        costs = output_costs(layer, [False], 1)[False]
+        assert costs.shape == (layer if greedy else some).weight.shape
         assert np.all(costs >= 0)
         choice = choose(layer, 50, 0, names=list(CANDIDATES), threads=1)
         assert np.count_nonzero(choice.weight) == choice.kept.sum() == 50
@@ -229,13 +229,40 @@ def test_some_neurons_stand_for_all(monkeypatch):
 def test_removal_costs_count_as_they_show_at_the_output(greedy, monkeypatch):
     monkeypatch.setattr(candidates, "GREEDY_LIMIT", 1e12 if greedy else 0)
     layer = evidence(10, zeros=0.3)
-    costs = removal_costs(layer, 1)
+    costs = output_costs(replace(layer, gain=np.ones((2, 4))), [False], 1)[False]
     assert np.all(costs[layer.weight == 0] == 0)
     gain = np.arange(8.0).reshape(2, 4)
     loud = replace(layer, gain=gain)
-    np.testing.assert_allclose(
-        loud.at_output(removal_costs(loud, 1)), costs * gain[..., None] ** 2, rtol=1e-5
-    )
+    found = output_costs(loud, [False, True], 1)
+    np.testing.assert_allclose(found[False], costs * gain[..., None] ** 2, rtol=1e-5)
+    rate = replace(loud, by_neuron=True).rate
+    np.testing.assert_allclose(found[True], costs * rate[..., None], rtol=1e-5)
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+@pytest.mark.parametrize("blocks", [Blocks(2, 1), Blocks(1, 4), Blocks(2, 2)], ids=str)
+def test_costs_of_blocks_and_what_they_choose(greedy, blocks, monkeypatch):
+    monkeypatch.setattr(candidates, "GREEDY_LIMIT", 1e12 if greedy else 0)
+    cells = Cells.of(blocks, 1)
+    layer = replace(evidence(10), cells=cells)
+    costs = output_costs(layer, [False], 1)[False]
+    assert costs.shape == cells.summed(layer.weight).shape
+    assert costs.min() >= 0
+    choice = choose(layer, 5, 0, names=list(CANDIDATES), threads=1)
+    assert np.count_nonzero(choice.weight) == 5 * cells.unit
+    assert cells.gathered(choice.kept).all(axis=-1).sum() == 5
+    assert choice.candidate != "sipp-rand"
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_n_of_m_is_followed_by_every_candidate(greedy, monkeypatch):
+    monkeypatch.setattr(candidates, "GREEDY_LIMIT", 1e12 if greedy else 0)
+    cells = Cells.of(NofM(2, 4), 1)
+    layer = replace(evidence(11), cells=cells)
+    for name in CANDIDATES:
+        if name != "sipp-rand":
+            choice = choose(layer, layer.units // 2, 0, names=[name], threads=1)
+            assert np.all(cells.gathered(choice.weight != 0).sum(axis=-1) == 2)
 
 
 @pytest.mark.parametrize("large", [False, True])

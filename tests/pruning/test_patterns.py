@@ -43,6 +43,7 @@ def test_n_of_m_implies_the_sparsity():
         ({"pattern": "2:4", "method": "sipp-rand"}, "sipp-rand"),
         ({"pattern": "4x1", "method": "sipp-hybrid"}, "sipp-hybrid"),
         ({"pattern": "4x1", "allocation": "sipp"}, "'sipp'"),
+        ({"pattern": "4x1", "candidates": ["sipp-rand"]}, "sipp-rand"),
         ({"pattern": "half"}, "N:M"),
     ],
 )
