@@ -21,7 +21,7 @@ _FEWEST, _MOST = 10, 400
 def latency_ratio(
     dense: Model, cut: Model, feed: Feed, threads: int, seconds: float = _SECONDS
 ) -> float:
-    """The median time of one model over that of the other, running in turns.
+    """The time of one model over that of the other: the median over runs in turns.
 
     Args:
         dense: the one.
@@ -42,7 +42,7 @@ def latency_ratio(
             before = time.perf_counter()
             run()
             own.append(time.perf_counter() - before)
-    return median(times[1]) / median(times[0])
+    return float(median(after / before for before, after in zip(*times, strict=True)))
 
 
 def _runner(model: Model, feed: Feed, threads: int) -> Callable[[], Any]:

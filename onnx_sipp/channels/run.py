@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.calibration.execution import Execution
+from onnx_sipp.calibration.runner import joined
 from onnx_sipp.calibration.samples import Samples
 from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.channels.checking import difference, found_wrong
@@ -36,6 +37,8 @@ __all__ = ["Cut", "UnitGoal", "couple", "cut_channels"]
 
 # Samples on which a cut model is compared with the masked one.
 _CHECKED = 2
+# Samples at once that a model is timed on.
+_TIMED = 16
 
 
 @dataclass(frozen=True)
@@ -133,14 +136,24 @@ def cut_channels(
     target = Target(goal, coupling, free)
     if goal.latency is not None:
         progress.stage("measuring latency")
-        target.measure(lowered.plan.original, found, feeds[0], threads)
+        timed = _timed_on(lowered.plan.original, samples, execution)
+        target.measure(lowered.plan.original, found, timed, threads)
     trials = Trials(refitter, coupling, found, free, target, threads, progress)
     best, plans = trials.best()
     cut = _cut(lowered, coupling, best, execution, feeds)
     if goal.latency is not None:
-        spent = latency_ratio(lowered.plan.original, cut.model, feeds[0], threads)
+        spent = latency_ratio(lowered.plan.original, cut.model, timed, threads)
         cut = replace(cut, latency=spent)
     return replace(cut, plans=plans)
+
+
+def _timed_on(model: Model, samples: Samples, execution: Execution) -> Feed:
+    """Some samples at once, if the model takes more than one."""
+    outputs = [value.name for value in model.proto.graph.output]
+    batching = execution.plan(model, [outputs], samples.calibration)
+    some = islice(samples.calibration, _TIMED)
+    _, feed = next(joined(some, batching, samples.inputs))
+    return feed
 
 
 def _cut(
