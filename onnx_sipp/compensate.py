@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 
@@ -38,6 +39,8 @@ Float = NDArray[np.floating]
 SMALL = 1 << 25
 # Multiplications of all the runs of the model that a budget may take.
 TRIALS_LIMIT = 2e13
+# To compare budgets, on how many samples layers are refitted, and how their weights are chosen.
+_TRIAL_SAMPLES, _TRIAL_CANDIDATE = 256, "removal-cost"
 
 
 def mask_only(
@@ -141,17 +144,9 @@ def mask_and_refit(
         run.leave_out(refitter.idle())
     run.survey()
     plans = run.plans()
-    if len(plans) == 1:
-        ((plan, impacts),) = plans.items()
-        outcome = run.in_rounds(impacts, rectify=options.compensate != "none")
-        return run.improved(outcome, impacts)
-    tried: list[tuple[float, str, Outcome]] = []
-    for name, impacts in plans.items():
-        outcome = run.in_rounds(impacts, name)
-        tried.append((refitter.output_error(outcome.model), name, outcome))
-    _, plan, best = min(tried, key=lambda item: item[0])
-    errors = {name: error**0.5 for error, name, _ in tried}
-    best = run.improved(best, plans[plan], plan, rectify=refitter.has_cuts)
+    errors = run.errors_of(plans) if len(plans) > 1 else {}
+    plan = min(errors, key=lambda name: errors[name]) if errors else ""
+    best = run.improved(run.in_rounds(plans[plan], plan), plans[plan], plan)
     return replace(best, plan=plan, plans=errors)
 
 
@@ -189,6 +184,7 @@ class _Run:
         self._surveys: dict[bool, dict[int, Survey]] = {False: {}, True: {}}
         self._first = self._surveys
         self._impacts: dict[int, Impact] = {}
+        self._rectifies = options.compensate != "none"
         self._idle: Sequence[Idle] = ()
         self._capacities = [weight.alive for weight in weights]
 
@@ -252,9 +248,21 @@ class _Run:
             "mild-impact": [impact.mild() for impact in impacts],
         }
 
-    def in_rounds(
-        self, impacts: Sequence[Impact], plan: str = "", *, rectify: bool = False
-    ) -> Outcome:
+    def errors_of(self, plans: Mapping[str, Sequence[Impact]]) -> dict[str, float]:
+        """Relative error of the model's outputs by each budget, in a pass that is short of care."""
+        quick = copy(self)
+        quick._take_shortcuts()  # noqa: SLF001 - of the same class
+        return {
+            name: self._refitter.output_error(quick.in_rounds(impacts, name).model) ** 0.5
+            for name, impacts in plans.items()
+        }
+
+    def _take_shortcuts(self) -> None:
+        self._refitter = self._refitter.on_some(_TRIAL_SAMPLES)
+        self._options = replace(self._options, candidates=(_TRIAL_CANDIDATE,), rounds=1)
+        self._rectifies = False
+
+    def in_rounds(self, impacts: Sequence[Impact], plan: str = "") -> Outcome:
         """Prune and refit by one budget."""
         options, goal = self._options, self._goal
         assert goal.keep is not None
@@ -275,7 +283,7 @@ class _Run:
                 chooser,
                 self._progress,
                 sequential=options.compensate == "sequential",
-                rectify=rectify,
+                rectify=self._rectifies and round_ == options.rounds,
                 before=before,
                 look=look if round_ < options.rounds else None,
             )
@@ -364,31 +372,27 @@ class _Run:
         self._refitter.leave_out(idle)
         return True
 
-    def improved(
-        self, best: Outcome, impacts: Sequence[Impact], plan: str = "", *, rectify: bool = False
-    ) -> Outcome:
+    def improved(self, best: Outcome, impacts: Sequence[Impact], plan: str = "") -> Outcome:
         """Repeat a pass where there is something to gain.
 
         Args:
             best: what came of it.
             impacts: of its budget.
             plan: name of its budget.
-            rectify: whether what the next nodes cut off was not free in it, but is to be.
         """
         options, keep = self._options, self._goal.keep
         assert keep is not None
-        if options.compensate == "none" or not (rectify or options.frees_dead_paths):
+        if options.compensate == "none" or not options.frees_dead_paths:
             return best
         return spend_again(
             best,
             self._weights,
             keep * self._unit,
-            find=self._refitter.idle if options.frees_dead_paths else self._nothing,
+            find=self._refitter.idle,
             leave_out=self._leave_out_and_survey,
-            again=lambda: self.in_rounds(impacts, plan, rectify=True),
+            again=lambda: self.in_rounds(impacts, plan),
             error=self._refitter.output_error,
             left=self._idle,
-            once=rectify,
         )
 
     def _leave_out_and_survey(self, idle: Sequence[Idle]) -> bool:
@@ -408,10 +412,6 @@ class _Run:
             self._refitter.survey(look, self._progress)
             self._surveys = surveys
         return True
-
-    def _nothing(self, model: Lowered) -> list[Idle]:
-        del model
-        return [Idle.none(weight) for weight in self._weights]
 
 
 def _stage_name(plan: str, round_: int, rounds: int) -> str:

@@ -27,7 +27,6 @@ def spend_again(
     again: Callable[[], Outcome],
     error: Callable[[Lowered], float],
     left: Sequence[Idle] = (),
-    once: bool = False,
 ) -> Outcome:
     """Repeat a pass as long as there are idle weights and that lowers the error.
 
@@ -40,12 +39,11 @@ def spend_again(
         again: makes another pass.
         error: relative squared error of a model's outputs.
         left: what had been left out of the pass, per weight.
-        once: whether another pass has something to gain even if all weights do something.
 
     Returns:
         The best pass, with the same number of weights, and what was freed on the way there.
     """
-    first = left = left or [Idle.none(weight) for weight in weights]
+    left = left or [Idle.none(weight) for weight in weights]
     freed: list[int] = [0] * len(weights)
     errors: list[float] = []  # measured only where another pass is compared with them
     for _ in range(_REPEATS):
@@ -57,16 +55,8 @@ def spend_again(
         tried = again()
         now = error(tried.model)
         if now >= errors[-1]:
-            if once and left is first:
-                leave_out(first)
             break
         best, left, errors = tried, idle, [*errors, now]
         freed = [old + new for old, new in zip(freed, wasted, strict=True)]
-    if once and left is first:
-        errors = errors or [error(best.model)]
-        tried = again()
-        now = error(tried.model)
-        if now < errors[0]:
-            best, errors = tried, [now]
     neurons = [found.neurons for found in left]
     return replace(best, respent=Respent(freed, neurons, [value**0.5 for value in errors]))

@@ -11,6 +11,7 @@ block, after some of its neurons have been looked at as its jury.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -50,6 +51,8 @@ __all__ = ["Decider", "Look", "Refitter"]
 Float = NDArray[np.floating]
 # Told the index of a weight, and its evidence (or that of its jury, if it comes in blocks).
 Look = Callable[[int, Evidence], None]
+# Of the model's outputs, to compare whole models, and to see what changing one layer does.
+_OUTPUT_BATCHES, _IMPACT_SAMPLES = 16, 256
 
 
 class Decider(Protocol):
@@ -98,7 +101,7 @@ class Refitter:
         mask: str | None = None,
     ) -> None:
         self._dense, self._weights, self._measured = dense, weights, measured
-        self._samples, self._execution, self._store = samples, execution, store
+        self._execution, self._store = execution, store
         self._flow, self._mask = Flow(dense), mask
         self._decides = decides(dense)
         self._outputs: tuple[list[Feed], list[dict[str, Tensor]]] | None = None
@@ -115,9 +118,20 @@ class Refitter:
         asked = [self._asked(s, dense=side) for s in self._stages for side in (True, False)]
         taps = sorted(set().union(*asked) | {o.name for o in dense.proto.graph.output})
         self._batching = execution.plan(dense, [taps], samples.calibration)
+        self._take_sums_of(samples)
+
+    def _take_sums_of(self, samples: Samples) -> None:
+        self._samples, threads = samples, self._execution.threads or 1
         judges = [held_out for held_out, _ in self._batches()]
-        self._gatherer = Gatherer(judges, mask, execution.threads or 1, execution.memory.sums)
-        self._rectifier = Rectifier(judges, mask, execution.threads or 1)
+        self._gatherer = Gatherer(judges, self._mask, threads, self._execution.memory.sums)
+        self._rectifier = Rectifier(judges, self._mask, threads)
+
+    def on_some(self, count: int) -> Refitter:
+        """The same that refits on fewer calibration samples, evenly spread, if there are more."""
+        fewer = copy(self)
+        calibration = self._samples.calibration.at_most(count)
+        fewer._take_sums_of(replace(self._samples, calibration=calibration))  # noqa: SLF001
+        return fewer
 
     def _batches(self, *, held_out_first: bool = False) -> Iterator[tuple[bool, Feed]]:
         """All feeds, joined as planned, each with whether it is held out."""
@@ -292,22 +306,26 @@ class Refitter:
         changed = PrunedWeights(self._dense, self._weights, self._tails, self._store)
         for index, choice in choices.items():
             changed.write(index, 0, choice, 1.0)
-        return self.output_error(changed.model)
+        return self.output_error(changed.model, _IMPACT_SAMPLES)
 
-    def output_error(self, model: Lowered, batches: int = 16) -> float:
+    def output_error(self, model: Lowered, samples: int | None = None) -> float:
         """Relative squared error of a changed model's floating-point outputs, their mean.
 
         Args:
             model: with the same outputs as the dense one.
-            batches: how many to look at, the held-out ones first.
+            samples: about how many to look at, held-out ones first; None for all of the first
+                batches.
         """
         if self._outputs is None:
-            feeds = [feed for _, feed in islice(self._batches(held_out_first=True), batches)]
+            first = islice(self._batches(held_out_first=True), _OUTPUT_BATCHES)
+            feeds = [feed for _, feed in first]
             self._outputs = feeds, [dict(t) for t in self._execution.outputs(self._dense, feeds)]
         feeds, dense = self._outputs
+        if samples is not None:
+            feeds = feeds[: -(-samples // self._batching.size)]
         errors: dict[str, float] = {}
         powers: dict[str, float] = {}
-        for before, after in zip(dense, self._execution.outputs(model, feeds), strict=True):
+        for before, after in zip(dense, self._execution.outputs(model, feeds), strict=False):
             for name, old in before.items():
                 if _comparable(old, after[name]):
                     difference = after[name].astype(np.float64) - old

@@ -43,10 +43,10 @@ class Passes:
             self.left.append(idle)
         return self.allowed
 
-    def spend(self, keep=20, **options):
+    def spend(self, keep=20, left=()):
         return spend_again(
             self.first, WEIGHTS, keep, find=self.idle, leave_out=self.leave_out, again=self.run,
-            error=lambda model: self.errors[self.number(model)] ** 2, **options,
+            error=lambda model: self.errors[self.number(model)] ** 2, left=left,
         )  # fmt: skip
 
 
@@ -81,23 +81,6 @@ def test_little_is_not_worth_a_pass():
     passes = Passes([0.5, 0.4])
     passes.spend(keep=400)
     assert len(passes.made) == 1
-
-
-def test_one_more_pass_may_be_worth_it_for_another_reason():
-    passes = Passes([0.5, 0.4, 0.3], wasteful=False)
-    best = passes.spend(once=True)
-    assert passes.number(best.model) == 1
-    assert list(best.respent.weights) == [0]
-    assert list(best.respent.errors) == pytest.approx([0.4])
-
-
-def test_the_other_reason_does_not_fall_with_dead_paths():
-    passes = Passes([0.5, 0.6, 0.4])
-    best = passes.spend(once=True)
-    assert passes.number(best.model) == 2
-    assert list(best.respent.weights) == [0]
-    assert not best.respent.neurons[0].any()
-    assert [int(idle[0].neurons.sum()) for idle in passes.left] == [1, 0]  # it is taken back
 
 
 def test_what_had_been_left_out_before_stays_dead():
