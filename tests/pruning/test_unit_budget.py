@@ -3,8 +3,7 @@
 import itertools
 
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import pytest
 
 from onnx_sipp.pruning.unit_budget import Curve, even_counts, unit_budget
 
@@ -28,15 +27,20 @@ def loss(found, counts):
     return -np.log1p(-np.clip(errors, 0, 0.99)).sum()
 
 
-@given(st.integers(0, 999), st.floats(0.15, 1))
-@settings(deadline=None, max_examples=40)
-def test_goal_is_met_at_nearly_the_least_loss(seed, goal):
+def over_the_least(seed, goal):
+    """Loss of the counts that are found over the least there is."""
     found = curves(seed)
     counts = unit_budget(found, chain, goal)
     assert chain(counts) <= goal
     ways = itertools.product(*(curve.counts for curve in found))
     least = min(loss(found, way) for way in ways if chain(way) <= goal)
-    assert loss(found, counts) <= 1.35 * least + 1e-9
+    return loss(found, counts) / least
+
+
+@pytest.mark.parametrize("goal", [0.2, 0.35, 0.5, 0.75])
+def test_goal_is_met_at_nearly_the_least_loss(goal):
+    ratios = [over_the_least(seed, goal) for seed in range(100)]
+    assert np.mean(ratios) < 1.05
 
 
 def test_nothing_is_cut_for_a_goal_of_one():
