@@ -231,7 +231,7 @@ class _Run:
         keep = min(round(share * evidence.units), evidence.alive)
         threads = self._options.thread_count
         ways = [
-            (self._refitter.impact(index, probe(way, keep, threads=threads)), way.by_neuron)
+            (self._refitter.impact({index: probe(way, keep, threads=threads)}), way.by_neuron)
             for way in (replace(evidence, by_neuron=True), evidence)
         ]
         error, by_neuron = min(ways)

@@ -47,7 +47,13 @@ class Options:
         delta: failure probability of the certificate.
         method: key of `METHODS`.
         pattern: what the zeros have to lie in: ``"N:M"``, ``"RxC"``, ``"channels"``; ``""`` for
-            any place. ``N:M`` fixes the sparsity.
+            any place. ``N:M`` fixes the sparsity. ``channels`` cuts whole channels, hidden units
+            and heads out of the graph; ``sparsity`` is then the share of all parameters to lose.
+        macs: with channels, instead of a sparsity: share of the multiply-adds that may stay.
+        latency: with channels, instead of a sparsity: share of the time that a run in onnxruntime
+            may take, measured.
+        align: with channels: multiples of this many are kept; None for 16, and for 8 or 4 where a
+            group has few.
         allocation: how the budget is shared out; None for the method's own way.
         compensate: refit the kept weights in graph order (``"sequential"``), each layer by itself
             (``"layerwise"``) or not (``"none"``); None for sequential with the default method, and
@@ -91,6 +97,9 @@ class Options:
     delta: float = DELTA
     method: str = DEFAULT_METHOD
     pattern: str = ""
+    macs: float | None = None
+    latency: float | None = None
+    align: int | None = None
     allocation: str = ""
     compensate: str = ""
     rounds: int = 1
@@ -139,7 +148,7 @@ class Options:
             implied = _sparsity_of(shape, given)
             if "epsilon" not in given:
                 given["sparsity"] = implied
-        if "epsilon" not in given:
+        if not {"epsilon", "macs", "latency"} & set(given):
             given.setdefault("sparsity", DEFAULT_SPARSITY)
         # A bound is about weights that are dropped or sampled, not about refitted ones.
         method = given.setdefault("method", "sipp-hybrid" if "epsilon" in given else DEFAULT_METHOD)
@@ -202,14 +211,11 @@ class Options:
                 f"single weights per neuron half, which the pattern {self.pattern} has no room "
                 "for; take method mixed, magnitude, wanda, sipp-det or random, and another budget",
             ),
+            *self._rules_of_channels(),
             (
                 not self.pattern or tuple(self.candidates) != ("sipp-rand",),
                 "the candidate sipp-rand draws single weights, for which the pattern "  # noqa: ISC004
                 f"{self.pattern} has no room; name another one",
-            ),
-            (
-                not isinstance(self.parsed_pattern, Channels),
-                "the pattern channels cannot be had yet; write N:M or RxC",
             ),
             (
                 self.storage in STORAGES,
@@ -231,10 +237,38 @@ class Options:
         for holds, message in rules:
             if not holds:
                 raise UsageError(message)
-        for name in ("num_samples", "batch_size", "threads", "rounds", "state_reset"):
+        for name in ("num_samples", "batch_size", "threads", "rounds", "state_reset", "align"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
+
+    def _rules_of_channels(self) -> list[tuple[bool, str]]:
+        """What must hold for the pattern channels, and for options that go with it alone."""
+        cuts = isinstance(self.parsed_pattern, Channels)
+        only = [n for n in ("macs", "latency", "align") if getattr(self, n) is not None]
+        goals = [n for n in ("sparsity", "macs", "latency") if getattr(self, n) is not None]
+        shares = [n for n in ("macs", "latency") if n in goals]
+        return [
+            (
+                cuts or not only,
+                f"{' and '.join(only)} can only be had by cutting channels out of the graph; "  # noqa: ISC004
+                "add --pattern channels (pattern='channels')",
+            ),
+            (
+                not shares or len(goals) == 1,
+                f"give one goal, not {' and '.join(goals)}: each fixes the others",
+            ),
+            (
+                all(0 < getattr(self, name) <= 1 for name in shares),
+                f"{' and '.join(shares)} must be above 0 and at most 1: the share that stays; "  # noqa: ISC004
+                "0.5 halves it",
+            ),
+            (
+                not cuts or (self.method == DEFAULT_METHOD and self.compensate == "sequential"),
+                "channels are chosen by the default method with a sequential refit; leave method "  # noqa: ISC004
+                "and compensate out",
+            ),
+        ]
 
     @property
     def parsed_pattern(self) -> Pattern | None:

@@ -17,6 +17,7 @@ from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
 from onnx_sipp.calibration.observe import Observation
 from onnx_sipp.calibration.samples import Chosen, Samples, open_samples
+from onnx_sipp.channels.run import UnitGoal, cut_channels
 from onnx_sipp.compensate import mask_and_refit, mask_only
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.fitting import fitted
@@ -31,7 +32,9 @@ from onnx_sipp.outcome import Outcome
 from onnx_sipp.packing.pack import PackResult, pack
 from onnx_sipp.progress import Progress, Silent
 from onnx_sipp.pruning.methods import Goal
+from onnx_sipp.pruning.patterns import Channels
 from onnx_sipp.report.assemble import assemble
+from onnx_sipp.report.assemble_cut import assemble_cut
 from onnx_sipp.report.result import Report
 from onnx_sipp.sequential import Refitter
 from onnx_sipp.store import TensorStore
@@ -84,7 +87,8 @@ class PruneResult:
     Attributes:
         report: layers, certificate, fidelity, warnings.
         masks: per layer name, bool array in the shape of the weight that the layer multiplies (of
-            the stored tensor, if no route re-arranges it): True where it is kept.
+            the stored tensor, if no route re-arranges it): True where it is kept. None where
+            channels were cut out: then nothing else is zero.
     """
 
     report: Report
@@ -157,6 +161,11 @@ def prune(
     certified = certified_on(samples, work) if mixed else samples.calibration
     calibration_run = _observation(execution, lowered, certified, mask, chosen, listener)
     measured = measure_statistics(weights, chosen.method, calibration_run, kept)
+    if isinstance(chosen.parsed_pattern, Channels):
+        return _cut(
+            lowered, findings, weights, measured, samples, execution, mask, chosen, listener,
+            started,
+        )  # fmt: skip
     outcome = _prune(lowered, weights, measured, samples, execution, mask, chosen, listener)
 
     listener.stage("measuring layers")
@@ -286,6 +295,37 @@ def _prune(
     refitter = Refitter(dense, weights, measured, samples, execution, store, mask)
     count = len(samples.calibration) + len(samples.held_out)
     return mask_and_refit(refitter, weights, measured, count, goal, options, progress)
+
+
+def _cut(
+    dense: Lowered,
+    findings: Findings,
+    weights: Sequence[Weight],
+    measured: Sequence[Measured],
+    samples: Samples,
+    execution: Execution,
+    mask: str | None,
+    options: Options,
+    progress: Progress,
+    started: float,
+) -> PruneResult:
+    """Cut channels out of the graph."""
+    store = TensorStore(0, options.workdir)
+    refitter = Refitter(dense, weights, measured, samples, execution, store, mask)
+    goal = UnitGoal(
+        macs=options.macs,
+        parameters=None if options.sparsity is None else 1 - options.sparsity,
+        latency=options.latency,
+        align=options.align,
+    )
+    cut = cut_channels(dense, findings, weights, refitter, samples, execution, goal, progress)
+    progress.stage("comparing outputs")
+    original = dense.plan.original
+    fidelity = _verify(original, cut.model, samples, execution, progress)
+    report = assemble_cut(
+        dense, findings, weights, cut, fidelity, samples, options, time.perf_counter() - started
+    )
+    return PruneResult(report, {}, cut.model)
 
 
 def _verify(

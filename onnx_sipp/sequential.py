@@ -10,7 +10,7 @@ block, after some of its neurons have been looked at as its jury.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -27,7 +27,7 @@ from onnx_sipp.calibration.segments import SegmentedRun, Tensor
 from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.lowering import Lowered
-from onnx_sipp.graph.tail import Tail, find_tail
+from onnx_sipp.graph.tail import UNLIMITED, Tail, find_tail
 from onnx_sipp.idle import Idle, find_idle, read_elsewhere
 from onnx_sipp.layer_sums import Gatherer, Place, Sums, stages_of
 from onnx_sipp.measures import Measured
@@ -171,6 +171,11 @@ class Refitter:
         """
         self._idle = idle
 
+    @property
+    def has_cuts(self) -> bool:
+        """Whether a layer's output is cut off by the next node."""
+        return any(tail is not None and tail.span != UNLIMITED for tail in self._tails.values())
+
     def survey(self, look: Look, progress: Progress) -> None:
         """Gather evidence for every weight from the dense model alone, summed over its layers.
 
@@ -289,15 +294,19 @@ class Refitter:
             scores = np.abs(weight) * (gain[:, block.rows, None] * scale)
             yield positive(*per_unit(place.weight.cells, scores, weight))
 
-    def impact(self, index: int, choice: Choice) -> float:
-        """Relative squared error of the model's outputs when one weight alone is changed.
+    def is_whole(self, index: int) -> bool:
+        """Whether a weight comes in one block."""
+        return len(self._weights[index].blocks) == 1
+
+    def impact(self, choices: Mapping[int, Choice]) -> float:
+        """Relative squared error of the model's outputs when a few weights alone are changed.
 
         Args:
-            index: of the weight, which is in one block.
-            choice: what becomes of it.
+            choices: what becomes of them, by the index of the weight, which is in one block.
         """
         changed = PrunedWeights(self._dense, self._weights, self._tails, self._store)
-        changed.write(index, 0, choice, 1.0)
+        for index, choice in choices.items():
+            changed.write(index, 0, choice, 1.0)
         return self.output_error(changed.model, IMPACT_SAMPLES)
 
     def output_error(self, model: Lowered, samples: int | None = None) -> float:

@@ -35,6 +35,7 @@ Prune IN.onnx and write OUT.onnx, with a report of what was lost and what is gua
 onnx-sipp in.onnx out.onnx --calib samples.npz --sparsity 0.7
 onnx-sipp in.onnx out.onnx --data-loader-script data.py --method sipp-hybrid
 onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
+onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
 """
 
 
@@ -65,8 +66,28 @@ onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
     "--pattern",
     metavar="P",
     help="Where zeros may lie: N:M keeps N of every M weights along the input channels (2:4 for "
-    "sparse tensor cores; the sparsity follows), RxC drops blocks of R output by C input channels. "
-    "[default: anywhere]",
+    "sparse tensor cores; the sparsity follows), RxC drops blocks of R output by C input channels; "
+    "channels cuts whole channels, hidden units and heads out of the graph. [default: anywhere]",
+)
+@click.option(
+    "--macs",
+    type=float,
+    metavar="SHARE",
+    help="With --pattern channels, instead of --sparsity: share of the multiply-adds that stays.",
+)
+@click.option(
+    "--latency",
+    type=float,
+    metavar="SHARE",
+    help="With --pattern channels, instead of --sparsity: share of the time that a run in "
+    "onnxruntime takes, measured here.",
+)
+@click.option(
+    "--align",
+    type=int,
+    metavar="N",
+    help="With --pattern channels: keep multiples of N channels. [default: 16, which onnxruntime "
+    "is fast at; 8 or 4 in groups of less than 64 or 32]",
 )
 @click.option(
     "--epsilon",

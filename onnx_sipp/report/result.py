@@ -12,6 +12,8 @@ from onnx_sipp.report.packing import PackReport
 __all__ = [
     "SCHEMA_VERSION",
     "CalibrationReport",
+    "CutReport",
+    "GroupReport",
     "LayerReport",
     "OutputReport",
     "Report",
@@ -134,6 +136,51 @@ class CalibrationReport:
 
 
 @dataclass(frozen=True)
+class GroupReport:
+    """Channels, hidden units or heads that are cut together.
+
+    Attributes:
+        name: the nodes that make them.
+        readers: names of the nodes whose weights sum over them.
+        units: how many there were.
+        width: places that each takes: 1 for a channel, the width of a head for a head.
+        kept: how many are left.
+        chosen_by: which way of choosing won, "" if none were cut.
+        reason: why none could be cut, "" if some could.
+    """
+
+    name: str
+    readers: list[str]
+    units: int
+    width: int
+    kept: int
+    chosen_by: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class CutReport:
+    """What was cut out of the graph.
+
+    Attributes:
+        groups: in the order of the nodes that make or read them.
+        macs_before: multiply-adds for one sample.
+        macs_after: the same of the result.
+        parameters_before: elements of all parameters of the main graph.
+        parameters_after: the same of the result.
+        latency: measured share of the dense model's time in onnxruntime; None if it was not asked
+            for.
+    """
+
+    groups: list[GroupReport]
+    macs_before: int
+    macs_after: int
+    parameters_before: int
+    parameters_after: int
+    latency: float | None = None
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that a run has to say.
 
@@ -159,6 +206,7 @@ class Report:
             was freed and after each pass that freed some; empty if dead paths were not looked for.
         packing: what packing did, None if the weights are stored with their zeros.
         warnings: what the user must know.
+        cut: what was cut out of the graph, None if nothing was to be; `layers` is empty if it was.
         schema_version: of this structure; grows when a field changes its meaning or goes.
     """
 
@@ -181,6 +229,7 @@ class Report:
     freed_errors: list[float] = field(default_factory=list)
     packing: PackReport | None = None
     warnings: list[str] = field(default_factory=list)
+    cut: CutReport | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from onnx_sipp.inspection import Inspection
+from onnx_sipp.report.cut_summary import SMALLER, add_cut_rows, group_table
 from onnx_sipp.report.packing import packing_sentence
 from onnx_sipp.report.result import LayerReport, Report, SkippedReport
 
@@ -45,12 +46,18 @@ def print_report(report: Report, console: Console) -> None:
         report: of the run.
         console: to print on.
     """
-    console.print(_layer_table(report.layers))
+    if report.cut is not None:
+        console.print(group_table(report.cut))
+    else:
+        console.print(_layer_table(report.layers))
     _print_skipped(report.skipped, console)
     console.print(_totals(report))
     console.print(_outputs(report))
     for warning in report.warnings:
         console.print(Text(f"Warning: {warning}", style="bold yellow"))
+    if report.cut is not None:
+        console.print(SMALLER)
+        return
     console.print(_certificate_sentence(report))
     if report.packing is not None:
         console.print(packing_sentence(report.packing))
@@ -140,9 +147,12 @@ def _print_skipped(skipped: list[SkippedReport], console: Console) -> None:
 def _totals(report: Report) -> Table:
     table = Table(show_header=False, title="Totals", title_justify="left")
     of_all = report.zeros / report.parameters if report.parameters else 0
-    table.add_row("zeros among prunable weights", f"{report.zeros:,} of {report.prunable:,}"
-                  f" ({report.sparsity:.2%})")  # fmt: skip
-    table.add_row("of all parameters", f"{of_all:.2%} of {report.parameters:,}")
+    if report.cut is not None:
+        add_cut_rows(report.cut, table)
+    else:
+        table.add_row("zeros among prunable weights", f"{report.zeros:,} of {report.prunable:,}"
+                      f" ({report.sparsity:.2%})")  # fmt: skip
+        table.add_row("of all parameters", f"{of_all:.2%} of {report.parameters:,}")
     if report.bytes_before is not None:
         table.add_row("file before", f"{report.bytes_before:,} bytes")
     if report.bytes_after is not None:

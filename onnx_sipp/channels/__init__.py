@@ -1,0 +1,1 @@
+"""Channels, hidden units and heads that are really removed, from every tensor they are in."""

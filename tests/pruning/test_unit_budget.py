@@ -1,0 +1,56 @@
+"""Budgets of units against trying all counts."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from onnx_sipp.pruning.unit_budget import Curve, even_counts, unit_budget
+
+
+def chain(counts):
+    """Multiply-adds of layers in a row, of which each reads what the one before makes."""
+    ends = np.array([4, *counts, 4])
+    return float(ends[:-1] @ ends[1:]) / (4 * 16 + 16 * 16 * 2 + 16 * 4)
+
+
+def curves(seed):
+    rng = np.random.default_rng(seed)
+    return [
+        Curve((16, 12, 8, 4), np.concatenate([[0], np.cumsum(rng.exponential(0.1, 3))]).tolist())
+        for _ in range(3)
+    ]
+
+
+def loss(found, counts):
+    errors = [c.errors[c.counts.index(n)] for c, n in zip(found, counts, strict=True)]
+    return -np.log1p(-np.clip(errors, 0, 0.99)).sum()
+
+
+def over_the_least(seed, goal):
+    """Loss of the counts that are found over the least there is."""
+    found = curves(seed)
+    counts = unit_budget(found, chain, goal)
+    assert chain(counts) <= goal
+    ways = itertools.product(*(curve.counts for curve in found))
+    least = min(loss(found, way) for way in ways if chain(way) <= goal)
+    return loss(found, counts) / least
+
+
+@pytest.mark.parametrize("goal", [0.2, 0.35, 0.5, 0.75])
+def test_goal_is_met_at_nearly_the_least_loss(goal):
+    ratios = [over_the_least(seed, goal) for seed in range(100)]
+    assert np.mean(ratios) < 1.05
+
+
+def test_nothing_is_cut_for_a_goal_of_one():
+    assert unit_budget(curves(0), chain, 1.0) == [16, 16, 16]
+
+
+def test_none_where_the_goal_is_out_of_reach():
+    assert unit_budget(curves(0), chain, 0.01) is None
+    assert even_counts(curves(0), chain, 0.01) is None
+
+
+def test_even_counts_keep_the_same_share():
+    assert even_counts(curves(0), chain, 0.6) == [12, 12, 12]
