@@ -12,6 +12,8 @@ from onnx_sipp.quantizing.zeros import LEVELS
 
 __all__ = ["tidied"]
 
+# Of windows; the operators' text, not their schema, says that they are ones where they are missing.
+_ONES = ("strides", "dilations")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -63,7 +65,8 @@ def _drop_defaults(proto: ModelProto) -> None:
         kept = [
             attribute
             for attribute in node.attribute
-            if attribute.name not in known or attribute != known[attribute.name].default_value
+            if (attribute.name not in known or attribute != known[attribute.name].default_value)
+            and not (attribute.name in _ONES and set(attribute.ints) == {1})
         ]
         if len(kept) < len(node.attribute):
             del node.attribute[:]
