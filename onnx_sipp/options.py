@@ -88,8 +88,8 @@ class Options:
         memory_limit: bytes that the process may take, all in all. What does not fit goes to files,
             and large layers are worked on in smaller blocks of neurons.
         workdir: folder for those files; None for the system's temporary folder.
-        quantize: turn the pruned model into integers by onnxruntime's quantiser: ``"int8"`` (static,
-            calibrated on the samples), ``"int8-dynamic"``, or ``""`` for not.
+        quantize: turn the pruned model into integers by onnxruntime's quantiser: ``"int8"``
+            (static, calibrated on the samples), ``"int8-dynamic"``, or ``""`` for not.
         storage: how weights are stored: ``"dense"``, or ``"packed"``, without their zeros, to be
             rebuilt by operators when the model is loaded.
         pack_values: type that packed floating-point weights are stored in: ``"exact"``, or with a

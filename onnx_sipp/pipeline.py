@@ -20,6 +20,7 @@ from onnx_sipp.calibration.samples import Chosen, Samples, open_samples
 from onnx_sipp.channels.run import UnitGoal, cut_channels
 from onnx_sipp.compensate import mask_and_refit, mask_only
 from onnx_sipp.errors import SippError, UsageError
+from onnx_sipp.finish import finish
 from onnx_sipp.fitting import fitted
 from onnx_sipp.graph.layers import Findings, find_layers
 from onnx_sipp.graph.lowering import Lowered, lower
@@ -29,10 +30,11 @@ from onnx_sipp.measures import Measured, measure_errors, measure_statistics
 from onnx_sipp.memory import excess, peak_memory
 from onnx_sipp.options import DEFAULT_METHOD, Options
 from onnx_sipp.outcome import Outcome
-from onnx_sipp.packing.pack import PackResult, pack
+from onnx_sipp.packing.pack import PackResult
 from onnx_sipp.progress import Progress, Silent
 from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.pruning.patterns import Channels
+from onnx_sipp.quantizing.refusal import refuse_quantization
 from onnx_sipp.report.assemble import assemble
 from onnx_sipp.report.assemble_cut import assemble_cut
 from onnx_sipp.report.result import Report
@@ -87,8 +89,9 @@ class PruneResult:
     Attributes:
         report: layers, certificate, fidelity, warnings.
         masks: per layer name, bool array in the shape of the weight that the layer multiplies (of
-            the stored tensor, if no route re-arranges it): True where it is kept. None where
-            channels were cut out: then nothing else is zero.
+            the stored tensor, if no route re-arranges it): True where it is kept; quantising may
+            round small ones of those to zero. None where channels were cut out: then nothing else
+            is zero.
     """
 
     report: Report
@@ -98,7 +101,7 @@ class PruneResult:
 
     @property
     def model(self) -> ModelProto:
-        """The pruned model, external weights included; packed, if that was asked for."""
+        """The pruned model, external weights included; quantised and packed, if asked for."""
         return self._model.inlined() if self._packed is None else self._packed.model
 
     def save(self, path: str | Path) -> Report:
@@ -139,6 +142,8 @@ def prune(
     started, peak = time.perf_counter(), peak_memory()
     chosen, listener = Options.checked(options), progress or Silent()
     dense = Model.load(model, [Path(library) for library in chosen.custom_ops])
+    if chosen.quantize:
+        refuse_quantization(dense)
     lowered = lower(dense, spare_biases=chosen.adds_biases)
     findings = _find(lowered, chosen)
     samples = _open(dense, calibration, chosen)
@@ -182,9 +187,9 @@ def prune(
         lowered, findings, weights, measured, outcome, errors, fidelity, samples, len(certified),
         chosen, time.perf_counter() - started,
     )  # fmt: skip
-    packed = pack(pruned, values=chosen.pack_values) if chosen.storage == "packed" else None
-    report = replace(report, packing=packed.report if packed else None)
-    return PruneResult(report, Masks(weights, outcome.model), pruned, packed)
+    finished = finish(dense, pruned, report, samples, execution, chosen, listener)
+    masks = Masks(weights, outcome.model)
+    return PruneResult(finished.report, masks, finished.model, finished.packed)
 
 
 def _find(model: Lowered, options: Options) -> Findings:
@@ -325,7 +330,8 @@ def _cut(
     report = assemble_cut(
         dense, findings, weights, cut, fidelity, samples, options, time.perf_counter() - started
     )
-    return PruneResult(report, {}, cut.model)
+    finished = finish(original, cut.model, report, samples, execution, options, progress)
+    return PruneResult(finished.report, {}, finished.model, finished.packed)
 
 
 def _verify(

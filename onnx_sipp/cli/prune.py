@@ -20,7 +20,13 @@ from onnx_sipp.cli.shared import (
     write_text,
 )
 from onnx_sipp.memory import DEFAULT_LIMIT
-from onnx_sipp.options import COMPENSATIONS, DEFAULT_METHOD, DEFAULT_SPARSITY, STORAGES
+from onnx_sipp.options import (
+    COMPENSATIONS,
+    DEFAULT_METHOD,
+    DEFAULT_SPARSITY,
+    QUANTIZATIONS,
+    STORAGES,
+)
 from onnx_sipp.pruning.error_budget import FLOOR
 from onnx_sipp.pruning.methods import METHODS, REFIT_ALLOCATIONS
 from onnx_sipp.pruning.selection import ALLOCATIONS
@@ -36,6 +42,7 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --sparsity 0.7
 onnx-sipp in.onnx out.onnx --data-loader-script data.py --method sipp-hybrid
 onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
 onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
+onnx-sipp in.onnx out.onnx --calib samples.npz --quantize int8 --storage packed
 """
 
 
@@ -179,6 +186,12 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
     metavar="LIB",
     help="Library with operators that onnxruntime must load for the model; its code is executed. "
     "Repeat for more.",
+)
+@click.option(
+    "--quantize",
+    type=click.Choice(QUANTIZATIONS),
+    help="Turn the pruned model into integers by onnxruntime's quantiser: int8 calibrates it on "
+    "the samples; int8-dynamic is for MatMul, Gemm and LSTM, and finds ranges as it runs.",
 )
 @click.option(
     "--storage",

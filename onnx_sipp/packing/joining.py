@@ -85,9 +85,7 @@ def joined(parts: Sequence[Part]) -> tuple[NDArray[Any], Places]:
     if len(parts) == 1:
         return parts[0].stored.elements, parts[0].places
     ends = np.cumsum([part.stored.size for part in parts])
-    places = [
-        part.places + (end - part.stored.size) for part, end in zip(parts, ends, strict=True)
-    ]
+    places = [part.places + (end - part.stored.size) for part, end in zip(parts, ends, strict=True)]
     return np.concatenate([part.stored.elements for part in parts]), np.concatenate(places)
 
 

@@ -32,7 +32,9 @@ def rebuilt(
     Raises:
         SippError: onnxruntime refuses them.
     """
-    graph = helper.make_graph(nodes, "rebuild", [], [ValueInfoProto(name=name) for name in names], tensors)
+    graph = helper.make_graph(
+        nodes, "rebuild", [], [ValueInfoProto(name=name) for name in names], tensors
+    )
     alone = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     session = open_session(serialized(alone), folder=None, threads=1, providers=None)
     return [np.asarray(values) for values in run_session(session, names, {})]

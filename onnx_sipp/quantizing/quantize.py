@@ -17,23 +17,19 @@ from onnx_sipp.calibration.session import first_line, open_session
 from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.model import Model
-from onnx_sipp.graph.walk import all_nodes
 from onnx_sipp.options import QUANTIZATIONS
+from onnx_sipp.quantizing.refusal import refuse_quantization
 from onnx_sipp.quantizing.tidy import tidied
 from onnx_sipp.quantizing.zeros import count_zeros
 from onnx_sipp.report.quantizing import QuantizedWeight
 
-__all__ = ["Quantized", "quantize", "refuse_quantization"]
+__all__ = ["Quantized", "quantize"]
 
 # A scale per channel needs the axis of DequantizeLinear.
 CHANNELS_OPSET = 13
 # What the quantiser has integer operators for that onnxruntime runs on signed weights; it cannot
 # do so with ConvInteger. A Gemm becomes a MatMul.
 DYNAMIC_OPS = ("MatMul", "Attention", "LSTM")
-_INTEGER_OPS = {
-    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
-    "ConvInteger", "MatMulInteger", "QAttention", "DynamicQuantizeMatMul", "MatMulNBits",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,25 +45,6 @@ class Quantized:
     model: Model
     weights: list[QuantizedWeight]
     left: list[str]
-
-
-def refuse_quantization(model: Model) -> None:
-    """Check, before any work is done, that a model can be quantised.
-
-    Raises:
-        UsageError: it is quantised already, or needs operators of a library.
-    """
-    if model.libraries:
-        raise UsageError(
-            "onnxruntime's quantiser cannot load libraries of operators, so a model that needs "
-            "--custom-ops cannot be quantised here; leave --quantize out"
-        )
-    found = sorted({node.op_type for node in all_nodes(model.proto)} & _INTEGER_OPS)
-    if found:
-        raise UsageError(
-            f"the model is quantised already (it has {', '.join(found)}); leave --quantize out: "
-            "its weights are pruned as they are"
-        )
 
 
 def quantize(model: Model, kind: str, feeds: Iterable[Feed], threads: int) -> Quantized:
@@ -87,7 +64,7 @@ def quantize(model: Model, kind: str, feeds: Iterable[Feed], threads: int) -> Qu
 
     Raises:
         UsageError: there is no such kind, or the model cannot be quantised, see
-            `refuse_quantization`.
+            `refusal.refuse_quantization`.
         SippError: the quantiser fails, or finds nothing to do.
     """
     if kind not in QUANTIZATIONS:
@@ -145,7 +122,7 @@ def _reader(feeds: Iterable[Feed]) -> Any:
     """The feeds as the quantiser wants them."""
     from onnxruntime.quantization import CalibrationDataReader  # noqa: PLC0415 - heavy
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc] - onnxruntime has no types
+    class Reader(CalibrationDataReader):  # type: ignore[misc] # onnxruntime has no types
         def __init__(self) -> None:
             self._feeds = iter(feeds)
 
@@ -173,9 +150,7 @@ def _opset(proto: ModelProto) -> int:
 
 def _nothing(kind: str, proto: ModelProto) -> str:
     operators = ", ".join(sorted({node.op_type for node in proto.graph.node}))
-    other = (
-        "; --quantize int8 does more, Conv among it" if kind == "int8-dynamic" else ""
-    )
+    other = "; --quantize int8 does more, Conv among it" if kind == "int8-dynamic" else ""
     return (
         f"--quantize {kind} found no weight that onnxruntime's quantiser can turn into integers "
         f"(operators of the model: {operators}){other}; or leave --quantize out"

@@ -8,7 +8,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from onnx_sipp.graph.walk import all_nodes
-from onnx_sipp.quantizing.zeros import LEVELS
+from onnx_sipp.quantizing.zeros import name_in_file, origin_of
 
 __all__ = ["tidied"]
 
@@ -110,14 +110,17 @@ def _shorten_names(graph: GraphProto, original: GraphProto) -> None:
         return names[name]
 
     for tensor in graph.initializer:
-        stem = tensor.name.removesuffix(LEVELS)
-        if len(tensor.dims) > 1 and stem in weights and tensor.name not in fixed:
-            names[tensor.name] = stem
+        origin = origin_of(name_in_file(tensor.name), weights)
+        if len(tensor.dims) > 1 and origin and tensor.name not in fixed:
+            names[tensor.name] = origin
+            weights.discard(origin)
     _rename(graph, renamed)
     known = {node.name for node in original.node}
     for node in graph.node:
-        if node.name not in known:
-            node.ClearField("name")
+        name = node.name.removesuffix("_quant")  # of operators on integers
+        name = name if name in known else name.removesuffix("_MatMul")  # of what was a Gemm
+        node.name = name if name in known else ""
+        known.discard(name)
 
 
 def _rename(graph: GraphProto, renamed: Callable[[str], str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -10,17 +12,18 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from onnx_sipp.report.quantizing import QuantizedWeight
 
-__all__ = ["count_zeros"]
+__all__ = ["count_zeros", "name_in_file", "origin_of"]
 
-# Names that onnxruntime's quantiser gives: of the levels, of their zero point, and of the weight
-# of a Gemm that it makes a MatMul of.
-LEVELS, ZERO_POINT, TURNED = "_quantized", "_zero_point", "_transposed"
+# Names that onnxruntime's quantiser gives: of the levels and of their zero point, behind the name
+# of the weight, or that of the weight of a Gemm that it made a MatMul of.
+_LEVELS, _ZERO_POINT = "_quantized", "_zero_point"
+_TURNED = re.compile(r"_Transposed(_\d+)?$")
+# What onnxruntime's optimiser puts before the name of a weight that it folds a factor into.
+_FOLDED = re.compile(r"^(Conv(Bn|Mul)Fusion_W_)+")
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
-def count_zeros(
-    before: ModelProto, after: ModelProto
-) -> tuple[list[QuantizedWeight], list[str]]:
+def count_zeros(before: ModelProto, after: ModelProto) -> tuple[list[QuantizedWeight], list[str]]:
     """Compare weights before and after.
 
     Args:
@@ -31,24 +34,24 @@ def count_zeros(
         The weights that are int8 now, in the order of the initializers before; names of constants
         of two or more axes that stayed floating point.
     """
-    levels = {tensor.name: tensor for tensor in after.graph.initializer}
     weights, left = [], []
+    known = {tensor.name for tensor in before.graph.initializer}
+    stored = {tensor.name: tensor for tensor in after.graph.initializer}
+    made = {origin_of(name, known): name for name in stored}
     for tensor in before.graph.initializer:
         if tensor.data_type not in _FLOATS or len(tensor.dims) < 2:
             continue
-        stem = next(
-            (s for s in (tensor.name, tensor.name + TURNED) if s + LEVELS in levels), None
-        )
-        if stem is None:
-            if tensor.name in levels:
-                left.append(tensor.name)
+        if tensor.name in stored:
+            left.append(name_in_file(tensor.name))
+        name = made.get(tensor.name)
+        if name is None:
             continue
-        integers = numpy_helper.to_array(levels[stem + LEVELS])
-        point = numpy_helper.to_array(levels[stem + ZERO_POINT])
+        integers = numpy_helper.to_array(stored[name])
+        point = numpy_helper.to_array(stored[name.removesuffix(_LEVELS) + _ZERO_POINT])
         values = numpy_helper.to_array(tensor)
         weights.append(
             QuantizedWeight(
-                tensor.name,
+                name_in_file(tensor.name),
                 list(values.shape),
                 values.size,
                 int(np.count_nonzero(values == 0)),
@@ -57,6 +60,24 @@ def count_zeros(
             )
         )
     return weights, left
+
+
+def origin_of(name: str, known: Collection[str]) -> str:
+    """The constant whose levels another one holds, "" if it holds those of none.
+
+    Args:
+        name: of a constant of a quantised model.
+        known: names of the constants before.
+    """
+    if not name.endswith(_LEVELS):
+        return ""
+    stem = name.removesuffix(_LEVELS)
+    return next((stem for stem in (stem, _TURNED.sub("", stem)) if stem in known), "")
+
+
+def name_in_file(name: str) -> str:
+    """What the weight was called before anything was folded into it."""
+    return _FOLDED.sub("", name)
 
 
 def _common(point: NDArray[Any]) -> Any:

@@ -12,6 +12,7 @@ from rich.text import Text
 from onnx_sipp.inspection import Inspection
 from onnx_sipp.report.cut_summary import SMALLER, add_cut_rows, group_table
 from onnx_sipp.report.packing import packing_sentence
+from onnx_sipp.report.quantizing import FASTER, quantizing_sentence
 from onnx_sipp.report.result import LayerReport, Report, SkippedReport
 
 __all__ = ["print_inspection", "print_report"]
@@ -55,13 +56,17 @@ def print_report(report: Report, console: Console) -> None:
     console.print(_outputs(report))
     for warning in report.warnings:
         console.print(Text(f"Warning: {warning}", style="bold yellow"))
-    if report.cut is not None:
-        console.print(SMALLER)
-        return
-    console.print(_certificate_sentence(report))
+    if report.cut is None:
+        console.print(_certificate_sentence(report))
+    if report.quantization is not None:
+        console.print(quantizing_sentence(report.quantization))
     if report.packing is not None:
         console.print(packing_sentence(report.packing))
-    if report.options["pattern"]:
+    if report.cut is not None:
+        console.print(SMALLER)
+    elif report.quantization is not None:
+        console.print(FASTER)
+    elif report.options["pattern"]:
         console.print(_sparse_cores(report))
     else:
         console.print(_HONEST if report.packing is None else _PACKED)
@@ -197,7 +202,8 @@ def _freed(report: Report) -> str:
 
 
 def _outputs(report: Report) -> Table:
-    title = "Fidelity to the dense model on held-out samples"
+    after = "" if report.quantization is None else " after quantising,"
+    title = f"Fidelity to the dense model{after} on held-out samples"
     table = Table("output", title=title, title_justify="left")
     for column in ("relative error", "cosine", "top-1 agreement"):
         table.add_column(column, justify="right")

@@ -1,0 +1,104 @@
+"""What is done to a pruned model before it is written: it is quantised, and packed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from onnx_sipp.calibration.execution import Execution
+from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
+from onnx_sipp.calibration.samples import Samples
+from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.verdict import ensure_same_verdict
+from onnx_sipp.options import Options
+from onnx_sipp.packing.assembly import Assembly
+from onnx_sipp.packing.pack import PackResult, pack
+from onnx_sipp.progress import Progress
+from onnx_sipp.report.quantizing import QuantizeReport
+from onnx_sipp.report.result import OutputReport, Report
+
+__all__ = ["Finished", "finish"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What will be written.
+
+    Attributes:
+        model: pruned, and quantised if that was asked for.
+        packed: the same packed, None if it was not asked for.
+        report: the report, with what was done here.
+    """
+
+    model: Model
+    packed: PackResult | None
+    report: Report
+
+
+def finish(
+    dense: Model,
+    pruned: Model,
+    report: Report,
+    samples: Samples,
+    execution: Execution,
+    options: Options,
+    progress: Progress,
+) -> Finished:
+    """Quantise and pack, as far as that was asked for.
+
+    Args:
+        dense: the model before pruning.
+        pruned: the model after.
+        report: of pruning.
+        samples: activations are calibrated on some, fidelity is measured on the others.
+        execution: how models are run.
+        options: of the run.
+        progress: told what is going on.
+
+    Raises:
+        UsageError: the model cannot be quantised.
+        SippError: the quantiser fails, or onnxruntime refuses the result.
+    """
+    model = pruned
+    if options.quantize:
+        model, report = _quantized(dense, pruned, report, samples, execution, options, progress)
+    packed = None
+    if options.storage == "packed":
+        progress.stage("packing")
+        packed = pack(model, values=options.pack_values)
+        report = replace(report, packing=packed.report)
+    return Finished(model, packed, report)
+
+
+def _quantized(
+    dense: Model,
+    pruned: Model,
+    report: Report,
+    samples: Samples,
+    execution: Execution,
+    options: Options,
+    progress: Progress,
+) -> tuple[Model, Report]:
+    from onnx_sipp.quantizing.quantize import quantize  # noqa: PLC0415 - only where it is used
+
+    progress.stage("quantising")
+    done = quantize(pruned, options.quantize, samples.calibration, options.thread_count)
+    ensure_same_verdict(pruned, done.model)
+    progress.stage("comparing quantised outputs")
+    states, held_out = samples.states, samples.held_out
+    alone = measure_fidelity(execution, pruned, done.model, held_out, progress, states)
+    together = measure_fidelity(execution, dense, done.model, held_out, progress, states)
+    quantization = QuantizeReport(
+        kind=options.quantize,
+        weights=done.weights,
+        left=done.left,
+        relative_errors={output.name: output.relative_error for output in alone},
+        outputs_pruned=report.outputs,
+        bytes_before=Assembly(pruned).size(),
+        bytes_after=Assembly(done.model).size(),
+    )
+    return done.model, replace(report, outputs=_rows(together), quantization=quantization)
+
+
+def _rows(outputs: Sequence[OutputFidelity]) -> list[OutputReport]:
+    return [OutputReport(**asdict(output)) for output in outputs]
