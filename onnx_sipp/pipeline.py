@@ -298,8 +298,7 @@ def _prune(
     if options.compensate == "none" and options.method != "mixed":
         return mask_only(dense, weights, measured, goal, options, store)
     refitter = Refitter(dense, weights, measured, samples, execution, store, mask)
-    count = len(samples.calibration) + len(samples.held_out)
-    return mask_and_refit(refitter, weights, measured, count, goal, options, progress)
+    return mask_and_refit(refitter, weights, measured, samples, goal, options, progress)
 
 
 def _cut(
