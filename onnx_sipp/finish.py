@@ -9,7 +9,7 @@ from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
 from onnx_sipp.calibration.samples import Samples
 from onnx_sipp.graph.model import Model
-from onnx_sipp.graph.verdict import ensure_same_verdict
+from onnx_sipp.graph.verdict import ensure_no_worse_verdict
 from onnx_sipp.options import Options
 from onnx_sipp.packing.assembly import Assembly
 from onnx_sipp.packing.pack import PackResult, pack
@@ -83,7 +83,7 @@ def _quantized(
 
     progress.stage("quantising")
     done = quantize(pruned, options.quantize, samples.calibration, options.thread_count)
-    ensure_same_verdict(pruned, done.model)
+    ensure_no_worse_verdict(pruned, done.model)
     progress.stage("comparing quantised outputs")
     states, held_out = samples.states, samples.held_out
     alone = measure_fidelity(execution, pruned, done.model, held_out, progress, states)

@@ -1,18 +1,19 @@
 """What zeros buy in onnxruntime and OpenVINO on this processor: size and time by pattern.
 
-    python tools/table_zeros.py [--also TITLE MODEL.onnx CALIB.npz] [--rounds 30]
+    python tools/table_zeros.py [--rounds 30]
 
 Two models are made, a perceptron and a row of convolutions, with random weights: neither size nor
-time depends on their values. They are pruned by magnitude with every pattern, cut, quantised and
-packed. Prints the tables of ``docs/what-zeros-buy.md``. Times are on one thread; dense and other
-take turns.
+time depends on their values. The smallest weights, or blocks of them, are made zero, channels are
+left out, and the result is quantised and packed. Prints the tables of ``docs/what-zeros-buy.md``.
+Times are on one thread; dense and other take turns.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,6 @@ import openvino
 import zstandard
 from onnx import TensorProto, helper, numpy_helper
 from table_methods import markdown
-from table_packing import perceptron
 from table_quantized import processor_flags
 
 import onnx_sipp
@@ -35,61 +35,144 @@ HEADER = ["pattern", "zeros", "size", "packed", "zstd", "onnxruntime", "OpenVINO
           "OpenVINO, packed"]  # fmt: skip
 Arrays = dict[str, np.ndarray]
 Run = Callable[[], object]
+Keep = Callable[[np.ndarray], np.ndarray]
 
 
-def convolutions(rng: np.random.Generator) -> onnx.ModelProto:
-    """Five convolutions of 128 channels on 16 × 16 places.
+def perceptron(rng: np.random.Generator, inner: int) -> onnx.ModelProto:
+    """Three layers between 2048 inputs and outputs.
 
     Args:
         rng: of the weights.
+        inner: hidden units.
     """
-    names = ["x", *(f"r{index}" for index in range(4)), "y"]
-    nodes, weights = [], []
-    for index in range(5):
-        weight = rng.standard_normal((128, 128, 3, 3), np.float32) / np.float32(34)
+    shapes = [(2048, inner), (inner, inner), (inner, 2048)]
+    nodes = [("MatMul", {}) for _ in shapes]
+    return chain(rng, nodes, shapes, ["n", 2048])
+
+
+def convolutions(rng: np.random.Generator, inner: int) -> onnx.ModelProto:
+    """Five convolutions of 3 × 3 between 128 channels of 16 × 16 places.
+
+    Args:
+        rng: of the weights.
+        inner: channels in between.
+    """
+    counts = [128, *[inner] * 4, 128]
+    shapes = [(out, into, 3, 3) for into, out in pairwise(counts)]
+    nodes = [("Conv", {"pads": [1, 1, 1, 1]}) for _ in shapes]
+    return chain(rng, nodes, shapes, ["n", 128, 16, 16])
+
+
+def chain(
+    rng: np.random.Generator,
+    layers: Sequence[tuple[str, dict[str, object]]],
+    shapes: Sequence[tuple[int, ...]],
+    shape: list[str | int],
+) -> onnx.ModelProto:
+    """Layers with a Relu in between.
+
+    Args:
+        rng: of the weights.
+        layers: operators and attributes.
+        shapes: of the weights.
+        shape: of the input and the output.
+    """
+    name, nodes, weights = "x", [], []
+    for index, ((op_type, attributes), dims) in enumerate(zip(layers, shapes, strict=True)):
+        weight = rng.standard_normal(dims, np.float32) / np.float32(np.sqrt(np.prod(dims) / 128))
         weights.append(numpy_helper.from_array(weight, f"w{index}"))
-        made = "y" if index == 4 else f"c{index}"
-        inputs = [names[index], f"w{index}"]
-        nodes.append(helper.make_node("Conv", inputs, [made], f"conv{index}", pads=[1, 1, 1, 1]))
-        if index < 4:
-            nodes.append(helper.make_node("Relu", [made], [names[index + 1]]))
-    shape = ["n", 128, 16, 16]
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy"]
-    graph = helper.make_graph(nodes, "convolutions", values[:1], values[1:], weights)
+        last = index == len(layers) - 1
+        made = "y" if last else f"h{index}"
+        nodes.append(helper.make_node(op_type, [name, f"w{index}"], [made], **attributes))
+        name = f"r{index}"
+        if not last:
+            nodes.append(helper.make_node("Relu", [made], [name]))
+    values = [helper.make_tensor_value_info(value, TensorProto.FLOAT, shape) for value in "xy"]
+    graph = helper.make_graph(nodes, "layers", values[:1], values[1:], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def variants(model: onnx.ModelProto, calib: Arrays) -> list[tuple[str, onnx.ModelProto]]:
+def masked(model: onnx.ModelProto, keep: Keep) -> onnx.ModelProto:
+    """A copy with some weights zero.
+
+    Args:
+        model: dense.
+        keep: says which weights of a matrix stay, ``[neurons, inputs]`` with the places of a
+            window, if there are any, in front.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for tensor in copy.graph.initializer:
+        weight = numpy_helper.to_array(tensor).copy()
+        matrices = weight.transpose(2, 3, 0, 1) if weight.ndim == 4 else weight.T
+        matrices[~keep(np.abs(matrices))] = 0  # a view
+        tensor.CopyFrom(numpy_helper.from_array(weight, tensor.name))
+    return copy
+
+
+def anywhere(share: float) -> Keep:
+    """The largest weights of a tensor stay.
+
+    Args:
+        share: that goes.
+    """
+    return lambda sizes: sizes > np.quantile(sizes, share)
+
+
+def two_of_four(sizes: np.ndarray) -> np.ndarray:
+    """The two largest of every four inputs stay.
+
+    Args:
+        sizes: of the weights.
+    """
+    fours = sizes.reshape(*sizes.shape[:-1], -1, 4)
+    ranks = fours.argsort(axis=-1).argsort(axis=-1)
+    kept: np.ndarray = (ranks >= 2).reshape(sizes.shape)
+    return kept
+
+
+def blocks(share: float) -> Keep:
+    """The largest blocks of four neurons stay.
+
+    Args:
+        share: that goes.
+    """
+
+    def keep(sizes: np.ndarray) -> np.ndarray:
+        *places, neurons, inputs = sizes.shape
+        sums = sizes.reshape(*places, neurons // 4, 4, inputs).sum(axis=-2)
+        return np.repeat(sums > np.quantile(sums, share), 4, axis=-2)
+
+    return keep
+
+
+def variants(
+    model: onnx.ModelProto, smaller: onnx.ModelProto, calib: Arrays
+) -> list[tuple[str, onnx.ModelProto]]:
     """The model with every pattern.
 
     Args:
         model: dense.
+        smaller: with half the multiply-adds.
         calib: samples.
     """
-    few = {"num_samples": 16, "method": "magnitude", "allocation": "layer"}
-
-    def pruned(**options: object) -> onnx.ModelProto:
-        return onnx_sipp.prune(model, calib, **(few | options)).model
+    sparse, half = masked(model, anywhere(0.9)), masked(model, two_of_four)
+    feeds = [{"x": sample[np.newaxis]} for sample in calib["x"]]
 
     def integers(source: onnx.ModelProto) -> onnx.ModelProto:
-        count = min(16, len(next(iter(calib.values()))))
-        feeds = [{k: v[n : n + 1] for k, v in calib.items()} for n in range(count)]
         return quantize(Model.load(source), "int8", feeds, 1).model.proto
 
-    sparse = pruned(sparsity=0.9)
-    half = pruned(pattern="2:4", allocation=None)
-    cut = onnx_sipp.prune(model, calib, pattern="channels", macs=0.5, num_samples=16).model
     return [
         ("dense", model),
-        ("anywhere, 70 %", pruned(sparsity=0.7)),
+        ("anywhere, 70 %", masked(model, anywhere(0.7))),
         ("anywhere, 90 %", sparse),
         ("2:4", half),
-        ("blocks 4x1, 70 %", pruned(pattern="4x1", sparsity=0.7)),
-        ("channels, half the multiply-adds", cut),
+        ("blocks 4x1, 70 %", masked(model, blocks(0.7))),
+        ("channels, half the multiply-adds", smaller),
         ("int8", integers(model)),
         ("int8, 2:4", integers(half)),
         ("int8, anywhere, 90 %", integers(sparse)),
-        ("int8, channels", integers(cut)),
+        ("int8, channels", integers(smaller)),
     ]
 
 
@@ -151,33 +234,33 @@ def ratio(one: Run, other: Run, rounds: int) -> str:
     return f"{statistics.median(times[1]) / statistics.median(times[0]):.2f}"
 
 
-def table(model: onnx.ModelProto, calib: Arrays, rounds: int) -> str:
+def table(model: onnx.ModelProto, smaller: onnx.ModelProto, calib: Arrays, rounds: int) -> str:
     """Measures a model with every pattern.
 
     Args:
         model: dense.
+        smaller: with half the multiply-adds.
         calib: samples.
         rounds: runs per measurement.
     """
-    feed = {name: np.resize(values, (BATCH, *values.shape[1:])) for name, values in calib.items()}
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         dense, plain, packed = (Path(folder) / f"{n}.onnx" for n in ("dense", "plain", "packed"))
         onnx.save(model, dense)
         whole = dense.stat().st_size
         sparse_rate = "amx_int8" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        for name, variant in variants(model, calib):
+        for name, variant in variants(model, smaller, calib):
             onnx.save(variant, plain)
             size = onnx_sipp.pack(plain).save(packed)
             compressed = len(zstandard.ZstdCompressor(level=9).compress(plain.read_bytes()))
             row = [name, f"{zeros(variant):.0%}", f"{plain.stat().st_size / whole:.3f}",
                    f"{size / whole:.3f}", f"{compressed / whole:.3f}"]  # fmt: skip
-            base = in_onnxruntime(dense, feed)
-            row.append(ratio(base, in_onnxruntime(plain, feed), rounds))
-            base = in_openvino(dense, feed)
-            row += [ratio(base, in_openvino(path, feed), rounds) for path in (plain, packed)]
+            base = in_onnxruntime(dense, calib)
+            row.append(ratio(base, in_onnxruntime(plain, calib), rounds))
+            base = in_openvino(dense, calib)
+            row += [ratio(base, in_openvino(path, calib), rounds) for path in (plain, packed)]
             if sparse_rate and name.startswith("int8, anywhere"):
-                run = in_openvino(plain, feed, **{SPARSE_RATE: 0.8})
+                run = in_openvino(plain, calib, **{SPARSE_RATE: 0.8})
                 row[-2] += f" ({ratio(base, run, rounds)} with {SPARSE_RATE}=0.8)"
             rows.append(row)
             print(" | ".join(row), flush=True)
@@ -187,21 +270,15 @@ def table(model: onnx.ModelProto, calib: Arrays, rounds: int) -> str:
 def main() -> None:
     """Measures and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--also", nargs=3, action="append", default=[], metavar=("TITLE", "MODEL", "CALIB")
-    )
     parser.add_argument("--rounds", type=int, default=30)
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     cases = [
-        ("Three layers of 2048 × 2048", perceptron(rng),
-         {"x": rng.standard_normal((16, 2048), np.float32)}),
-        ("Five convolutions of 128 channels", convolutions(rng),
-         {"x": rng.standard_normal((16, 128, 16, 16), np.float32)}),
+        ("Three layers of 2048 × 2048", perceptron(rng, 2048), perceptron(rng, 1216),
+         {"x": rng.standard_normal((BATCH, 2048), np.float32)}),
+        ("Five convolutions of 128 channels", convolutions(rng, 128), convolutions(rng, 80),
+         {"x": rng.standard_normal((BATCH, 128, 16, 16), np.float32)}),
     ]  # fmt: skip
-    for title, path, calib in arguments.also:
-        with np.load(calib) as data:
-            cases.append((title, onnx.load(path), {n: v[:16] for n, v in data.items()}))
     tables = [f"{title}:\n\n{table(*case, arguments.rounds)}" for title, *case in cases]
     print("\n" + "\n".join(tables))
     print(f"This processor has {processor_flags()}; onnxruntime {ort.__version__}, "
