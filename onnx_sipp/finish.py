@@ -97,7 +97,10 @@ def _quantized(
         bytes_before=Assembly(pruned).size(),
         bytes_after=Assembly(done.model).size(),
     )
-    return done.model, replace(report, outputs=_rows(together), quantization=quantization)
+    warnings = [*report.warnings, *([done.note] if done.note else [])]
+    return done.model, replace(
+        report, outputs=_rows(together), quantization=quantization, warnings=warnings
+    )
 
 
 def _rows(outputs: Sequence[OutputFidelity]) -> list[OutputReport]:

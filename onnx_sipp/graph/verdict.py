@@ -36,8 +36,8 @@ def ensure_no_worse_verdict(before: Model, after: Model) -> None:
     """
     if not _verdict(before) and (verdict := _verdict(after)):
         raise SippError(
-            f"the quantised model is damaged, nothing was written: onnx.checker says {verdict!r} of "
-            "it; please report this, and leave --quantize out"
+            "the quantised model is damaged, nothing was written; please report this, and leave "
+            f"--quantize out. onnx.checker says {verdict!r} of it"
         )
 
 

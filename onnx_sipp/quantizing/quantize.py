@@ -40,11 +40,13 @@ class Quantized:
         model: it.
         weights: that are integers now.
         left: constants of two or more axes that stayed floating point.
+        note: what could not be done as it should, "" if nothing.
     """
 
     model: Model
     weights: list[QuantizedWeight]
     left: list[str]
+    note: str = ""
 
 
 def quantize(model: Model, kind: str, feeds: Iterable[Feed], threads: int) -> Quantized:
@@ -74,12 +76,17 @@ def quantize(model: Model, kind: str, feeds: Iterable[Feed], threads: int) -> Qu
         plain, folded, integer = (Path(folder) / f"{n}.onnx" for n in ("plain", "folded", "int"))
         model.save(plain)
         open_session(plain, folder=None, threads=threads, providers=None, optimized=folded)
-        _run_quantizer(folded, integer, kind, feeds, external=bool(model.external))
-        before, after = onnx.load(folded), onnx.load(integer)
+        source, note = folded, ""
+        try:
+            _run_quantizer(folded, integer, kind, feeds, external=bool(model.external))
+        except SippError as error:
+            _run_quantizer(plain, integer, kind, feeds, external=bool(model.external))
+            source, note = plain, f"quantised without folding constants first, which fails: {error}"
+        before, after = onnx.load(source), onnx.load(integer)
     weights, left = count_zeros(before, after)
     if not weights:
         raise SippError(_nothing(kind, before))
-    return Quantized(Model(tidied(after, model.proto)), weights, left)
+    return Quantized(Model(tidied(after, model.proto)), weights, left, note)
 
 
 def _run_quantizer(
@@ -88,7 +95,7 @@ def _run_quantizer(
     """Have a file quantised.
 
     Raises:
-        SippError: the quantiser fails.
+        SippError: the quantiser fails, or onnxruntime refuses what it makes.
     """
     from onnxruntime import quantization  # noqa: PLC0415 - heavy; only where used
 
@@ -109,8 +116,7 @@ def _run_quantizer(
                 quantization.quantize_static(
                     source, target, _reader(feeds), activation_type=integers.QUInt8, **shared
                 )
-    except SippError:
-        raise
+        open_session(target, folder=None, threads=1, providers=None, idle=True)
     except Exception as error:  # the quantiser raises what its parts raise
         raise SippError(
             f"onnxruntime's quantiser fails on the model: {first_line(error)}; leave --quantize "

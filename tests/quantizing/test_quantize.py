@@ -199,6 +199,26 @@ def test_branches_mean_the_tensors_that_they_name():
     assert error(outputs(done.model.proto, FLAT), outputs(model, FLAT)) < 0.05
 
 
+def test_folding_is_left_out_where_the_quantiser_fails_after_it():
+    """Initializers that are inputs too are not, once something is folded into them."""
+    model = make_model(
+        [("Conv", "x c", "h"), ("Add", "h a", "y")],
+        {"c": sparse(8, 3, 3, 3), "a": weights(8, 1, 1)},
+        {"x": ["n", 3, 8, 8]},
+        {"y": ["n", 8, 6, 6]},
+        opset=8,
+    )
+    model.ir_version = 3
+    for tensor in model.graph.initializer:
+        model.graph.input.append(
+            helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        )
+    done = quantize(Model.load(model), "int8", FEEDS, 1)
+    assert done.note.startswith("quantised without folding")
+    assert [weight.name for weight in done.weights] == ["c", "a"]
+    assert error(outputs(done.model.proto, FEEDS), outputs(model, FEEDS)) < 0.03
+
+
 def test_logging_is_as_it_was():
     before = logging.root.manager.disable
     quantize(Model.load(dense_layers()), "int8-dynamic", [], 1)
