@@ -27,6 +27,7 @@ __all__ = ["Quantized", "quantize"]
 
 # A scale per channel needs the axis of DequantizeLinear.
 CHANNELS_OPSET = 13
+_UNFOLDED = "quantised without folding constants first, after which the quantiser fails"
 # What the quantiser has integer operators for that onnxruntime runs on signed weights; it cannot
 # do so with ConvInteger. A Gemm becomes a MatMul.
 DYNAMIC_OPS = ("MatMul", "Attention", "LSTM")
@@ -81,7 +82,9 @@ def quantize(model: Model, kind: str, feeds: Iterable[Feed], threads: int) -> Qu
             _run_quantizer(folded, integer, kind, feeds, external=bool(model.external))
         except SippError as error:
             _run_quantizer(plain, integer, kind, feeds, external=bool(model.external))
-            source, note = plain, f"quantised without folding constants first, which fails: {error}"
+            cause = error.__cause__
+            said = first_line(cause if isinstance(cause, Exception) else error)
+            source, note = plain, f"{_UNFOLDED}: {said}"
         before, after = onnx.load(source), onnx.load(integer)
     weights, left = count_zeros(before, after)
     if not weights:

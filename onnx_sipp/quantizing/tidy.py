@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from onnx_sipp.graph.walk import all_nodes
 from onnx_sipp.quantizing.zeros import name_in_file, origin_of
@@ -14,6 +14,8 @@ __all__ = ["tidied"]
 
 # Of windows; the operators' text, not their schema, says that they are ones where they are missing.
 _ONES = ("strides", "dilations")
+# IR version from which on initializers need not be inputs.
+OWN_TENSORS = 4
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -28,6 +30,7 @@ def tidied(proto: ModelProto, original: ModelProto) -> ModelProto:
         original: the model that it was made of.
     """
     _restore_header(proto, original)
+    _raise_version(proto)
     _drop_defaults(proto)
     graph = proto.graph
     del graph.value_info[:]
@@ -48,6 +51,21 @@ def _restore_header(proto: ModelProto, original: ModelProto) -> None:
     kept = [entry for entry in proto.opset_import if _domain(entry.domain) in used]
     del proto.opset_import[:]
     proto.opset_import.extend(kept)
+
+
+def _raise_version(proto: ModelProto) -> None:
+    """The IR version that the operators ask for, which the quantiser may have raised.
+
+    Below version 4 every stored tensor is an input as well, and so cannot be packed; that ends.
+    """
+    before = proto.ir_version
+    needed = helper.find_min_ir_version_for(proto.opset_import, ignore_unknown=True)
+    proto.ir_version = max(before, needed)
+    if before < OWN_TENSORS <= proto.ir_version:
+        stored = {tensor.name for tensor in proto.graph.initializer}
+        inputs = [value for value in proto.graph.input if value.name not in stored]
+        del proto.graph.input[:]
+        proto.graph.input.extend(inputs)
 
 
 def _domain(name: str) -> str:
