@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from onnx_sipp.cli.goals import goal_options
 from onnx_sipp.cli.shared import (
     byte_size,
     exclusion_options,
@@ -33,6 +34,8 @@ Prune IN.onnx and write OUT.onnx, with a report of what was lost and what is gua
 
 \b
 onnx-sipp in.onnx out.onnx --calib samples.npz --sparsity 0.7
+onnx-sipp in.onnx out.onnx --calib samples.npz --min-agreement 0.99
+onnx-sipp in.onnx out.onnx --calib samples.npz --max-drop 0.01 --eval-script judge.py:accuracy
 onnx-sipp in.onnx out.onnx --data-loader-script data.py --method sipp-hybrid
 onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
 onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
@@ -62,6 +65,7 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
     metavar="S",
     help=f"Share of the prunable weights to make zero, met exactly. [default: {DEFAULT_SPARSITY}]",
 )
+@goal_options
 @click.option(
     "--pattern",
     metavar="P",
