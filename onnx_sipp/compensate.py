@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.alone import prune_alone
 from onnx_sipp.chooser import Chooser
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.idle import Idle
@@ -23,7 +24,6 @@ from onnx_sipp.pruning.cells import alive_units
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.importance import LayerStatistics
 from onnx_sipp.pruning.methods import REFIT_ALLOCATIONS, Decision, Goal, layer_counts
-from onnx_sipp.pruning.mixing import probe
 from onnx_sipp.pruning.survey import Impact, Survey, error_counts, importance_of, surveys_of
 from onnx_sipp.pruning.unseen import decide_all, share_out
 from onnx_sipp.respend import spend_again
@@ -253,11 +253,7 @@ class Run:
             return Impact(by_neuron=False, share=share, error=0.0)
         keep = min(round(share * evidence.units), evidence.alive)
         threads = self._options.thread_count
-        ways = [
-            (self._refitter.impact({index: probe(way, keep, threads=threads)}), way.by_neuron)
-            for way in (replace(evidence, by_neuron=True), evidence)
-        ]
-        error, by_neuron = min(ways)
+        error, by_neuron = prune_alone(self._refitter, index, evidence, keep, threads)
         return Impact(by_neuron, share, error)
 
     def plans(self) -> dict[str, list[Impact]]:

@@ -8,23 +8,21 @@ from typing import Any
 import click
 
 from onnx_sipp.cli.goals import goal_options
+from onnx_sipp.cli.run_options import (
+    data_options,
+    method_options,
+    run_options,
+    runtime_options,
+)
 from onnx_sipp.cli.shared import (
-    byte_size,
     exclusion_options,
-    input_shape,
     open_calibration,
     output_console,
     pack_values_option,
     refuse_outputs,
-    state_map,
-    state_pair,
     write_text,
 )
-from onnx_sipp.memory import DEFAULT_LIMIT
-from onnx_sipp.options import COMPENSATIONS, DEFAULT_METHOD, DEFAULT_SPARSITY, STORAGES
-from onnx_sipp.pruning.error_budget import FLOOR
-from onnx_sipp.pruning.methods import METHODS, REFIT_ALLOCATIONS
-from onnx_sipp.pruning.selection import ALLOCATIONS
+from onnx_sipp.options import DEFAULT_SPARSITY, STORAGES
 
 __all__ = ["command"]
 
@@ -45,20 +43,7 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
 @click.command("prune", help=_HELP)
 @click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT.onnx", type=click.Path(path_type=Path))
-@click.option(
-    "--calib",
-    "--load-inputs",
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="Sample inputs: .npz (one array per input), .npy, a folder of them, or "
-    "test_data_set_* folders. Without it, test data beside the model, else made-up inputs.",
-)
-@click.option(
-    "--data-loader-script",
-    metavar="F.py[:FUNC]",
-    help="Python function that yields {input name: array}; FUNC is load_data by default. "
-    "The file is executed.",
-)
+@data_options
 @click.option(
     "--sparsity",
     type=float,
@@ -99,91 +84,10 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
     metavar="E",
     help="Instead: prune as far as the certified relative error of every neuron half stays <= E.",
 )
-@click.option("--delta", type=float, metavar="D", help="Failure probability of the certificate.")
-@click.option(
-    "--method",
-    type=click.Choice(list(METHODS)),
-    help=f"How weights are ranked or sampled. [default: {DEFAULT_METHOD}]",
-)
-@click.option(
-    "--allocation",
-    type=click.Choice([*REFIT_ALLOCATIONS, *ALLOCATIONS, "sipp"]),
-    help="How the budget is shared among layers. [default: the method's own]",
-)
-@click.option(
-    "--compensate",
-    type=click.Choice(COMPENSATIONS),
-    help="Refit the kept weights in graph order, layer by layer by itself, or not. "
-    "[default: sequential with the default method, none with the others]",
-)
-@click.option("--rounds", type=int, metavar="R", help="Prune and refit in R steps. [default: 1]")
-@click.option(
-    "--new-biases/--no-new-biases",
-    default=True,
-    help="Let the refit add a bias to a Conv or Gemm that has none, where that helps, or keep "
-    "every node as it is. [default: add]",
-)
-@click.option(
-    "--floor",
-    type=float,
-    metavar="SHARE",
-    help=f"Share of its weights that every layer keeps at least. [default: {FLOOR}]",
-)
-@click.option("--num-samples", type=int, metavar="N", help="Samples to use. [default: up to 512]")
-@click.option(
-    "--input-shapes",
-    multiple=True,
-    type=input_shape,
-    metavar="NAME:D,D,…",
-    help="Shape of made-up inputs, e.g. x:1,3,224,224. Repeat for more inputs.",
-)
+@method_options
 @exclusion_options
 @click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE",
               help="Write the report as JSON.")  # fmt: skip
-@click.option("--batch-size", type=int, metavar="N", help="Most samples at a time.")
-@click.option("--threads", type=int, metavar="N", help="Threads. [default: all cores]")
-@click.option(
-    "--mask-input",
-    metavar="NAME",
-    help="Input that is 0 where the data is padding, which is kept out of the statistics. "
-    "[default: attention_mask if there is one; '' for none]",
-)
-@click.option(
-    "--state",
-    "states",
-    multiple=True,
-    type=state_pair,
-    metavar="IN=OUT",
-    help="Feed output OUT back to input IN from one sample to the next. Repeat for more. "
-    "[default: pairs like h0 and hn, state and stateN; '' for none]",
-)
-@click.option(
-    "--state-reset",
-    type=int,
-    metavar="N",
-    help="Samples in a sequence, at whose start states are reset. [default: those of a file]",
-)
-@click.option(
-    "--memory-limit",
-    type=byte_size,
-    metavar="SIZE",
-    help="Memory that the process may take, all in all, e.g. 2GB; what does not fit goes to files. "
-    f"[default: {DEFAULT_LIMIT >> 20}MB]",
-)
-@click.option(
-    "--workdir",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder for those files. [default: the system's temporary folder]",
-)
-@click.option(
-    "--custom-ops",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="LIB",
-    help="Library with operators that onnxruntime must load for the model; its code is executed. "
-    "Repeat for more.",
-)
 @click.option(
     "--storage",
     type=click.Choice(STORAGES),
@@ -193,17 +97,13 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
     "when the model is loaded.",
 )
 @pack_values_option
-@click.option("--providers", metavar="A,B", help="onnxruntime execution providers.")
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N")
+@runtime_options
 def command(
     source: Path,
     target: Path,
     calib: Path | None,
     data_loader_script: str | None,
     json_path: Path | None,
-    input_shapes: tuple[tuple[str, tuple[int, ...]], ...],
-    providers: str | None,
-    states: tuple[tuple[str, str], ...],
     **options: Any,
 ) -> None:
     """Prune IN.onnx and write OUT.onnx; see `_HELP`."""
@@ -221,10 +121,7 @@ def command(
             source,
             calibration,
             progress=bars,
-            input_shapes=dict(input_shapes),
-            providers=providers.split(",") if providers else None,
-            states=state_map(states),
-            **options,
+            **run_options(options),
         )
     report = result.save(target)
     if json_path is not None:
