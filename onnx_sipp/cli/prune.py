@@ -7,16 +7,15 @@ from typing import Any
 
 import click
 
+from onnx_sipp.cli.config import config_option, request, write_config_option
 from onnx_sipp.cli.goals import goal_options
 from onnx_sipp.cli.run_options import (
     data_options,
     method_options,
-    run_options,
     runtime_options,
 )
 from onnx_sipp.cli.shared import (
     exclusion_options,
-    open_calibration,
     output_console,
     pack_values_option,
     refuse_outputs,
@@ -97,12 +96,16 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
     "when the model is loaded.",
 )
 @pack_values_option
+@config_option
+@write_config_option
 @runtime_options
 def command(
     source: Path,
     target: Path,
     calib: Path | None,
     data_loader_script: str | None,
+    config_path: Path | None,
+    write_config: Path | None,
     json_path: Path | None,
     **options: Any,
 ) -> None:
@@ -112,18 +115,17 @@ def command(
     from onnx_sipp.pipeline import prune  # noqa: PLC0415
     from onnx_sipp.report.summary import print_report  # noqa: PLC0415
 
+    places = {"calib": calib, "data_loader_script": data_loader_script}
+    asked = request(config_path, options, places)
+    asked.checked()
     model = Model.load(source)
     model.refuse_target(target)
-    refuse_outputs([target, json_path], [*model.files, calib])
-    calibration = open_calibration(calib, data_loader_script)
+    refuse_outputs([target, json_path, write_config], [*model.files, *asked.files])
     with Bars() as bars:
-        result = prune(
-            source,
-            calibration,
-            progress=bars,
-            **run_options(options),
-        )
+        result = prune(source, asked.calibration(), progress=bars, **asked.options)
     report = result.save(target)
+    if write_config is not None:
+        write_text(write_config, asked.written(write_config))
     if json_path is not None:
         write_text(json_path, report.to_json())
     print_report(report, output_console())

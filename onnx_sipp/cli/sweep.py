@@ -7,16 +7,15 @@ from typing import Any
 
 import click
 
+from onnx_sipp.cli.config import config_option, request
 from onnx_sipp.cli.goals import eval_script_option
 from onnx_sipp.cli.run_options import (
     data_options,
     method_options,
-    run_options,
     runtime_options,
 )
 from onnx_sipp.cli.shared import (
     exclusion_options,
-    open_calibration,
     output_console,
     refuse_outputs,
     shares,
@@ -55,6 +54,7 @@ It calibrates once, on all but a fifth of the samples; that fifth tells the fide
 )
 @method_options
 @exclusion_options
+@config_option
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), metavar="FILE",
               help="Write the table as CSV.")  # fmt: skip
 @click.option("--json", "json_path", type=click.Path(path_type=Path, allow_dash=True),
@@ -66,7 +66,9 @@ def command(
     source: Path,
     calib: Path | None,
     data_loader_script: str | None,
+    config_path: Path | None,
     sparsities: list[float] | None,
+    per_layer: bool,
     eval_script: str | None,
     csv_path: Path | None,
     json_path: Path | None,
@@ -78,19 +80,23 @@ def command(
     from onnx_sipp.graph.model import Model  # noqa: PLC0415
     from onnx_sipp.report.sweep import print_sweep  # noqa: PLC0415
     from onnx_sipp.report.sweep_html import sweep_html  # noqa: PLC0415
-    from onnx_sipp.sweeping.sweep import SPARSITIES, sweep  # noqa: PLC0415
+    from onnx_sipp.sweeping.sweep import PRUNE_ONLY, SPARSITIES, sweep  # noqa: PLC0415
 
     to_stdout = json_path == Path("-")
     outputs = [csv_path, None if to_stdout else json_path, html_path]
-    refuse_outputs(outputs, [*Model.load(source).files, calib])
+    places = {"calib": calib, "data_loader_script": data_loader_script}
+    asked = request(config_path, options, places)
+    said = {name: value for name, value in asked.options.items() if name not in PRUNE_ONLY}
+    refuse_outputs(outputs, [*Model.load(source).files, *asked.files])
     with Bars() as bars:
         found = sweep(
             source,
-            open_calibration(calib, data_loader_script),
+            asked.calibration(),
             sparsities=SPARSITIES if sparsities is None else sparsities,
+            per_layer=per_layer,
             metric=eval_script,
             progress=bars,
-            **run_options(options),
+            **said,
         )
     if csv_path is not None:
         write_text(csv_path, found.to_csv())
