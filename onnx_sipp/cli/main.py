@@ -79,7 +79,8 @@ onnx-sipp pack pruned.onnx small.onnx
     help=_HELP,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 it could not be done, 2 wrong usage.",
+    epilog="Exit codes: 0 done, 1 it could not be done, 2 wrong usage, 3 done, but the metric fell "
+    "by more than --fail-if-drop.",
 )
 @click.version_option(__version__, prog_name="onnx-sipp")
 def cli() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from onnx_sipp.cli.config import config_option, request, write_config_option
+from onnx_sipp.cli.drop import DropLimit
 from onnx_sipp.cli.goals import goal_options
 from onnx_sipp.cli.run_options import (
     data_options,
@@ -21,6 +22,7 @@ from onnx_sipp.cli.shared import (
     refuse_outputs,
     write_text,
 )
+from onnx_sipp.errors import UsageError
 from onnx_sipp.options import DEFAULT_SPARSITY, STORAGES
 
 __all__ = ["command"]
@@ -87,6 +89,15 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
 @exclusion_options
 @click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE",
               help="Write the report as JSON.")  # fmt: skip
+@click.option("--masks", "masks_path", type=click.Path(path_type=Path), metavar="FILE.npz",
+              help="Write which weights were kept, by layer name.")  # fmt: skip
+@click.option(
+    "--fail-if-drop",
+    type=float,
+    metavar="D",
+    help="With --eval-script, for pipelines: write everything, but exit with code 3 if its number "
+    "is more than D below that of IN.onnx.",
+)
 @click.option(
     "--storage",
     type=click.Choice(STORAGES),
@@ -107,6 +118,8 @@ def command(
     config_path: Path | None,
     write_config: Path | None,
     json_path: Path | None,
+    masks_path: Path | None,
+    fail_if_drop: float | None,
     **options: Any,
 ) -> None:
     """Prune IN.onnx and write OUT.onnx; see `_HELP`."""
@@ -117,15 +130,22 @@ def command(
 
     places = {"calib": calib, "data_loader_script": data_loader_script}
     asked = request(config_path, options, places)
-    asked.checked()
+    limit = DropLimit.of(fail_if_drop, asked.options)
+    checked = asked.checked()
+    if masks_path is not None and checked.pattern == "channels":
+        raise UsageError("--pattern channels leaves no zeros, so there are no masks to write")
     model = Model.load(source)
     model.refuse_target(target)
-    refuse_outputs([target, json_path, write_config], [*model.files, *asked.files])
+    refuse_outputs([target, json_path, write_config, masks_path], [*model.files, *asked.files])
     with Bars() as bars:
         result = prune(source, asked.calibration(), progress=bars, **asked.options)
     report = result.save(target)
+    if masks_path is not None:
+        result.save_masks(masks_path)
     if write_config is not None:
         write_text(write_config, asked.written(write_config))
     if json_path is not None:
         write_text(json_path, report.to_json())
     print_report(report, output_console())
+    if limit is not None:
+        limit.check(source, target, checked)
