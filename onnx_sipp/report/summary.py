@@ -169,6 +169,8 @@ def _totals(report: Report) -> Table:
         budget = "the same share of every layer"
     if options["epsilon"] is not None:
         budget = f"as far as every ε stays at most {options['epsilon']:g}"
+    elif report.budget:
+        budget = f"budget {report.budget}"
     if report.budgets:
         errors = ", ".join(f"{name} {error:.4f}" for name, error in report.budgets.items())
         budget = f"budget {report.budget} (measured error: {errors})"
