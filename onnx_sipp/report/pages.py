@@ -19,7 +19,7 @@ body { font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 table { border-collapse: collapse; margin: 0 0 2rem; font-variant-numeric: tabular-nums }
 caption { text-align: left; font-weight: 600; padding: .5rem 0 }
 th, td { border-bottom: 1px solid #8886; padding: .25rem .75rem; text-align: right }
-th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere }
+th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; min-width: 6rem }
 svg { max-width: 100%; height: auto; margin: 0 0 2rem }
 svg text { font-size: 12px; fill: currentColor }
 .warning { border-left: .3rem solid #c80; padding-left: .7rem }

@@ -7,7 +7,7 @@ from onnx_sipp.report.sweep import Sweep, sweep_tables
 
 __all__ = ["sweep_html"]
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 640, 300, 60, 40, 20
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 640, 310, 60, 45, 35
 
 
 def sweep_html(found: Sweep) -> str:
@@ -44,7 +44,8 @@ def _plot(found: Sweep) -> str:
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         'aria-label="relative error of the outputs against sparsity">'
-        f'<text x="4" y="12">relative error</text>{up}{across}'
+        f'<text x="4" y="14">relative error</text>{up}{across}'
+        f'<text x="{_WIDTH - 20}" y="{_HEIGHT - 4}" text-anchor="end">sparsity</text>'
         f'<polyline points="{line}" fill="none" stroke="#06c" stroke-width="2"/>{dots}</svg>'
     )
 
