@@ -21,6 +21,8 @@ def command(
     source: Path,
     exclude_nodes: tuple[str, ...],
     exclude_op_types: tuple[str, ...],
+    include_nodes: tuple[str, ...],
+    include_op_types: tuple[str, ...],
     include_tied: bool,
     json_path: Path | None,
 ) -> None:
@@ -37,6 +39,8 @@ def command(
         source,
         exclude_nodes=exclude_nodes,
         exclude_op_types=exclude_op_types,
+        include_nodes=include_nodes,
+        include_op_types=include_op_types,
         include_tied=include_tied,
     )
     if json_path is not None:

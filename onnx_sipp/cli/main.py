@@ -20,6 +20,7 @@ __all__ = ["cli", "main"]
 # One module per command, imported when it is asked for: they take a while.
 _COMMANDS = {
     "prune": "Prune a model (the default command).",
+    "sweep": "Show what every sparsity costs, or every layer alone.",
     "inspect": "List what can be pruned, and what cannot and why.",
     "compare": "Measure two models side by side.",
     "pack": "Write a model with many zeros smaller.",
@@ -63,6 +64,8 @@ Prune trained ONNX models after training: no framework, no retraining.
 
 \b
 onnx-sipp in.onnx out.onnx --calib samples.npz --sparsity 0.7
+onnx-sipp in.onnx out.onnx --calib samples.npz --min-agreement 0.99
+onnx-sipp sweep in.onnx --calib samples.npz
 onnx-sipp inspect in.onnx
 onnx-sipp compare dense.onnx pruned.onnx --data test.npz
 onnx-sipp pack pruned.onnx small.onnx
@@ -76,7 +79,8 @@ onnx-sipp pack pruned.onnx small.onnx
     help=_HELP,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 it could not be done, 2 wrong usage.",
+    epilog="Exit codes: 0 done, 1 it could not be done, 2 wrong usage, 3 done, but the metric fell "
+    "by more than --fail-if-drop.",
 )
 @click.version_option(__version__, prog_name="onnx-sipp")
 def cli() -> None:

@@ -7,23 +7,23 @@ from typing import Any
 
 import click
 
+from onnx_sipp.cli.config import config_option, request, write_config_option
+from onnx_sipp.cli.drop import DropLimit
+from onnx_sipp.cli.goals import goal_options
+from onnx_sipp.cli.run_options import (
+    data_options,
+    method_options,
+    runtime_options,
+)
 from onnx_sipp.cli.shared import (
-    byte_size,
     exclusion_options,
-    input_shape,
-    open_calibration,
     output_console,
     pack_values_option,
     refuse_outputs,
-    state_map,
-    state_pair,
     write_text,
 )
-from onnx_sipp.memory import DEFAULT_LIMIT
-from onnx_sipp.options import COMPENSATIONS, DEFAULT_METHOD, DEFAULT_SPARSITY, STORAGES
-from onnx_sipp.pruning.error_budget import FLOOR
-from onnx_sipp.pruning.methods import METHODS, REFIT_ALLOCATIONS
-from onnx_sipp.pruning.selection import ALLOCATIONS
+from onnx_sipp.errors import UsageError
+from onnx_sipp.options import DEFAULT_SPARSITY, STORAGES
 
 __all__ = ["command"]
 
@@ -33,6 +33,8 @@ Prune IN.onnx and write OUT.onnx, with a report of what was lost and what is gua
 
 \b
 onnx-sipp in.onnx out.onnx --calib samples.npz --sparsity 0.7
+onnx-sipp in.onnx out.onnx --calib samples.npz --min-agreement 0.99
+onnx-sipp in.onnx out.onnx --calib samples.npz --max-drop 0.01 --eval-script judge.py:accuracy
 onnx-sipp in.onnx out.onnx --data-loader-script data.py --method sipp-hybrid
 onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
 onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
@@ -42,26 +44,14 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
 @click.command("prune", help=_HELP)
 @click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT.onnx", type=click.Path(path_type=Path))
-@click.option(
-    "--calib",
-    "--load-inputs",
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="Sample inputs: .npz (one array per input), .npy, a folder of them, or "
-    "test_data_set_* folders. Without it, test data beside the model, else made-up inputs.",
-)
-@click.option(
-    "--data-loader-script",
-    metavar="F.py[:FUNC]",
-    help="Python function that yields {input name: array}; FUNC is load_data by default. "
-    "The file is executed.",
-)
+@data_options
 @click.option(
     "--sparsity",
     type=float,
     metavar="S",
     help=f"Share of the prunable weights to make zero, met exactly. [default: {DEFAULT_SPARSITY}]",
 )
+@goal_options
 @click.option(
     "--pattern",
     metavar="P",
@@ -95,90 +85,18 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
     metavar="E",
     help="Instead: prune as far as the certified relative error of every neuron half stays <= E.",
 )
-@click.option("--delta", type=float, metavar="D", help="Failure probability of the certificate.")
-@click.option(
-    "--method",
-    type=click.Choice(list(METHODS)),
-    help=f"How weights are ranked or sampled. [default: {DEFAULT_METHOD}]",
-)
-@click.option(
-    "--allocation",
-    type=click.Choice([*REFIT_ALLOCATIONS, *ALLOCATIONS, "sipp"]),
-    help="How the budget is shared among layers. [default: the method's own]",
-)
-@click.option(
-    "--compensate",
-    type=click.Choice(COMPENSATIONS),
-    help="Refit the kept weights in graph order, layer by layer by itself, or not. "
-    "[default: sequential with the default method, none with the others]",
-)
-@click.option("--rounds", type=int, metavar="R", help="Prune and refit in R steps. [default: 1]")
-@click.option(
-    "--new-biases/--no-new-biases",
-    default=True,
-    help="Let the refit add a bias to a Conv or Gemm that has none, where that helps, or keep "
-    "every node as it is. [default: add]",
-)
-@click.option(
-    "--floor",
-    type=float,
-    metavar="SHARE",
-    help=f"Share of its weights that every layer keeps at least. [default: {FLOOR}]",
-)
-@click.option("--num-samples", type=int, metavar="N", help="Samples to use. [default: up to 512]")
-@click.option(
-    "--input-shapes",
-    multiple=True,
-    type=input_shape,
-    metavar="NAME:D,D,…",
-    help="Shape of made-up inputs, e.g. x:1,3,224,224. Repeat for more inputs.",
-)
+@method_options
 @exclusion_options
 @click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE",
               help="Write the report as JSON.")  # fmt: skip
-@click.option("--batch-size", type=int, metavar="N", help="Most samples at a time.")
-@click.option("--threads", type=int, metavar="N", help="Threads. [default: all cores]")
+@click.option("--masks", "masks_path", type=click.Path(path_type=Path), metavar="FILE.npz",
+              help="Write which weights were kept, by layer name.")  # fmt: skip
 @click.option(
-    "--mask-input",
-    metavar="NAME",
-    help="Input that is 0 where the data is padding, which is kept out of the statistics. "
-    "[default: attention_mask if there is one; '' for none]",
-)
-@click.option(
-    "--state",
-    "states",
-    multiple=True,
-    type=state_pair,
-    metavar="IN=OUT",
-    help="Feed output OUT back to input IN from one sample to the next. Repeat for more. "
-    "[default: pairs like h0 and hn, state and stateN; '' for none]",
-)
-@click.option(
-    "--state-reset",
-    type=int,
-    metavar="N",
-    help="Samples in a sequence, at whose start states are reset. [default: those of a file]",
-)
-@click.option(
-    "--memory-limit",
-    type=byte_size,
-    metavar="SIZE",
-    help="Memory that the process may take, all in all, e.g. 2GB; what does not fit goes to files. "
-    f"[default: {DEFAULT_LIMIT >> 20}MB]",
-)
-@click.option(
-    "--workdir",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder for those files. [default: the system's temporary folder]",
-)
-@click.option(
-    "--custom-ops",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="LIB",
-    help="Library with operators that onnxruntime must load for the model; its code is executed. "
-    "Repeat for more.",
+    "--fail-if-drop",
+    type=float,
+    metavar="D",
+    help="With --eval-script, for pipelines: write everything, but exit with code 3 if its number "
+    "is more than D below that of IN.onnx.",
 )
 @click.option(
     "--storage",
@@ -189,17 +107,19 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
     "when the model is loaded.",
 )
 @pack_values_option
-@click.option("--providers", metavar="A,B", help="onnxruntime execution providers.")
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N")
+@config_option
+@write_config_option
+@runtime_options
 def command(
     source: Path,
     target: Path,
     calib: Path | None,
     data_loader_script: str | None,
+    config_path: Path | None,
+    write_config: Path | None,
     json_path: Path | None,
-    input_shapes: tuple[tuple[str, tuple[int, ...]], ...],
-    providers: str | None,
-    states: tuple[tuple[str, str], ...],
+    masks_path: Path | None,
+    fail_if_drop: float | None,
     **options: Any,
 ) -> None:
     """Prune IN.onnx and write OUT.onnx; see `_HELP`."""
@@ -208,21 +128,24 @@ def command(
     from onnx_sipp.pipeline import prune  # noqa: PLC0415
     from onnx_sipp.report.summary import print_report  # noqa: PLC0415
 
+    places = {"calib": calib, "data_loader_script": data_loader_script}
+    asked = request(config_path, options, places)
+    limit = DropLimit.of(fail_if_drop, asked.options)
+    checked = asked.checked()
+    if masks_path is not None and checked.pattern == "channels":
+        raise UsageError("--pattern channels leaves no zeros, so there are no masks to write")
     model = Model.load(source)
     model.refuse_target(target)
-    refuse_outputs([target, json_path], [*model.files, calib])
-    calibration = open_calibration(calib, data_loader_script)
+    refuse_outputs([target, json_path, write_config, masks_path], [*model.files, *asked.files])
     with Bars() as bars:
-        result = prune(
-            source,
-            calibration,
-            progress=bars,
-            input_shapes=dict(input_shapes),
-            providers=providers.split(",") if providers else None,
-            states=state_map(states),
-            **options,
-        )
+        result = prune(source, asked.calibration(), progress=bars, **asked.options)
     report = result.save(target)
+    if masks_path is not None:
+        result.save_masks(masks_path)
+    if write_config is not None:
+        write_text(write_config, asked.written(write_config))
     if json_path is not None:
         write_text(json_path, report.to_json())
     print_report(report, output_console())
+    if limit is not None:
+        limit.check(source, target, checked)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable
 from itertools import combinations
@@ -14,6 +13,7 @@ import click
 
 from onnx_sipp.errors import UsageError
 from onnx_sipp.files import refuse_place, write_together
+from onnx_sipp.memory import read_size
 from onnx_sipp.options import VALUES
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "output_console",
     "pack_values_option",
     "refuse_outputs",
+    "shares",
     "state_map",
     "state_pair",
     "write_text",
@@ -67,6 +68,20 @@ def numbers(value: str) -> list[int]:
         raise click.BadParameter(f"{value!r} is no list of numbers; write it like 1,16") from error
 
 
+def shares(value: str) -> list[float]:
+    """Read ``0.3,0.5`` as a list.
+
+    Raises:
+        BadParameter: it is not of that form.
+    """
+    try:
+        return [float(part) for part in value.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value!r} is no list of shares; write it like 0.3,0.5,0.7"
+        ) from error
+
+
 def state_pair(value: str) -> tuple[str, str]:
     """Part ``in=out`` into the name of an input and that of the output it comes from.
 
@@ -91,10 +106,10 @@ def byte_size(value: str) -> int:
     Raises:
         BadParameter: it is not of that form.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", value.strip().upper())
-    if found is None:
+    size = read_size(value)
+    if size is None:
         raise click.BadParameter(f"{value!r} is no size; write it like 512MB or 2GB")
-    return int(float(found[1]) * 1024 ** " KMGT".index(found[2] or " "))
+    return size
 
 
 def exclusion_options(function: F) -> F:
@@ -113,12 +128,24 @@ def exclusion_options(function: F) -> F:
         metavar="OP",
         help="Leave these operators alone, e.g. Gemm; repeat for more.",
     )
+    only_nodes = click.option(
+        "--include-nodes",
+        multiple=True,
+        metavar="GLOB",
+        help="Leave all other nodes alone; repeat for more.",
+    )
+    only_ops = click.option(
+        "--include-op-types",
+        multiple=True,
+        metavar="OP",
+        help="Leave all other operators alone; repeat for more.",
+    )
     tied = click.option(
         "--include-tied",
         is_flag=True,
         help="Prune weights, too, that something else than layers reads (tied embeddings).",
     )
-    return nodes(ops(tied(function)))
+    return nodes(ops(only_nodes(only_ops(tied(function)))))
 
 
 def pack_values_option(function: F) -> F:

@@ -8,6 +8,7 @@ from typing import Any
 
 from onnx_sipp.report.finite import finite
 from onnx_sipp.report.packing import PackReport
+from onnx_sipp.report.search import SearchReport
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -207,6 +208,7 @@ class Report:
         packing: what packing did, None if the weights are stored with their zeros.
         warnings: what the user must know.
         cut: what was cut out of the graph, None if nothing was to be; `layers` is empty if it was.
+        search: how the sparsity was found, None if it was given.
         schema_version: of this structure; grows when a field changes its meaning or goes.
     """
 
@@ -230,6 +232,7 @@ class Report:
     packing: PackReport | None = None
     warnings: list[str] = field(default_factory=list)
     cut: CutReport | None = None
+    search: SearchReport | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -13,6 +13,7 @@ from onnx_sipp.inspection import Inspection
 from onnx_sipp.report.cut_summary import SMALLER, add_cut_rows, group_table
 from onnx_sipp.report.packing import packing_sentence
 from onnx_sipp.report.result import LayerReport, Report, SkippedReport
+from onnx_sipp.report.search import search_table
 
 __all__ = ["print_inspection", "print_report"]
 
@@ -51,6 +52,8 @@ def print_report(report: Report, console: Console) -> None:
     else:
         console.print(_layer_table(report.layers))
     _print_skipped(report.skipped, console)
+    if report.search is not None:
+        console.print(search_table(report.search))
     console.print(_totals(report))
     console.print(_outputs(report))
     for warning in report.warnings:
@@ -166,6 +169,8 @@ def _totals(report: Report) -> Table:
         budget = "the same share of every layer"
     if options["epsilon"] is not None:
         budget = f"as far as every ε stays at most {options['epsilon']:g}"
+    elif report.budget:
+        budget = f"budget {report.budget}"
     if report.budgets:
         errors = ", ".join(f"{name} {error:.4f}" for name, error in report.budgets.items())
         budget = f"budget {report.budget} (measured error: {errors})"
