@@ -101,6 +101,17 @@ class PruneResult:
         """The pruned model, external weights included; packed, if that was asked for."""
         return self._model.inlined() if self._packed is None else self._packed.model
 
+    def html(self) -> str:
+        """The report as a page of its own."""
+        from onnx_sipp.report.document import html_page  # noqa: PLC0415 - only where it is read
+
+        return html_page(self.report)
+
+    def _repr_html_(self) -> str:
+        from onnx_sipp.report.document import html_cell  # noqa: PLC0415
+
+        return html_cell(self.report)
+
     def save(self, path: str | Path) -> Report:
         """Write the model, whole or not at all; external data goes to ``<path>.data``.
 

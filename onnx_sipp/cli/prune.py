@@ -7,17 +7,16 @@ from typing import Any
 
 import click
 
+from onnx_sipp.cli.results import Destination, report_options
 from onnx_sipp.cli.shared import (
     byte_size,
     exclusion_options,
     input_shape,
     open_calibration,
-    output_console,
     pack_values_option,
     refuse_outputs,
     state_map,
     state_pair,
-    write_text,
 )
 from onnx_sipp.memory import DEFAULT_LIMIT
 from onnx_sipp.options import COMPENSATIONS, DEFAULT_METHOD, DEFAULT_SPARSITY, STORAGES
@@ -134,8 +133,7 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
     help="Shape of made-up inputs, e.g. x:1,3,224,224. Repeat for more inputs.",
 )
 @exclusion_options
-@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE",
-              help="Write the report as JSON.")  # fmt: skip
+@report_options
 @click.option("--batch-size", type=int, metavar="N", help="Most samples at a time.")
 @click.option("--threads", type=int, metavar="N", help="Threads. [default: all cores]")
 @click.option(
@@ -197,6 +195,7 @@ def command(
     calib: Path | None,
     data_loader_script: str | None,
     json_path: Path | None,
+    reports: tuple[Path, ...],
     input_shapes: tuple[tuple[str, tuple[int, ...]], ...],
     providers: str | None,
     states: tuple[tuple[str, str], ...],
@@ -206,11 +205,11 @@ def command(
     from onnx_sipp.cli.progress import Bars  # noqa: PLC0415 - heavy; only once there is work to do
     from onnx_sipp.graph.model import Model  # noqa: PLC0415
     from onnx_sipp.pipeline import prune  # noqa: PLC0415
-    from onnx_sipp.report.summary import print_report  # noqa: PLC0415
 
     model = Model.load(source)
     model.refuse_target(target)
-    refuse_outputs([target, json_path], [*model.files, calib])
+    destination = Destination(json_path, reports)
+    refuse_outputs([target, *destination.files], [*model.files, calib])
     calibration = open_calibration(calib, data_loader_script)
     with Bars() as bars:
         result = prune(
@@ -223,6 +222,4 @@ def command(
             **options,
         )
     report = result.save(target)
-    if json_path is not None:
-        write_text(json_path, report.to_json())
-    print_report(report, output_console())
+    destination.deliver(report)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from functools import cache
 from math import isfinite, isnan
 from pathlib import Path
@@ -20,23 +21,22 @@ from onnx_sipp.report.totals import total_rows
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["SUFFIXES", "document", "html_cell", "html_page", "markdown_page"]
+__all__ = ["form_of", "html_cell", "html_page", "markdown_page"]
 
-SUFFIXES = (".html", ".md", ".json")
 # What markdown takes for something else than itself.
 _MARKS = re.compile(r"([\\`*_\[\]<>|#~])")
 
 
-def document(report: Report, path: Path) -> str:
-    """The report in the form that the name of a file asks for.
+def form_of(path: Path) -> Callable[[Report], str]:
+    """How a report is written to a file of such a name.
 
     Raises:
-        UsageError: it asks for none.
+        UsageError: the name does not say.
     """
     forms = {".html": html_page, ".md": markdown_page, ".json": Report.to_json}
     if path.suffix.lower() not in forms:
-        raise UsageError(f"{str(path)!r} has to end in {', '.join(SUFFIXES[:-1])} or .json")
-    return forms[path.suffix.lower()](report)
+        raise UsageError(f"the name of a report ends in .html, .md or .json, not {str(path)!r}")
+    return forms[path.suffix.lower()]
 
 
 def html_page(report: Report) -> str:
@@ -94,18 +94,15 @@ def _cards(report: Report) -> list[tuple[str, str]]:
 
 
 def _changes(report: Report) -> list[tuple[str, str, str]]:
-    rows = []
-    if report.cut is None:
-        zeros = report.zeros_before, report.zeros
-        counts = [f"{report.prunable - count:,}" for count in zeros]
-        shares = [f"{count / max(report.prunable, 1):.2%}" for count in zeros]
-        rows += [
-            ("prunable weights that are not zero", *counts),
-            ("zeros among prunable weights", *shares),
-        ]
+    cut, prunable = report.cut, report.prunable
+    if cut is None:
+        before, after = report.zeros_before, report.zeros
+        title = "prunable weights that are not zero"
+        rows = [(title, f"{prunable - before:,}", f"{prunable - after:,}")]
+        shares = [f"{count / max(prunable, 1):.2%}" for count in (before, after)]
+        rows.append(("zeros among prunable weights", shares[0], shares[1]))
     else:
-        cut = report.cut
-        rows += [
+        rows = [
             ("multiply-adds", f"{cut.macs_before:,}", f"{cut.macs_after:,}"),
             ("parameters", f"{cut.parameters_before:,}", f"{cut.parameters_after:,}"),
         ]
@@ -121,12 +118,11 @@ def _environment(form: str) -> Environment:
     """Templates for pages or for markdown."""
     import jinja2  # noqa: PLC0415 - heavy; only where a page is asked for
 
-    html = form == "html"
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("onnx_sipp", "report/templates"),
-        autoescape=html,
+        autoescape=jinja2.select_autoescape(["html.j2"]),
         undefined=jinja2.StrictUndefined,
-        finalize=_seen if html else _in_markdown,
+        finalize=_seen if form == "html" else _in_markdown,
         keep_trailing_newline=True,
     )
     from onnx_sipp.report.plots import level  # noqa: PLC0415

@@ -47,8 +47,8 @@ def _box(canvas: Canvas, middle: float, layers: Sequence[LayerReport]) -> None:
     share = zeros / size if size else 0.0
     tip = "; ".join(f"{row.name}: {row.sparsity:.1%} of {row.parameters:,}" for row in layers)
     canvas.rect((_LANE, middle - 8), (_BOX, 16), f"bar {level(share)}", tip)
-    ink = "label middle on-deep" if share >= 0.45 else "label middle"
-    canvas.text((_LANE + _BOX / 2, middle + 4), f"{share:.0%}", ink, tip)
+    ink = "on-deep" if share >= 0.75 else "on-middle" if share >= 0.45 else ""
+    canvas.text((_LANE + _BOX / 2, middle + 4), f"{share:.0%}", f"label middle {ink}".strip(), tip)
 
 
 def _join(canvas: Canvas, source: int, place: int) -> None:

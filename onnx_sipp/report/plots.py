@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import ceil, floor, isfinite, log10
 
 from markupsafe import Markup
@@ -98,7 +99,9 @@ def curve_plot(curve: CurveReport, sparsity: float) -> Markup:
     _across(canvas, up(up.high), 36, f"{up.high:.2g}")
     _across(canvas, up(0), 36, "0")
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        canvas.text((across(tick), 123), f"{tick:.0%}", "label end" if tick == 1 else "label middle")
+        canvas.text(
+            (across(tick), 123), f"{tick:.0%}", "label end" if tick == 1 else "label middle"
+        )
     points = [(across(s), up(e)) for s, e in zip(curve.sparsities, curve.errors, strict=True)]
     canvas.line(points, "curve")
     error = _between(curve, sparsity)
@@ -116,14 +119,14 @@ def _across(canvas: Canvas, height: float, left: float, words: str) -> None:
 def _steps(edges: Sequence[float], heights: Sequence[float], ground: float) -> list[Point]:
     """The outline of a histogram."""
     points = [(edges[0], ground)]
-    for left, right, height in zip(edges, edges[1:], heights, strict=False):
+    for (left, right), height in zip(pairwise(edges), heights, strict=True):
         points += [(left, height), (right, height)]
     return [*points, (edges[-1], ground)]
 
 
 def _between(curve: CurveReport, sparsity: float) -> float:
     points = list(zip(curve.sparsities, curve.errors, strict=True))
-    for (left, low), (right, high) in zip(points, points[1:], strict=False):
+    for (left, low), (right, high) in pairwise(points):
         if left <= sparsity <= right:
             return low + (high - low) * (sparsity - left) / (right - left)
     return points[-1][1]

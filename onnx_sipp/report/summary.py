@@ -18,6 +18,7 @@ from onnx_sipp.report.totals import total_rows
 
 __all__ = ["print_inspection", "print_report"]
 
+
 def print_report(report: Report, console: Console) -> None:
     """Print the layers, the totals, the certificate, the fidelity and what the zeros buy.
 

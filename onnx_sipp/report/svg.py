@@ -100,7 +100,7 @@ class Canvas:
         self._shapes.append(shape + _title(tip) + Markup("</text>"))
 
     def _close(self, shape: Markup, name: str, tip: str) -> None:
-        end = Markup("/>") if not tip else Markup(">") + _title(tip) + Markup(f"</{name}>")
+        end = Markup(">{}</{}>").format(_title(tip), name) if tip else Markup("/>")
         self._shapes.append(shape + end)
 
 
