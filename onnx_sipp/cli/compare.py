@@ -6,11 +6,14 @@ from pathlib import Path
 
 import click
 
+from onnx_sipp.cli.logs import listening, log_file, log_options
 from onnx_sipp.cli.shared import (
+    as_file,
+    deliver,
     input_shape,
+    json_option,
     numbers,
     open_calibration,
-    output_console,
     refuse_outputs,
     state_map,
     state_pair,
@@ -74,10 +77,10 @@ __all__ = ["command"]
 @click.option("--custom-ops", multiple=True, type=click.Path(path_type=Path), metavar="LIB",
               help="Library with operators that onnxruntime must load.")  # fmt: skip
 @click.option("--providers", metavar="A,B", help="onnxruntime execution providers.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path, allow_dash=True),
-              metavar="FILE", help="Write the same as JSON; - for standard output.")  # fmt: skip
+@json_option("the same")
 @click.option("--html", "html_path", type=click.Path(path_type=Path), metavar="FILE",
               help="Write the same as a page.")  # fmt: skip
+@log_options
 def command(
     dense: Path,
     pruned: Path,
@@ -99,16 +102,14 @@ def command(
 
     Latency is that of onnxruntime, the models taking turns.
     """
-    from onnx_sipp.cli.progress import Bars  # noqa: PLC0415 - heavy; only once there is work to do
-    from onnx_sipp.comparing.compare import compare  # noqa: PLC0415
+    from onnx_sipp.comparing.compare import compare  # noqa: PLC0415 - heavy; only once needed
     from onnx_sipp.graph.model import Model  # noqa: PLC0415
     from onnx_sipp.report.comparison import print_comparison  # noqa: PLC0415
     from onnx_sipp.report.comparison_html import comparison_html  # noqa: PLC0415
 
-    to_stdout = json_path == Path("-")
     read = [*Model.load(dense).files, *Model.load(pruned).files, data]
-    refuse_outputs([None if to_stdout else json_path, html_path], read)
-    with Bars() as bars:
+    refuse_outputs([as_file(json_path), html_path, log_file()], read)
+    with listening() as bars:
         found = compare(
             dense,
             pruned,
@@ -126,9 +127,4 @@ def command(
         )
     if html_path is not None:
         write_text(html_path, comparison_html(found))
-    if to_stdout:
-        click.echo(found.to_json(), nl=False)
-        return
-    if json_path is not None:
-        write_text(json_path, found.to_json())
-    print_comparison(found, output_console())
+    deliver(json_path, found.to_json, lambda console: print_comparison(found, console))

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import click
 
-from onnx_sipp.cli.shared import exclusion_options, output_console, refuse_outputs, write_text
+from onnx_sipp.cli.logs import quiet_option
+from onnx_sipp.cli.shared import (
+    as_file,
+    deliver,
+    exclusion_options,
+    json_option,
+    refuse_outputs,
+)
 
 __all__ = ["command"]
 
@@ -15,8 +22,8 @@ __all__ = ["command"]
 @click.command("inspect")
 @click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
 @exclusion_options
-@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE",
-              help="Write the same as JSON.")  # fmt: skip
+@json_option("the same")
+@quiet_option
 def command(
     source: Path,
     exclude_nodes: tuple[str, ...],
@@ -32,13 +39,15 @@ def command(
     from onnx_sipp.inspection import inspect  # noqa: PLC0415
     from onnx_sipp.report.summary import print_inspection  # noqa: PLC0415
 
-    refuse_outputs([json_path], Model.load(source).files if json_path else [])
+    refuse_outputs([as_file(json_path)], Model.load(source).files if json_path else [])
     found = inspect(
         source,
         exclude_nodes=exclude_nodes,
         exclude_op_types=exclude_op_types,
         include_tied=include_tied,
     )
-    if json_path is not None:
-        write_text(json_path, json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n")
-    print_inspection(found, output_console())
+    deliver(
+        json_path,
+        lambda: json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n",
+        lambda console: print_inspection(found, console),
+    )

@@ -26,7 +26,7 @@ _COMMANDS = {
     "unpack": "Undo that.",
 }
 _DEFAULT = "prune"
-_INTERRUPTED = "interrupted; no file was left half-written"
+_INTERRUPTED = "interrupted; no file was left half-written. Nothing can be resumed: run it again"
 
 
 class _Group(click.Group):
@@ -88,8 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ε must not end the run
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        cli.main(arguments, prog_name="onnx-sipp", standalone_mode=False)
+        cli.main(given, prog_name="onnx-sipp", standalone_mode=False, obj=given)
     except click.exceptions.Abort:
         _die(_INTERRUPTED, 1)
     except click.ClickException as error:
@@ -106,5 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> Any:
 
 
 def _die(message: str, code: int) -> None:
+    from onnx_sipp.report.names import visible  # noqa: PLC0415 - only where it is needed
+
+    message = visible(message, "\n")  # names of a model may hold escapes for the terminal
     click.echo(f"onnx-sipp: {message}", err=True)
     sys.exit(code)

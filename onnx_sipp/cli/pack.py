@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from onnx_sipp.cli.shared import output_console, pack_values_option, refuse_outputs, write_text
+from onnx_sipp.cli.logs import quiet_option
+from onnx_sipp.cli.shared import (
+    as_file,
+    deliver,
+    json_option,
+    pack_values_option,
+    refuse_outputs,
+)
 
 __all__ = ["command"]
 
@@ -15,8 +22,8 @@ __all__ = ["command"]
 @click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT.onnx", type=click.Path(path_type=Path))
 @pack_values_option
-@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE",
-              help="Write what was packed as JSON.")  # fmt: skip
+@json_option("what was packed")
+@quiet_option
 def command(source: Path, target: Path, pack_values: str, json_path: Path | None) -> None:
     """Write IN.onnx smaller: weights with many zeros are rebuilt when the model is loaded.
 
@@ -29,9 +36,8 @@ def command(source: Path, target: Path, pack_values: str, json_path: Path | None
 
     model = Model.load(source)
     model.refuse_target(target)
-    refuse_outputs([target, json_path], model.files)
+    refuse_outputs([target, as_file(json_path)], model.files)
     result = pack(model, values=pack_values)
     result.save(target)
-    if json_path is not None:
-        write_text(json_path, result.report.to_json())
-    print_packing(result.report, output_console())
+    report = result.report
+    deliver(json_path, report.to_json, lambda console: print_packing(report, console))

@@ -20,10 +20,14 @@ __all__ = ["Bars"]
 
 
 class Bars:
-    """Draws one bar per stage on standard error; silent where that is no terminal."""
+    """Draws one bar per stage on standard error; silent where that is no terminal.
 
-    def __init__(self) -> None:
-        self._shown = sys.stderr.isatty()
+    Args:
+        shown: whether to draw them where there is one.
+    """
+
+    def __init__(self, *, shown: bool = True) -> None:
+        self._shown = shown and sys.stderr.isatty()
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -50,7 +54,9 @@ class Bars:
             self._bars.stop()
 
     def stage(self, name: str) -> None:
-        """Begin a new bar."""
+        """Begin a new bar; one that never came to know its length goes."""
+        if self._task is not None and self._bars.tasks[self._task].total is None:
+            self._bars.update(self._task, visible=False)
         self._task = self._bars.add_task(name, total=None)
 
     def advance(self, amount: int, total: int) -> None:

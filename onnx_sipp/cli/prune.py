@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from onnx_sipp.cli.logs import listening, log_file, log_options
 from onnx_sipp.cli.results import Destination, report_options
 from onnx_sipp.cli.shared import (
     byte_size,
@@ -134,6 +135,7 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
 )
 @exclusion_options
 @report_options
+@log_options
 @click.option("--batch-size", type=int, metavar="N", help="Most samples at a time.")
 @click.option("--threads", type=int, metavar="N", help="Threads. [default: all cores]")
 @click.option(
@@ -202,16 +204,15 @@ def command(
     **options: Any,
 ) -> None:
     """Prune IN.onnx and write OUT.onnx; see `_HELP`."""
-    from onnx_sipp.cli.progress import Bars  # noqa: PLC0415 - heavy; only once there is work to do
-    from onnx_sipp.graph.model import Model  # noqa: PLC0415
+    from onnx_sipp.graph.model import Model  # noqa: PLC0415 - heavy; only once there is work to do
     from onnx_sipp.pipeline import prune  # noqa: PLC0415
 
     model = Model.load(source)
     model.refuse_target(target)
     destination = Destination(json_path, reports)
-    refuse_outputs([target, *destination.files], [*model.files, calib])
+    refuse_outputs([target, *destination.files, log_file()], [*model.files, calib])
     calibration = open_calibration(calib, data_loader_script)
-    with Bars() as bars:
+    with listening() as bars:
         result = prune(
             source,
             calibration,

@@ -8,27 +8,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from onnx_sipp.cli.shared import output_console, write_text
+from onnx_sipp.cli.shared import as_file, deliver, json_option, write_text
 
 if TYPE_CHECKING:
     from onnx_sipp.report.result import Report
 
-__all__ = ["STDOUT", "Destination", "report_options"]
+__all__ = ["Destination", "report_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-STDOUT = Path("-")
 
 
 def report_options(function: F) -> F:
     """Add the options that say where the report goes."""
-    json = click.option(
-        "--json",
-        "json_path",
-        type=click.Path(path_type=Path, allow_dash=True),
-        metavar="FILE",
-        help="Write the report as JSON; - for standard output, and nothing else there.",
-    )
     reports = click.option(
         "--report",
         "reports",
@@ -38,14 +29,14 @@ def report_options(function: F) -> F:
         help="Write the report as a page (.html), as text (.md) or as data (.json). Repeat for "
         "more.",
     )
-    return json(reports(function))
+    return json_option("the report")(reports(function))
 
 
 class Destination:
     """Where the report of a run goes.
 
     Args:
-        json: a file, `STDOUT`, or None.
+        json: a file, ``-``, or None.
         reports: files whose names say in what form they are.
 
     Raises:
@@ -55,16 +46,13 @@ class Destination:
     def __init__(self, json: Path | None, reports: Sequence[Path]) -> None:
         from onnx_sipp.report.document import form_of  # noqa: PLC0415 - only once there is work
 
-        self._to_stdout = json == STDOUT
-        named = {path: form_of(path) for path in reports}
-        if json is not None and not self._to_stdout:
-            named[json] = form_of(Path("report.json"))
-        self._forms = named
+        self._json = json
+        self._forms = {path: form_of(path) for path in reports}
 
     @property
-    def files(self) -> list[Path]:
-        """That will be written."""
-        return list(self._forms)
+    def files(self) -> list[Path | None]:
+        """That will be written; None for what goes to standard output."""
+        return [as_file(self._json), *self._forms]
 
     def deliver(self, report: Report) -> None:
         """Write and print the report.
@@ -76,7 +64,4 @@ class Destination:
 
         for path, form in self._forms.items():
             write_text(path, form(report))
-        if self._to_stdout:
-            click.echo(report.to_json(), nl=False)
-        else:
-            print_report(report, output_console())
+        deliver(self._json, report.to_json, lambda console: print_report(report, console))

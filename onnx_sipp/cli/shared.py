@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from onnx_sipp.cli.logs import is_quiet
 from onnx_sipp.errors import UsageError
 from onnx_sipp.files import refuse_place, write_together
 from onnx_sipp.options import VALUES
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = [
+    "as_file",
     "byte_size",
+    "deliver",
     "exclusion_options",
     "input_shape",
+    "json_option",
     "numbers",
     "open_calibration",
     "output_console",
@@ -37,6 +41,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # Wide enough for a table where nobody looks at it, but a program reads it.
 PIPE_WIDTH = 160
+
+STDOUT = Path("-")
 
 
 def input_shape(value: str) -> tuple[str, tuple[int, ...]]:
@@ -174,6 +180,43 @@ def _same(output: Path, read: Path) -> bool:
     return output.exists() and read.exists() and output.samefile(read)
 
 
+def json_option(what: str) -> Callable[[F], F]:
+    """Add ``--json``, for a file or standard output; see `print_or_write`."""
+    return click.option(
+        "--json",
+        "json_path",
+        type=click.Path(path_type=Path, allow_dash=True),
+        metavar="FILE",
+        help=f"Write {what} as JSON; - for standard output.",
+    )
+
+
+def as_file(path: Path | None) -> Path | None:
+    """The file that is meant; None for standard output."""
+    return None if path == STDOUT else path
+
+
+def deliver(
+    json_path: Path | None, text: Callable[[], str], show: Callable[[Console], None]
+) -> None:
+    """Write a result as JSON, if that is asked for, and show it, unless JSON is on standard output.
+
+    Args:
+        json_path: a file, ``-``, or None.
+        text: makes the JSON.
+        show: prints the result.
+
+    Raises:
+        SippError: the file cannot be written.
+    """
+    if json_path == STDOUT:
+        click.echo(text(), nl=False)
+        return
+    if json_path is not None:
+        write_text(json_path, text())
+    show(output_console())
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small file, whole or not at all.
 
@@ -184,8 +227,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def output_console() -> Console:
-    """Where a command prints its result: the terminal, or a pipe wide enough for its tables."""
+    """Where a command prints its result: the terminal, or a pipe wide enough for its tables.
+
+    Nowhere if it is to be quiet.
+    """
     from rich.console import Console  # noqa: PLC0415 - heavy; only once there is work to do
 
+    if is_quiet():
+        return Console(quiet=True)
     narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(width=None if narrow else PIPE_WIDTH)

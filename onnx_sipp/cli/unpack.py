@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from onnx_sipp.cli.logs import quiet_option
 from onnx_sipp.cli.shared import output_console, refuse_outputs
 
 __all__ = ["command"]
@@ -14,6 +15,7 @@ __all__ = ["command"]
 @click.command("unpack")
 @click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT.onnx", type=click.Path(path_type=Path))
+@quiet_option
 def command(source: Path, target: Path) -> None:
     """Write a packed model as it was before: every weight dense, with its zeros."""
     from onnx_sipp.graph.model import Model  # noqa: PLC0415 - heavy; only once there is work to do
