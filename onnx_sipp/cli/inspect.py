@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from onnx_sipp.cli.help import GroupedCommand
 from onnx_sipp.cli.logs import quiet_option
 from onnx_sipp.cli.shared import (
     as_file,
@@ -18,8 +19,24 @@ from onnx_sipp.cli.shared import (
 
 __all__ = ["command"]
 
+_HELP = """
+List the prunable layers of IN.onnx, and the nodes left alone with the reason.
 
-@click.command("inspect")
+The model is not run.
+
+\b
+onnx-sipp inspect in.onnx
+onnx-sipp inspect in.onnx --exclude-nodes 'head*' --json found.json
+"""
+
+
+_SECTIONS = {
+    "Layers": ("exclude_nodes", "exclude_op_types", "include_tied"),
+    "Result": ("json_path", "quiet"),
+}
+
+
+@click.command("inspect", cls=GroupedCommand, sections=_SECTIONS, help=_HELP)
 @click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
 @exclusion_options
 @json_option("the same")
@@ -31,10 +48,7 @@ def command(
     include_tied: bool,
     json_path: Path | None,
 ) -> None:
-    """List the prunable layers of IN.onnx, and the nodes left alone with the reason.
-
-    The model is not run.
-    """
+    """List the prunable layers; see `_HELP`."""
     from onnx_sipp.graph.model import Model  # noqa: PLC0415 - heavy; only once there is work to do
     from onnx_sipp.inspection import inspect  # noqa: PLC0415
     from onnx_sipp.report.summary import print_inspection  # noqa: PLC0415

@@ -49,7 +49,7 @@ def log_options(function: F) -> F:
         is_flag=True,
         expose_value=False,
         callback=_keep,
-        help="Print a line for every step instead of bars, on standard error.",
+        help="Print a line per step instead of bars, on standard error.",
     )
     file = click.option(
         "--log-file",
@@ -57,7 +57,7 @@ def log_options(function: F) -> F:
         metavar="FILE",
         expose_value=False,
         callback=_keep,
-        help="Add the steps, and the trace of an error, to a file.",
+        help="Add the steps, and the trace of an error, to FILE.",
     )
     return quiet_option(verbose(file(function)))
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from onnx_sipp import __version__
+from onnx_sipp.cli.help import WIDTH
 from onnx_sipp.errors import SippError, UsageError
 
 __all__ = ["cli", "main"]
@@ -48,11 +50,15 @@ class _Group(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete commands, and files, which the default command takes."""
+        return [*super().shell_complete(ctx, incomplete), CompletionItem(incomplete, type="file")]
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {"--help", "-h", "--version"}
         if args and args[0] not in (*_COMMANDS, *own):
             near = get_close_matches(args[0], _COMMANDS, 1)
-            if near and not Path(args[0]).exists():
+            if near and not Path(args[0]).exists() and not ctx.resilient_parsing:
                 ctx.fail(f"there is no command {args[0]!r}; did you mean {near[0]!r}?")
             args = [_DEFAULT, *args]
         return super().parse_args(ctx, args)
@@ -71,12 +77,19 @@ onnx-sipp pack pruned.onnx small.onnx
 """
 
 
+_EPILOG = """
+\b
+Exit codes: 0 done, 1 it could not be done, 2 wrong usage.
+Completion in bash (or zsh, fish): eval "$(_ONNX_SIPP_COMPLETE=bash_source onnx-sipp)"
+"""
+
+
 @click.command(
     cls=_Group,
     help=_HELP,
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 it could not be done, 2 wrong usage.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH},
+    epilog=_EPILOG,
 )
 @click.version_option(__version__, prog_name="onnx-sipp")
 def cli() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from onnx_sipp.cli.help import GroupedCommand
 from onnx_sipp.cli.logs import listening, log_file, log_options
 from onnx_sipp.cli.results import Destination, report_options
 from onnx_sipp.cli.shared import (
@@ -39,7 +40,20 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
 """
 
 
-@click.command("prune", help=_HELP)
+_SECTIONS = {
+    "Samples": (
+        "calib", "data_loader_script", "num_samples", "input_shapes", "mask_input", "states",
+        "state_reset",
+    ),
+    "Goal": ("sparsity", "pattern", "macs", "latency", "align", "epsilon", "delta"),
+    "Layers": ("exclude_nodes", "exclude_op_types", "include_tied", "floor"),
+    "Method": ("method", "allocation", "compensate", "rounds", "new_biases", "seed"),
+    "Result": ("storage", "pack_values", "reports", "json_path", "quiet", "verbose", "log_file"),
+    "Running": ("threads", "batch_size", "memory_limit", "workdir", "providers", "custom_ops"),
+}  # fmt: skip
+
+
+@click.command("prune", cls=GroupedCommand, sections=_SECTIONS, help=_HELP)
 @click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT.onnx", type=click.Path(path_type=Path))
 @click.option(
@@ -47,83 +61,81 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
     "--load-inputs",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Sample inputs: .npz (one array per input), .npy, a folder of them, or "
-    "test_data_set_* folders. Without it, test data beside the model, else made-up inputs.",
+    help="Sample inputs: .npz, .npy, a folder of them, or ONNX test data. "
+    "[default: test data beside the model, else made-up inputs]",
 )
 @click.option(
     "--data-loader-script",
-    metavar="F.py[:FUNC]",
-    help="Python function that yields {input name: array}; FUNC is load_data by default. "
-    "The file is executed.",
+    metavar="FILE",
+    help="Python file with load_data(), or FILE:FUNC; it is run.",
 )
 @click.option(
     "--sparsity",
     type=float,
     metavar="S",
-    help=f"Share of the prunable weights to make zero, met exactly. [default: {DEFAULT_SPARSITY}]",
+    help=f"Share of prunable weights to make zero, met exactly. [default: {DEFAULT_SPARSITY}]",
 )
 @click.option(
     "--pattern",
     metavar="P",
-    help="Where zeros may lie: N:M keeps N of every M weights along the input channels (2:4 for "
-    "sparse tensor cores; the sparsity follows), RxC drops blocks of R output by C input channels; "
-    "channels cuts whole channels, hidden units and heads out of the graph. [default: anywhere]",
+    help="Zeros in N:M (2:4 for sparse tensor cores), in RxC blocks, or channels, "
+    "which are cut out of the graph. [default: anywhere]",
 )
 @click.option(
     "--macs",
     type=float,
     metavar="SHARE",
-    help="With --pattern channels, instead of --sparsity: share of the multiply-adds that stays.",
+    help="With channels, instead: share of the multiply-adds that stays.",
 )
 @click.option(
     "--latency",
     type=float,
     metavar="SHARE",
-    help="With --pattern channels, instead of --sparsity: share of the time that a run in "
-    "onnxruntime takes, measured here.",
+    help="With channels, instead: share of the measured time that stays.",
 )
 @click.option(
     "--align",
     type=int,
     metavar="N",
-    help="With --pattern channels: keep multiples of N channels. [default: 16, which onnxruntime "
-    "is fast at; 8 or 4 in groups of less than 64 or 32]",
+    help="With channels: keep multiples of N. [default: 16, 8 or 4]",
 )
 @click.option(
     "--epsilon",
     type=float,
     metavar="E",
-    help="Instead: prune as far as the certified relative error of every neuron half stays <= E.",
+    help="Instead: as far as every certified ε stays at most E.",
 )
 @click.option("--delta", type=float, metavar="D", help="Failure probability of the certificate.")
 @click.option(
     "--method",
     type=click.Choice(list(METHODS)),
-    help=f"How weights are ranked or sampled. [default: {DEFAULT_METHOD}]",
+    metavar="NAME",
+    help=f"Choice of weights: {', '.join(METHODS)}. [default: {DEFAULT_METHOD}]",
 )
 @click.option(
     "--allocation",
     type=click.Choice([*REFIT_ALLOCATIONS, *ALLOCATIONS, "sipp"]),
-    help="How the budget is shared among layers. [default: the method's own]",
+    metavar="NAME",
+    help="Budget of the layers: "
+    f"{', '.join([*REFIT_ALLOCATIONS, *ALLOCATIONS, 'sipp'])}. [default: the method's own]",
 )
 @click.option(
     "--compensate",
     type=click.Choice(COMPENSATIONS),
-    help="Refit the kept weights in graph order, layer by layer by itself, or not. "
-    "[default: sequential with the default method, none with the others]",
+    metavar="HOW",
+    help=f"Refit: {', '.join(COMPENSATIONS)}. [default: as fits the method]",
 )
 @click.option("--rounds", type=int, metavar="R", help="Prune and refit in R steps. [default: 1]")
 @click.option(
     "--new-biases/--no-new-biases",
     default=True,
-    help="Let the refit add a bias to a Conv or Gemm that has none, where that helps, or keep "
-    "every node as it is. [default: add]",
+    help="Let the refit add biases to nodes that have none. [default: it may]",
 )
 @click.option(
     "--floor",
     type=float,
     metavar="SHARE",
-    help=f"Share of its weights that every layer keeps at least. [default: {FLOOR}]",
+    help=f"Share of its weights that every layer keeps. [default: {FLOOR}]",
 )
 @click.option("--num-samples", type=int, metavar="N", help="Samples to use. [default: up to 512]")
 @click.option(
@@ -131,7 +143,7 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
     multiple=True,
     type=input_shape,
     metavar="NAME:D,D,…",
-    help="Shape of made-up inputs, e.g. x:1,3,224,224. Repeat for more inputs.",
+    help="Shape of made-up inputs, e.g. x:1,3,224,224; repeatable.",
 )
 @exclusion_options
 @report_options
@@ -141,8 +153,7 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
 @click.option(
     "--mask-input",
     metavar="NAME",
-    help="Input that is 0 where the data is padding, which is kept out of the statistics. "
-    "[default: attention_mask if there is one; '' for none]",
+    help="Input that is 0 at padding. [default: attention_mask]",
 )
 @click.option(
     "--state",
@@ -150,47 +161,44 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
     multiple=True,
     type=state_pair,
     metavar="IN=OUT",
-    help="Feed output OUT back to input IN from one sample to the next. Repeat for more. "
-    "[default: pairs like h0 and hn, state and stateN; '' for none]",
+    help="Feed output OUT back to input IN; repeatable. [default: by names]",
 )
 @click.option(
     "--state-reset",
     type=int,
     metavar="N",
-    help="Samples in a sequence, at whose start states are reset. [default: those of a file]",
+    help="Samples between resets of the states. [default: those of a file]",
 )
 @click.option(
     "--memory-limit",
     type=byte_size,
     metavar="SIZE",
-    help="Memory that the process may take, all in all, e.g. 2GB; what does not fit goes to files. "
-    f"[default: {DEFAULT_LIMIT >> 20}MB]",
+    help=f"Memory that the process may take. [default: {DEFAULT_LIMIT >> 20}MB]",
 )
 @click.option(
     "--workdir",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder for those files. [default: the system's temporary folder]",
+    help="Folder for temporary files. [default: that of the system]",
 )
 @click.option(
     "--custom-ops",
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="LIB",
-    help="Library with operators that onnxruntime must load for the model; its code is executed. "
-    "Repeat for more.",
+    help="Library with operators of your own; it is run. Repeatable.",
 )
 @click.option(
     "--storage",
     type=click.Choice(STORAGES),
     default=STORAGES[0],
     show_default=True,
-    help="Store weights with their zeros, or packed: without, in a smaller file, to be rebuilt "
-    "when the model is loaded.",
+    help="Weights with their zeros, or without, smaller.",
 )
 @pack_values_option
 @click.option("--providers", metavar="A,B", help="onnxruntime execution providers.")
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N",
+              help="Of everything random.")  # fmt: skip
 def command(
     source: Path,
     target: Path,

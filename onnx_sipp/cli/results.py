@@ -26,8 +26,7 @@ def report_options(function: F) -> F:
         multiple=True,
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="Write the report as a page (.html), as text (.md) or as data (.json). Repeat for "
-        "more.",
+        help="Write the report as .html, .md or .json; repeatable.",
     )
     return json_option("the report")(reports(function))
 

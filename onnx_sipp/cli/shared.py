@@ -110,19 +110,19 @@ def exclusion_options(function: F) -> F:
         "--nodes_to_exclude",
         multiple=True,
         metavar="GLOB",
-        help="Leave these nodes alone; repeat for more.",
+        help="Leave these nodes alone; repeatable.",
     )
     ops = click.option(
         "--exclude-op-types",
         "--op_types_to_exclude",
         multiple=True,
         metavar="OP",
-        help="Leave these operators alone, e.g. Gemm; repeat for more.",
+        help="Leave these operators alone, e.g. Gemm; repeatable.",
     )
     tied = click.option(
         "--include-tied",
         is_flag=True,
-        help="Prune weights, too, that something else than layers reads (tied embeddings).",
+        help="Prune weights, too, that other nodes read (tied embeddings).",
     )
     return nodes(ops(tied(function)))
 
@@ -134,8 +134,8 @@ def pack_values_option(function: F) -> F:
         type=click.Choice(VALUES),
         default=VALUES[0],
         show_default=True,
-        help="Type that packed floating-point weights are stored in: their own, or a smaller one "
-        "with a loss that is reported.",
+        metavar="TYPE",
+        help=f"Of packed weights: {', '.join(VALUES)}.",
     )(function)
 
 
