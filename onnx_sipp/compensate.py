@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.alone import prune_alone
 from onnx_sipp.chooser import Chooser
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.idle import Idle
@@ -23,7 +24,6 @@ from onnx_sipp.pruning.cells import alive_units
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.importance import LayerStatistics
 from onnx_sipp.pruning.methods import REFIT_ALLOCATIONS, Decision, Goal, layer_counts
-from onnx_sipp.pruning.mixing import probe
 from onnx_sipp.pruning.survey import (
     Curve,
     Impact,
@@ -39,7 +39,7 @@ from onnx_sipp.sequential import IMPACT_SAMPLES, Refitter
 from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import Weight, stored_values
 
-__all__ = ["mask_and_refit", "mask_only"]
+__all__ = ["LEAST_SHARE", "Run", "mask_only"]
 
 Float = NDArray[np.floating]
 
@@ -47,6 +47,8 @@ Float = NDArray[np.floating]
 SMALL = 1 << 25
 # Multiplications of all the runs of the model that a budget may take.
 TRIALS_LIMIT = 5e12
+# Of its weights, that a layer keeps at least where it is pruned alone: below, errors saturate.
+LEAST_SHARE = 0.3
 # To compare budgets, on how many samples layers are refitted, and how their weights are chosen.
 _TRIAL_SAMPLES, _TRIAL_CANDIDATE = 256, "removal-cost"
 
@@ -127,42 +129,21 @@ def _blockwise(
     return BlockwiseDecisions(layers, goal, method, allocation, seed)
 
 
-def mask_and_refit(
-    refitter: Refitter,
-    weights: Sequence[Weight],
-    measured: Sequence[Measured],
-    samples: int,
-    goal: Goal,
-    options: Options,
-    progress: Progress,
-) -> Outcome:
-    """Drop weights and refit the others, in rounds that keep keep^(r/R) of them.
+class Run:
+    """Drops weights and refits the others, in rounds that keep keep^(r/R) of them.
+
+    What is measured of the dense model by `begin` serves every goal that `at` gives.
 
     Args:
         refitter: of the dense model.
         weights: that are pruned.
         measured: their statistics.
         samples: how many there are.
-        goal: with ``keep``.
+        goal: with ``keep``; without, it becomes all weights that do something.
         options: of the run.
         progress: told how far it is.
-    """
-    run = _Run(refitter, weights, measured, samples, goal, options, progress)
-    if options.frees_dead_paths:
-        run.leave_out(refitter.idle())
-    run.survey()
-    plans = run.plans()
-    errors = run.errors_of(plans) if len(plans) > 1 else {}
-    plan = min(errors, key=lambda name: errors[name]) if errors else ""
-    best = run.improved(run.in_rounds(plans[plan], plan), plans[plan], plan)
-    return replace(best, plan=plan, plans=errors, curves=run.curves(plans[plan]))
-
-
-class _Run:
-    """A run of the refit with its budgets.
-
-    Args:
-        as for `mask_and_refit`.
+        share: of its weights that a layer keeps where it is pruned alone, to see what that does to
+            the outputs; None for that of the goal.
     """
 
     def __init__(
@@ -174,6 +155,7 @@ class _Run:
         goal: Goal,
         options: Options,
         progress: Progress,
+        share: float | None = None,
     ) -> None:
         self._refitter, self._weights, self._measured = refitter, weights, measured
         self._goal, self._options, self._progress = goal, options, progress
@@ -195,6 +177,48 @@ class _Run:
         self._rectifies = options.compensate != "none"
         self._idle: Sequence[Idle] = ()
         self._capacities = [weight.alive for weight in weights]
+        if share is None:
+            share = (goal.keep or 0) / sum(weight.units for weight in weights)
+        self._share = max(share, LEAST_SHARE)
+
+    def begin(self) -> None:
+        """Look at the dense model, as far as that is needed."""
+        idle = [Idle.none(weight) for weight in self._weights]
+        if self._options.frees_dead_paths:
+            idle = self._refitter.idle()
+        if self._goal.keep is None:
+            most = sum(map(_capacity, self._weights, idle))
+            self._goal = replace(self._goal, keep=most)
+        if self._options.frees_dead_paths:
+            self.leave_out(idle)
+        self.survey()
+
+    @property
+    def most(self) -> int:
+        """How many weights can be kept."""
+        assert self._goal.keep is not None
+        return self._goal.keep
+
+    def at(self, goal: Goal) -> Run:
+        """The same with another goal; it can keep no more weights than the first one."""
+        other = copy(self)
+        other._goal = goal  # noqa: SLF001 - of the same class
+        other._refitter = copy(self._refitter)  # noqa: SLF001 - it will leave out other weights
+        return other
+
+    def best(self, plan: str | None = None) -> Outcome:
+        """Prune by the budget that errs least, or by the one of a name."""
+        plans = self.plans()
+        errors: dict[str, float] = {}
+        if plan is None:
+            errors = self.errors_of(plans) if len(plans) > 1 else {}
+            plan = min(errors, key=lambda name: errors[name]) if errors else ""
+        best = self.improved(self.in_rounds(plans[plan], plan), plans[plan], plan)
+        return replace(best, plan=plan, plans=errors, curves=self.curves(plans[plan]))
+
+    def trial(self, plan: str) -> Lowered:
+        """Prune by a budget in a pass that is short of care: the result errs somewhat more."""
+        return self._hasty().in_rounds(self.plans()[plan], plan).model
 
     def _why_no_trials(self, samples: int) -> str:
         """Why not every layer is pruned alone to look at the outputs; "" if nothing is against."""
@@ -232,17 +256,12 @@ class _Run:
 
     def _impact(self, index: int, evidence: Evidence) -> Impact:
         """Prune a layer alone, in two ways, and look at the outputs of the model."""
-        assert self._goal.keep is not None
-        share = max(self._goal.keep / sum(weight.units for weight in self._weights), 0.3)
+        share = self._share
         if not evidence.is_seen:
             return Impact(by_neuron=False, share=share, error=0.0)
         keep = min(round(share * evidence.units), evidence.alive)
         threads = self._options.thread_count
-        ways = [
-            (self._refitter.impact({index: probe(way, keep, threads=threads)}), way.by_neuron)
-            for way in (replace(evidence, by_neuron=True), evidence)
-        ]
-        error, by_neuron = min(ways)
+        error, by_neuron = prune_alone(self._refitter, index, evidence, keep, threads)
         return Impact(by_neuron, share, error)
 
     def plans(self) -> dict[str, list[Impact]]:
@@ -266,17 +285,19 @@ class _Run:
 
     def errors_of(self, plans: Mapping[str, Sequence[Impact]]) -> dict[str, float]:
         """Relative error of the model's outputs by each budget, in a pass that is short of care."""
-        quick = copy(self)
-        quick._take_shortcuts()  # noqa: SLF001 - of the same class
+        quick = self._hasty()
         return {
             name: self._refitter.output_error(quick.in_rounds(impacts, name).model) ** 0.5
             for name, impacts in plans.items()
         }
 
-    def _take_shortcuts(self) -> None:
-        self._refitter = self._refitter.on_some(_TRIAL_SAMPLES)
-        self._options = replace(self._options, candidates=(_TRIAL_CANDIDATE,), rounds=1)
-        self._rectifies = False
+    def _hasty(self) -> Run:
+        """The same with less care."""
+        quick = copy(self)
+        quick._refitter = self._refitter.on_some(_TRIAL_SAMPLES)  # noqa: SLF001 - of the same class
+        quick._options = replace(self._options, candidates=(_TRIAL_CANDIDATE,), rounds=1)  # noqa: SLF001
+        quick._rectifies = False  # noqa: SLF001
+        return quick
 
     def in_rounds(self, impacts: Sequence[Impact], plan: str = "") -> Outcome:
         """Prune and refit by one budget."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ DEFAULT_SPARSITY = 0.5
 STORAGES = ("dense", "packed")
 # Types of packed elements.
 VALUES = ("exact", "fp16", "int8")
+# Goals for which a sparsity is searched.
+_SOUGHT = ("max_error", "min_agreement", "max_drop")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,13 @@ class Options:
         sparsity: share of the prunable weights that will be zero, met to the weight.
         epsilon: instead of a sparsity: the certified relative error that every neuron half may
             have.
+        max_error: instead of a sparsity: the largest relative error of any output on held-out
+            samples; the highest sparsity that keeps it is searched for.
+        min_agreement: likewise, the least top-1 agreement with the dense model.
+        max_drop: likewise, how much lower the number of ``eval_script`` may be than the dense
+            model's. Several of these three must all hold.
+        eval_script: for ``max_drop``: ``"file.py:function"``, or a function of a model's path; its
+            number is the higher the better.
         delta: failure probability of the certificate.
         method: key of `METHODS`.
         pattern: what the zeros have to lie in: ``"N:M"``, ``"RxC"``, ``"channels"``; ``""`` for
@@ -94,6 +103,10 @@ class Options:
 
     sparsity: float | None = None
     epsilon: float | None = None
+    max_error: float | None = None
+    min_agreement: float | None = None
+    max_drop: float | None = None
+    eval_script: str | Callable[[Path], float] | None = None
     delta: float = DELTA
     method: str = DEFAULT_METHOD
     pattern: str = ""
@@ -144,11 +157,12 @@ class Options:
         if "sparsity" in given and "epsilon" in given:
             raise UsageError("give either a sparsity or an epsilon, not both: each fixes the other")
         shape = parse_pattern(given.get("pattern", ""))
+        _refuse_second_goal(given, shape)
         if isinstance(shape, NofM):
             implied = _sparsity_of(shape, given)
             if "epsilon" not in given:
                 given["sparsity"] = implied
-        if not {"epsilon", "macs", "latency"} & set(given):
+        if not {"epsilon", "macs", "latency", *_SOUGHT} & set(given):
             given.setdefault("sparsity", DEFAULT_SPARSITY)
         # A bound is about weights that are dropped or sampled, not about refitted ones.
         method = given.setdefault("method", "sipp-hybrid" if "epsilon" in given else DEFAULT_METHOD)
@@ -171,6 +185,23 @@ class Options:
             (
                 self.epsilon is None or 0 <= self.epsilon < float("inf"),
                 f"epsilon must be a number from 0 on, not {self.epsilon}",
+            ),
+            (
+                self.max_error is None or 0 <= self.max_error < float("inf"),
+                f"max_error must be a number from 0 on, not {self.max_error}; 0.05 allows 5 %",
+            ),
+            (
+                self.min_agreement is None or 0 <= self.min_agreement <= 1,
+                f"min_agreement must be a share between 0 and 1, not {self.min_agreement}",
+            ),
+            (
+                self.max_drop is None or 0 <= self.max_drop < float("inf"),
+                f"max_drop must be a number from 0 on, not {self.max_drop}",
+            ),
+            (
+                (self.max_drop is None) == (self.eval_script is None),
+                "max_drop and eval_script go together: how much lower the number that the "  # noqa: ISC004
+                "function gives may be",
             ),
             (
                 self.workdir is None or Path(self.workdir).is_dir(),
@@ -271,6 +302,12 @@ class Options:
         ]
 
     @property
+    def goals(self) -> dict[str, float]:
+        """What a sparsity is to be searched for, by name of the option."""
+        values = {name: getattr(self, name) for name in _SOUGHT}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
     def parsed_pattern(self) -> Pattern | None:
         """What the zeros have to lie in, None for any place."""
         return parse_pattern(self.pattern)
@@ -301,6 +338,30 @@ class Options:
         return {name: _plain(value) for name, value in asdict(self).items()}
 
 
+def _refuse_second_goal(given: Mapping[str, Any], pattern: Pattern | None) -> None:
+    """Check that a sparsity to be searched for is the only thing that is asked for.
+
+    Raises:
+        UsageError: something else fixes it.
+    """
+    sought = [name for name in _SOUGHT if name in given]
+    fixed = [n for n in ("sparsity", "epsilon", "macs", "latency") if n in given]
+    if sought and fixed:
+        raise UsageError(
+            f"give either {' and '.join(sought)} or {fixed[0]}, not both: each fixes the other"
+        )
+    if sought and isinstance(pattern, NofM):
+        raise UsageError(
+            f"the pattern {pattern} fixes the sparsity, so none can be searched for; leave "
+            f"{' and '.join(sought)} out"
+        )
+    if sought and isinstance(pattern, Channels):
+        raise UsageError(
+            f"{' and '.join(sought)} cannot be searched for by cutting channels; give "
+            "macs, latency or a sparsity"
+        )
+
+
 def _sparsity_of(pattern: NofM, given: Mapping[str, Any]) -> float:
     """The sparsity that a pattern makes.
 
@@ -326,6 +387,8 @@ def _sparsity_of(pattern: NofM, given: Mapping[str, Any]) -> float:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
+    if callable(value):
+        return getattr(value, "__name__", "a function")
     return str(value) if isinstance(value, Path) else value
 
 

@@ -12,48 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnx_sipp.calibration.branches import lower_as_run
-from onnx_sipp.calibration.execution import Execution
-from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
-from onnx_sipp.calibration.observe import Observation
-from onnx_sipp.calibration.samples import Chosen, Samples, open_samples
 from onnx_sipp.channels.run import UnitGoal, cut_channels
-from onnx_sipp.compensate import mask_and_refit, mask_only
-from onnx_sipp.errors import SippError, UsageError
-from onnx_sipp.fitting import fitted
-from onnx_sipp.graph.layers import Findings, find_layers
-from onnx_sipp.graph.lowering import Lowered, lower
+from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.model import Model
-from onnx_sipp.graph.verdict import ensure_same_verdict
-from onnx_sipp.measures import Measured, measure_errors, measure_statistics
-from onnx_sipp.memory import excess, peak_memory
-from onnx_sipp.options import DEFAULT_METHOD, Options
+from onnx_sipp.measures import measure_errors
+from onnx_sipp.memory import excess
+from onnx_sipp.options import Options
 from onnx_sipp.outcome import Outcome
 from onnx_sipp.packing.pack import PackResult, pack
+from onnx_sipp.passes import Passes
+from onnx_sipp.prepared import ModelSource, Prepared, prepare
 from onnx_sipp.progress import Progress, Silent
 from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.pruning.patterns import Channels
 from onnx_sipp.report.assemble import assemble
 from onnx_sipp.report.assemble_cut import assemble_cut
 from onnx_sipp.report.result import Report
-from onnx_sipp.sequential import Refitter
-from onnx_sipp.store import TensorStore
-from onnx_sipp.weights import Weight, group_weights
-from onnx_sipp.workload import (
-    certified_on,
-    made_up_for,
-    multiplications,
-    patch_counts,
-    plan_memory,
-)
+from onnx_sipp.searching.search import search
+from onnx_sipp.weights import Weight
 
-__all__ = ["ModelSource", "PruneResult", "prune"]
-
-DEFAULT_MASK = "attention_mask"
-# Of sensitivities, in memory; the others are in files.
-KEPT_BYTES = 32 << 20
-
-ModelSource = ModelProto | bytes | str | Path
+__all__ = ["ModelSource", "PruneResult", "prune", "result_of"]
 
 
 class Masks(Mapping[str, NDArray[np.bool_]]):
@@ -147,200 +125,72 @@ def prune(
         UsageError: an option or argument makes no sense.
         SippError: the model or the data cannot be used.
     """
-    started, peak = time.perf_counter(), peak_memory()
-    chosen, listener = Options.checked(options), progress or Silent()
-    dense = Model.load(model, [Path(library) for library in chosen.custom_ops])
-    lowered = lower(dense, spare_biases=chosen.adds_biases)
-    findings = _find(lowered, chosen)
-    samples = _open(dense, calibration, chosen)
-    if lowered.plan.conditions or lowered.plan.taps:
-        listener.stage("observing branches")
-        lowered = _lowered(dense, samples, chosen)
-        findings = _find(lowered, chosen)
-    execution, layers = _execution(samples, chosen), findings.layers
-    patches = patch_counts(execution, lowered, layers, samples)
-    work = multiplications(layers, patches)
-    samples = made_up_for(samples, work, chosen.num_samples)
-    memory = plan_memory(layers, patches, samples, chosen.memory_limit)
-    execution = replace(execution, memory=memory)
-    weights = group_weights(lowered, findings.layers, execution.memory.block, chosen.zero_pattern)
-    mask = _mask_input(dense, chosen)
-    kept = TensorStore(KEPT_BYTES, chosen.workdir)
-
-    listener.stage("calibrating")
-    mixed = chosen.method == DEFAULT_METHOD
-    certified = certified_on(samples, work) if mixed else samples.calibration
-    calibration_run = _observation(execution, lowered, certified, mask, chosen, listener)
-    measured = measure_statistics(weights, chosen.method, calibration_run, kept)
+    chosen = Options.checked(options)
+    prepared = prepare(model, calibration, chosen, progress or Silent())
     if isinstance(chosen.parsed_pattern, Channels):
-        return _cut(
-            lowered, findings, weights, measured, samples, execution, mask, chosen, listener,
-            started,
-        )  # fmt: skip
-    outcome = _prune(lowered, weights, measured, samples, execution, mask, chosen, listener)
+        return _cut(prepared)
+    if chosen.goals:
+        found = search(prepared)
+        result = result_of(prepared, found.outcome)
+        return replace(result, report=replace(result.report, search=found.report))
+    goal = _goal(prepared)
+    return result_of(prepared, Passes(prepared, goal).careful(goal))
 
-    listener.stage("measuring layers")
-    held_out_run = _observation(execution, lowered, samples.held_out, mask, chosen, listener)
-    shifts = [settled.shift for settled in outcome.settled]
-    errors = measure_errors(weights, outcome.model, shifts, held_out_run, outcome.respent.neurons)
-    listener.stage("comparing outputs")
+
+def result_of(prepared: Prepared, outcome: Outcome) -> PruneResult:
+    """Measure what became of a model, and write it down.
+
+    Args:
+        prepared: the model before.
+        outcome: the model after, and per weight what was decided.
+
+    Raises:
+        SippError: the result cannot be used.
+    """
+    weights, samples, options = prepared.weights, prepared.samples, prepared.options
+    prepared.progress.stage("measuring layers")
+    errors = measure_errors(
+        weights,
+        outcome.model,
+        [settled.shift for settled in outcome.settled],
+        prepared.observation(samples.held_out),
+        outcome.respent.neurons,
+    )
     pruned = outcome.model.result()
-    fidelity = _verify(dense, pruned, samples, execution, listener)
-
-    notes = (*outcome.notes, *excess(chosen.memory_limit, peak))
-    outcome = replace(outcome, notes=notes)
+    fidelity = prepared.fidelity(pruned)
+    notes = (*outcome.notes, *excess(options.memory_limit, prepared.peak))
     report = assemble(
-        lowered, findings, weights, measured, outcome, errors, fidelity, samples, len(certified),
-        chosen, time.perf_counter() - started,
+        prepared.lowered, prepared.findings, weights, prepared.measured,
+        replace(outcome, notes=notes), errors, fidelity, samples, prepared.certified, options,
+        time.perf_counter() - prepared.started,
     )  # fmt: skip
-    packed = pack(pruned, values=chosen.pack_values) if chosen.storage == "packed" else None
+    packed = pack(pruned, values=options.pack_values) if options.storage == "packed" else None
     report = replace(report, packing=packed.report if packed else None)
     return PruneResult(report, Masks(weights, outcome.model), pruned, packed)
 
 
-def _find(model: Lowered, options: Options) -> Findings:
-    findings = find_layers(
-        model,
-        options.exclude_nodes,
-        options.exclude_op_types,
-        include_tied=options.include_tied,
-    )
-    if not findings.layers:
-        reasons = "".join(f"\n  {s.name} ({s.op_type}): {s.reason}" for s in findings.skipped[:10])
-        raise SippError(
-            "the model has no weight that can be pruned"
-            + (
-                f"; what multiplies a constant is left alone:{reasons}"
-                if reasons
-                else ": no node multiplies a constant that is stored in the file (a weight that "
-                "comes in as an input of the graph is data)"
-            )
-        )
-    pattern = options.zero_pattern
-    return findings if pattern is None else fitted(model, findings, pattern)
-
-
-def _open(model: Model, calibration: Any, options: Options) -> Samples:
-    return open_samples(
-        model,
-        calibration,
-        num_samples=options.num_samples,
-        seed=options.seed,
-        input_shapes=options.input_shapes,
-        providers=options.providers,
-        states=options.states,
-        state_reset=options.state_reset,
-        store=TensorStore(folder=options.workdir),
-    )
-
-
-def _lowered(model: Model, samples: Samples, options: Options) -> Lowered:
-    return lower_as_run(
-        model,
-        samples.all_feeds(),
-        threads=options.thread_count,
-        providers=options.providers,
-        spare_biases=options.adds_biases,
-    )
-
-
-def _execution(samples: Samples, options: Options) -> Execution:
-    return Execution(
-        samples.inputs,
-        TensorStore(folder=options.workdir),
-        options.thread_count,
-        options.providers,
-        options.batch_size,
-    )
-
-
-def _observation(
-    execution: Execution,
-    model: Lowered,
-    feeds: Chosen,
-    mask: str | None,
-    options: Options,
-    progress: Progress,
-) -> Observation:
-    return Observation(execution, model, feeds, options.thread_count, progress, mask)
-
-
-def _mask_input(model: Model, options: Options) -> str | None:
-    """The input that tells padding from data, if any.
-
-    Raises:
-        UsageError: the model has no input of the given name.
-    """
-    names = [value.name for value in model.proto.graph.input if value.name not in model.stored]
-    if options.mask_input is None:
-        return DEFAULT_MASK if DEFAULT_MASK in names else None
-    if options.mask_input and options.mask_input not in names:
-        raise UsageError(
-            f"the model has no input {options.mask_input!r} to take as the mask; its inputs are "
-            + ", ".join(names)
-        )
-    return options.mask_input or None
-
-
-def _goal(weights: Sequence[Weight], options: Options) -> Goal:
+def _goal(prepared: Prepared) -> Goal:
+    options = prepared.options
     if options.sparsity is None:
         return Goal(epsilon=options.epsilon, delta=options.delta)
-    total = sum(weight.units for weight in weights)
-    return Goal(keep=total - round(options.sparsity * total), delta=options.delta)
+    return prepared.goal(options.sparsity)
 
 
-def _prune(
-    dense: Lowered,
-    weights: Sequence[Weight],
-    measured: Sequence[Measured],
-    samples: Samples,
-    execution: Execution,
-    mask: str | None,
-    options: Options,
-    progress: Progress,
-) -> Outcome:
-    goal = _goal(weights, options)
-    store = TensorStore(0, options.workdir)
-    if options.compensate == "none" and options.method != "mixed":
-        return mask_only(dense, weights, measured, goal, options, store)
-    refitter = Refitter(dense, weights, measured, samples, execution, store, mask)
-    count = len(samples.calibration) + len(samples.held_out)
-    return mask_and_refit(refitter, weights, measured, count, goal, options, progress)
-
-
-def _cut(
-    dense: Lowered,
-    findings: Findings,
-    weights: Sequence[Weight],
-    measured: Sequence[Measured],
-    samples: Samples,
-    execution: Execution,
-    mask: str | None,
-    options: Options,
-    progress: Progress,
-    started: float,
-) -> PruneResult:
+def _cut(prepared: Prepared) -> PruneResult:
     """Cut channels out of the graph."""
-    store = TensorStore(0, options.workdir)
-    refitter = Refitter(dense, weights, measured, samples, execution, store, mask)
+    options, samples = prepared.options, prepared.samples
     goal = UnitGoal(
         macs=options.macs,
         parameters=None if options.sparsity is None else 1 - options.sparsity,
         latency=options.latency,
         align=options.align,
     )
-    cut = cut_channels(dense, findings, weights, refitter, samples, execution, goal, progress)
-    progress.stage("comparing outputs")
-    original = dense.plan.original
-    fidelity = _verify(original, cut.model, samples, execution, progress)
-    report = assemble_cut(
-        dense, findings, weights, cut, fidelity, samples, options, time.perf_counter() - started
-    )
+    dense, findings, weights = prepared.lowered, prepared.findings, prepared.weights
+    cut = cut_channels(
+        dense, findings, weights, prepared.refitter(), samples, prepared.execution, goal,
+        prepared.progress,
+    )  # fmt: skip
+    fidelity = prepared.fidelity(cut.model)
+    seconds = time.perf_counter() - prepared.started
+    report = assemble_cut(dense, findings, weights, cut, fidelity, samples, options, seconds)
     return PruneResult(report, {}, cut.model)
-
-
-def _verify(
-    dense: Model, pruned: Model, samples: Samples, execution: Execution, progress: Progress
-) -> list[OutputFidelity]:
-    ensure_same_verdict(dense, pruned)
-    return measure_fidelity(execution, dense, pruned, samples.held_out, progress, samples.states)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from onnx_sipp.cli.goals import eval_script_option
 from onnx_sipp.cli.help import GroupedCommand
 from onnx_sipp.cli.logs import listening, log_file, log_options
 from onnx_sipp.cli.shared import (
@@ -60,12 +61,7 @@ _SECTIONS = {
     metavar="FILE",
     help="Python file with load_data(), or FILE:FUNC; it is run.",
 )
-@click.option(
-    "--eval-script",
-    metavar="FILE",
-    help="Python file with evaluate(session) or evaluate(path), or FILE:FUNC, that gives a number "
-    "for a model; it is run.",
-)
+@eval_script_option
 @click.option("--batch-sizes", type=numbers, default="1,16", show_default=True, metavar="N,…",
               help="Samples per run for latency.")  # fmt: skip
 @click.option("--threads", type=numbers, metavar="N,…",

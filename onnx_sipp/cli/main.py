@@ -22,6 +22,7 @@ __all__ = ["cli", "main"]
 # One module per command, imported when it is asked for: they take a while.
 _COMMANDS = {
     "prune": "Prune a model (the default command).",
+    "sweep": "Show what every sparsity costs, or every layer alone.",
     "inspect": "List what can be pruned, and what cannot and why.",
     "compare": "Measure two models side by side.",
     "pack": "Write a model with many zeros smaller.",
@@ -69,6 +70,8 @@ Prune trained ONNX models after training: no framework, no retraining.
 
 \b
 onnx-sipp in.onnx out.onnx --calib samples.npz --sparsity 0.7
+onnx-sipp in.onnx out.onnx --calib samples.npz --min-agreement 0.99
+onnx-sipp sweep in.onnx --calib samples.npz
 onnx-sipp inspect in.onnx
 onnx-sipp compare dense.onnx pruned.onnx --data test.npz
 onnx-sipp pack pruned.onnx small.onnx

@@ -32,6 +32,7 @@ __all__ = [
     "output_console",
     "pack_values_option",
     "refuse_outputs",
+    "shares",
     "state_map",
     "state_pair",
     "write_text",
@@ -71,6 +72,20 @@ def numbers(value: str) -> list[int]:
         return [int(part) for part in value.split(",")]
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is no list of numbers; write it like 1,16") from error
+
+
+def shares(value: str) -> list[float]:
+    """Read ``0.3,0.5`` as a list.
+
+    Raises:
+        BadParameter: it is not of that form.
+    """
+    try:
+        return [float(part) for part in value.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value!r} is no list of shares; write it like 0.3,0.5,0.7"
+        ) from error
 
 
 def state_pair(value: str) -> tuple[str, str]:

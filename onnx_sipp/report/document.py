@@ -16,6 +16,7 @@ from onnx_sipp.errors import UsageError
 from onnx_sipp.report.advice import guaranteed, hints, sparse_cores, zeros_buy
 from onnx_sipp.report.names import visible
 from onnx_sipp.report.result import Report
+from onnx_sipp.report.search import goal_text, search_rows
 from onnx_sipp.report.totals import total_rows
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def _common(report: Report) -> dict[str, Any]:
         "guaranteed": guaranteed(report),
         "cores": sparse_cores(report) if report.options["pattern"] else [],
         "hints": hints(report),
+        "goal": goal_text(report.search.goals) if report.search else "",
+        "search": search_rows(report.search) if report.search else None,
     }
 
 

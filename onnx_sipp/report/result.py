@@ -9,6 +9,7 @@ from typing import Any
 from onnx_sipp.report.details import CurveReport, Distribution, StepReport
 from onnx_sipp.report.finite import finite
 from onnx_sipp.report.packing import PackReport
+from onnx_sipp.report.search import SearchReport
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -215,6 +216,7 @@ class Report:
         cut: what was cut out of the graph, None if nothing was to be; `layers` is empty if it was.
         model: name of the input file, "" if the model came from memory.
         steps: the way through the graph, in order.
+        search: how the sparsity was found, None if it was given.
         schema_version: of this structure; grows when a field changes its meaning or goes.
     """
 
@@ -240,6 +242,7 @@ class Report:
     cut: CutReport | None = None
     model: str = ""
     steps: list[StepReport] = field(default_factory=list)
+    search: SearchReport | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property

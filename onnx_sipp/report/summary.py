@@ -14,6 +14,7 @@ from onnx_sipp.report.cut_summary import group_table
 from onnx_sipp.report.names import shown, visible
 from onnx_sipp.report.packing import packing_sentence
 from onnx_sipp.report.result import LayerReport, Report, SkippedReport
+from onnx_sipp.report.search import search_table
 from onnx_sipp.report.totals import total_rows
 
 __all__ = ["print_inspection", "print_report"]
@@ -31,6 +32,8 @@ def print_report(report: Report, console: Console) -> None:
     else:
         console.print(_layer_table(report.layers))
     _print_skipped(report.skipped, console)
+    if report.search is not None:
+        console.print(search_table(report.search))
     console.print(_totals(report))
     console.print(_outputs(report))
     for warning in report.warnings:
