@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import ceil, floor, isfinite, log10
+from math import ceil, floor, isfinite, isnan, log10
 
 from markupsafe import Markup
 
@@ -61,10 +61,7 @@ def certificate_plot(layers: Sequence[LayerReport]) -> Markup:
     every = 1 if step > 20 else 2
     for place, layer in enumerate(layers):
         middle = 56 + step * (place + 0.5)
-        tip = (
-            f"{place + 1}. {layer.name}: certified ε {layer.epsilon_median:.2g} (median), "
-            f"{layer.epsilon_worst:.2g} (worst); measured {layer.measured_error:.2g}"
-        )
+        tip = f"{place + 1}. {layer.name}: {_errors(layer)}"
         ends = scale(layer.epsilon_worst), scale(layer.epsilon_median)
         canvas.rect((middle - 3, ends[0]), (6, max(2.0, ends[1] - ends[0])), "certified", tip)
         if isfinite(layer.measured_error):
@@ -108,6 +105,13 @@ def curve_plot(curve: CurveReport, sparsity: float) -> Markup:
     canvas.line([(across(sparsity), 6), (across(sparsity), 108)], "cut")
     canvas.dot((across(sparsity), up(error)), 4, "measured", f"{sparsity:.1%}: {error:.3g}")
     return canvas.image
+
+
+def _errors(layer: LayerReport) -> str:
+    worst, median = (f"{e:.2g}" for e in (layer.epsilon_worst, layer.epsilon_median))
+    measured = "not" if isnan(layer.measured_error) else f"{layer.measured_error:.2g}"
+    certified = f"certified ε {median} (median), {worst} (worst)".replace("inf", "∞")
+    return f"{certified}; measured {measured}"
 
 
 def _across(canvas: Canvas, height: float, left: float, words: str) -> None:
