@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ from onnx_sipp.report.assemble_cut import assemble_cut
 from onnx_sipp.report.result import Report
 from onnx_sipp.searching.search import search
 from onnx_sipp.weights import Weight
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 __all__ = ["ModelSource", "PruneResult", "prune", "result_of"]
 
@@ -58,7 +61,7 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
         return len(self._found)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PruneResult:
     """A pruned model and what is known of it.
 
@@ -84,6 +87,19 @@ class PruneResult:
         from onnx_sipp.report.document import html_page  # noqa: PLC0415 - only where it is read
 
         return html_page(self.report)
+
+    def __repr__(self) -> str:
+        what = f"{self.report.sparsity:.2%} zeros" if self.report.cut is None else "channels cut"
+        return f"<PruneResult of {self.report.model or 'a model'}: {what}>"
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        """What the command prints."""
+        from onnx_sipp.report.summary import report_parts  # noqa: PLC0415
+
+        del console, options
+        yield from report_parts(self.report)
 
     def _repr_html_(self) -> str:
         from onnx_sipp.report.document import html_cell  # noqa: PLC0415

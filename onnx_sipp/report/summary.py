@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import isnan
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -17,7 +18,7 @@ from onnx_sipp.report.result import LayerReport, Report, SkippedReport
 from onnx_sipp.report.search import search_table
 from onnx_sipp.report.totals import total_rows
 
-__all__ = ["print_inspection", "print_report"]
+__all__ = ["print_inspection", "print_report", "report_parts"]
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -27,26 +28,28 @@ def print_report(report: Report, console: Console) -> None:
         report: of the run.
         console: to print on.
     """
-    if report.cut is not None:
-        console.print(group_table(report.cut))
-    else:
-        console.print(_layer_table(report.layers))
-    _print_skipped(report.skipped, console)
+    for part in report_parts(report):
+        console.print(part)
+
+
+def report_parts(report: Report) -> Iterator[RenderableType]:
+    """The same piece by piece."""
+    yield _layer_table(report.layers) if report.cut is None else group_table(report.cut)
+    if report.skipped:
+        yield _skipped_table(report.skipped)
     if report.search is not None:
-        console.print(search_table(report.search))
-    console.print(_totals(report))
-    console.print(_outputs(report))
+        yield search_table(report.search)
+    yield _totals(report)
+    yield _outputs(report)
     for warning in report.warnings:
-        console.print(Text(visible(f"Warning: {warning}", "\n"), style="bold yellow"))
-    if report.cut is not None:
-        console.print(zeros_buy(report))
-        return
-    console.print(guaranteed(report))
-    if report.packing is not None:
-        console.print(packing_sentence(report.packing))
-    if report.options["pattern"]:
-        console.print(shown("\n  ".join(sparse_cores(report))))
-    console.print(zeros_buy(report))
+        yield Text(visible(f"Warning: {warning}", "\n"), style="bold yellow")
+    if report.cut is None:
+        yield guaranteed(report)
+        if report.packing is not None:
+            yield packing_sentence(report.packing)
+        if report.options["pattern"]:
+            yield shown("\n  ".join(sparse_cores(report)))
+    yield zeros_buy(report)
 
 
 def print_inspection(inspection: Inspection, console: Console) -> None:
@@ -67,7 +70,8 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
             f"{layer.zeros / layer.parameters:.1%}",
         )
     console.print(table)
-    _print_skipped(inspection.skipped, console)
+    if inspection.skipped:
+        console.print(_skipped_table(inspection.skipped))
     console.print(
         f"{inspection.prunable:,} of {inspection.parameters:,} parameters ({inspection.share:.1%}) "
         f"in {len(inspection.layers)} layers can be pruned."
@@ -101,16 +105,14 @@ def _layer_table(layers: list[LayerReport]) -> Table:
     return table
 
 
-def _print_skipped(skipped: list[SkippedReport], console: Console) -> None:
-    if not skipped:
-        return
+def _skipped_table(skipped: list[SkippedReport]) -> Table:
     table = Table(*_folded("left alone", "op"), title="Left alone", title_justify="left")
     table.add_column("parameters", justify="right")
     table.add_column("why")
     for skip in skipped:
         size = f"{skip.parameters:,}" if skip.parameters else ""
         table.add_row(shown(skip.name), shown(skip.op_type), size, shown(skip.reason))
-    console.print(table)
+    return table
 
 
 def _totals(report: Report) -> Table:
