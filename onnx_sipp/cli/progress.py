@@ -18,6 +18,9 @@ from rich.progress import (
 
 __all__ = ["Bars"]
 
+# Bars that are seen at a time: a search makes dozens.
+_STAY = 5
+
 
 class Bars:
     """Draws one bar per stage on standard error; silent where that is no terminal.
@@ -54,9 +57,10 @@ class Bars:
             self._bars.stop()
 
     def stage(self, name: str) -> None:
-        """Begin a new bar; one that never came to know its length goes."""
-        if self._task is not None and self._bars.tasks[self._task].total is None:
-            self._bars.update(self._task, visible=False)
+        """Begin a new bar; the last ones stay, but for those that never came to know a length."""
+        for task in self._bars.tasks:
+            recent = task.id > len(self._bars.tasks) - _STAY
+            self._bars.update(task.id, visible=recent and task.total is not None)
         self._task = self._bars.add_task(name, total=None)
 
     def advance(self, amount: int, total: int) -> None:

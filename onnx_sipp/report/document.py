@@ -160,7 +160,11 @@ def _source(environment: Environment, name: str) -> str:
 
 
 def _figure(value: float | None, form: str, missing: str = "") -> str:
-    return missing if value is None or isnan(value) else form.format(value).replace("inf", "∞")
+    """A number as people read it; without powers of ten where digits do."""
+    if value is None or isnan(value):
+        return missing
+    text = form.format(value).replace("inf", "∞")
+    return f"{float(text):,.0f}" if "e+0" in text else text
 
 
 def _sortable(value: float | None) -> str:

@@ -162,13 +162,15 @@ def test_infinite_and_missing_numbers():
     odd = replace(
         report.layers[0], epsilon_worst=np.inf, epsilon_median=np.inf, measured_error=np.nan
     )
-    page = Page(html_page(replace(report, layers=[odd, report.layers[1]])))
+    large = replace(report.layers[1], epsilon_median=148.0, epsilon_worst=2.34e12)
+    page = Page(html_page(replace(report, layers=[odd, large])))
     cells = [a["data-v"] for tag, a in page.elements if tag == "td" and "data-v" in a]
     assert "Infinity" in cells
     assert "" in cells
     assert "nan" not in cells
     layers = next(table for table in page.tables if table[0][:2] == ["#", "layer"])
     assert layers[1][6:9] == ["∞", "∞", "not seen"]
+    assert layers[2][6:8] == ["150", "2.3e+12"]
 
 
 def test_a_page_of_many_layers_is_small(report):

@@ -117,9 +117,11 @@ def test_light_and_dark(opened):
 def test_on_paper_everything_is_open(opened):
     page = opened()
     page.locator("details").first.evaluate("part => { part.open = false; }")
-    page.pdf()
+    assert page.pdf().startswith(b"%PDF")
     assert page.locator("details:not([open])").count() == 0
     page.emulate_media(media="print")
+    page.set_viewport_size({"width": 718, "height": 1047})  # A4 within margins of a centimetre
+    assert page.evaluate("document.documentElement.scrollWidth") == 718
     assert (
         page.locator(".tall").first.evaluate("box => getComputedStyle(box).overflow") == "visible"
     )
