@@ -63,9 +63,11 @@ def certificate_plot(layers: Sequence[LayerReport]) -> Markup:
         middle = 56 + step * (place + 0.5)
         tip = f"{place + 1}. {layer.name}: {_errors(layer)}"
         ends = scale(layer.epsilon_worst), scale(layer.epsilon_median)
-        canvas.rect((middle - 3, ends[0]), (6, max(2.0, ends[1] - ends[0])), "certified", tip)
-        if isfinite(layer.measured_error):
-            canvas.dot((middle, scale(layer.measured_error)), 4, "measured", tip)
+        if layer.epsilon_worst > 0:
+            canvas.rect((middle - 3, ends[0]), (6, max(2.0, ends[1] - ends[0])), "certified", tip)
+        if isfinite(layer.measured_error):  # none at all is below any logarithmic scale
+            look = "measured" if layer.measured_error > 0 else "unhurt"
+            canvas.dot((middle, scale(layer.measured_error)), 4, look, tip)
         if place % every == 0:
             canvas.text((middle, 216), str(place + 1), "label middle")
     return canvas.image

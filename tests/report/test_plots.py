@@ -48,6 +48,11 @@ def test_certified_and_measured_errors_share_a_scale(report):
     assert f" {dot.get('cy')}L" in limit.get("d")
 
 
+def test_no_error_is_told_from_a_small_one(report):
+    image = certificate_plot([replace(report.layers[0], measured_error=0.0), report.layers[1]])
+    assert len(shapes(image, "unhurt")) == len(shapes(image, "measured")) == 1
+
+
 def test_infinite_certificates_reach_the_end_of_the_scale(report):
     layer = replace(
         report.layers[0], epsilon_median=np.inf, epsilon_worst=np.inf, measured_error=np.nan
