@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.alone import prune_alone
+from onnx_sipp.calibration.samples import Samples
 from onnx_sipp.chooser import Chooser
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.idle import Idle
@@ -45,8 +46,8 @@ Float = NDArray[np.floating]
 
 # Weights that may be in memory all together, with some statistics of each.
 SMALL = 1 << 25
-# Multiplications of all the runs of the model that a budget may take.
-TRIALS_LIMIT = 5e12
+# Multiplications of all the runs of the model that a budget may take; on made-up samples.
+TRIALS_LIMIT, MADE_UP_TRIALS_LIMIT = 5e12, 1e11
 # Of its weights, that a layer keeps at least where it is pruned alone: below, errors saturate.
 LEAST_SHARE = 0.3
 # To compare budgets, on how many samples layers are refitted, and how their weights are chosen.
@@ -138,7 +139,7 @@ class Run:
         refitter: of the dense model.
         weights: that are pruned.
         measured: their statistics.
-        samples: how many there are.
+        samples: what it is pruned on.
         goal: with ``keep``; without, it becomes all weights that do something.
         options: of the run.
         progress: told how far it is.
@@ -151,7 +152,7 @@ class Run:
         refitter: Refitter,
         weights: Sequence[Weight],
         measured: Sequence[Measured],
-        samples: int,
+        samples: Samples,
         goal: Goal,
         options: Options,
         progress: Progress,
@@ -220,13 +221,15 @@ class Run:
         """Prune by a budget in a pass that is short of care: the result errs somewhat more."""
         return self._hasty().in_rounds(self.plans()[plan], plan).model
 
-    def _why_no_trials(self, samples: int) -> str:
+    def _why_no_trials(self, samples: Samples) -> str:
         """Why not every layer is pruned alone to look at the outputs; "" if nothing is against."""
         if any(len(weight.blocks) > 1 for weight in self._weights):
             return "layers are so large that they are pruned in blocks of neurons"
-        passes = 2 * len(self._weights) * min(samples, IMPACT_SAMPLES)
+        count = len(samples.calibration) + len(samples.held_out)
+        passes = 2 * len(self._weights) * min(count, IMPACT_SAMPLES)
         work = passes * sum(found.patches * found.weight.size for found in self._measured)
-        if self._options.allocation == "auto" and work > TRIALS_LIMIT:
+        limit = MADE_UP_TRIALS_LIMIT if samples.synthetic else TRIALS_LIMIT
+        if self._options.allocation == "auto" and work > limit:
             return f"to try every layer alone would take {passes:,} passes through a large model"
         return ""
 

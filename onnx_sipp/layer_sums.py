@@ -22,12 +22,21 @@ from onnx_sipp.statistics.gram import Cross, Gram
 from onnx_sipp.store import LiveTensors
 from onnx_sipp.thinning import Thinning
 from onnx_sipp.threads import blas_threads, side_by_side
-from onnx_sipp.unfolding import Float32, MatMulUnfolding, pieces, without_padding
+from onnx_sipp.unfolding import (
+    Float32,
+    MatMulUnfolding,
+    pieces,
+    without_padding,
+)
 from onnx_sipp.weights import Weight
 
-__all__ = ["Gatherer", "Place", "Sums", "product_of", "stages_of"]
+__all__ = ["Gatherer", "Place", "Sums", "joined", "product_of", "stages_of"]
 
 
+# Whether the samples are held out, patches ``[group, fan_in, n]``, and per layer its outputs.
+Piece = tuple[bool, Float32, list[Float32]]
+# Small pieces are joined up to this size.
+_JOINED_BYTES = 16 << 20
 # Sums of a layer from which on its batches are not parted among threads, which have sums each.
 _WIDE_BYTES = 64 << 20
 
@@ -171,8 +180,25 @@ class Gatherer:
             sums[0].gram, sums[0].judge_gram = Gram(groups, fan_in), Gram(groups, fan_in)
         shapes = [live.shape(layer.activation) for live in pruned]
         thinning = Thinning(layer.unfolding, layer.view.matrix, shapes)
+        pairs = self._pairs(places, thinning, batches, dense, pruned)
+        for judge, columns, outputs in joined(pairs):
+            if with_gram:
+                sums[0].gram_of(judge=judge).update(columns)
+            for place, own, output in zip(places, sums, outputs, strict=True):
+                own.cross_of(judge=judge).update(columns, product_of(place, output))
+        return sums
+
+    def _pairs(
+        self,
+        places: Sequence[Place],
+        thinning: Thinning,
+        batches: Iterable[int],
+        dense: Sequence[LiveTensors],
+        pruned: Sequence[LiveTensors],
+    ) -> Iterator[Piece]:
+        """Patches of layers with the same input, and per layer its targets."""
+        layer = places[0].layer
         for batch in batches:
-            judge = self._judges[batch]
             before, after = dense[batch], _alike(layer, dense[batch], pruned[batch])
             targets = [_target(place, before, after) for place in places]
             activation = after[layer.activation]
@@ -180,13 +206,8 @@ class Gatherer:
                 mask = dense[batch][self._mask] != 0
                 activation = without_padding(activation, mask)
                 targets = [without_padding(target, mask) for target in targets]
-            pairs = layer.unfolding.pairs(activation, targets)
-            for columns, outputs in thinning.of(batch, pairs):
-                if with_gram:
-                    sums[0].gram_of(judge=judge).update(columns)
-                for place, own, output in zip(places, sums, outputs, strict=True):
-                    own.cross_of(judge=judge).update(columns, product_of(place, output))
-        return sums
+            for columns, outputs in thinning.of(batch, layer.unfolding.pairs(activation, targets)):
+                yield self._judges[batch], columns, outputs
 
     def _sums_by_weight(
         self,
@@ -220,6 +241,31 @@ def _fitting(places: Sequence[Place], limit: int) -> Iterator[list[Place]]:
         group.append(place)
     if group:
         yield group
+
+
+def joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Join small pieces of the same kind of sample: few long products take less time than many."""
+    waiting: dict[bool, list[Piece]] = {}
+    for piece in pieces:
+        group = waiting.setdefault(piece[0], [])
+        if group and _bytes(piece) + sum(map(_bytes, group)) > _JOINED_BYTES:
+            yield _one(group)
+            group.clear()
+        group.append(piece)
+    yield from (_one(group) for group in waiting.values())
+
+
+def _bytes(piece: Piece) -> int:
+    _, columns, outputs = piece
+    return columns.nbytes + sum(output.nbytes for output in outputs)
+
+
+def _one(group: Sequence[Piece]) -> Piece:
+    if len(group) == 1:
+        return group[0]
+    columns = np.concatenate([columns for _, columns, _ in group], axis=2)
+    targets = zip(*(outputs for _, _, outputs in group), strict=True)
+    return group[0][0], columns, [np.concatenate(parts, axis=2) for parts in targets]
 
 
 @dataclass

@@ -28,12 +28,11 @@ class Passes:
         options = prepared.options
         if options.compensate == "none" and options.method != "mixed":
             return
-        samples = prepared.samples
         self._run = Run(
             prepared.refitter(),
             prepared.weights,
             prepared.measured,
-            len(samples.calibration) + len(samples.held_out),
+            prepared.samples,
             first,
             options,
             prepared.progress,

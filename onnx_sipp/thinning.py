@@ -19,7 +19,7 @@ from onnx_sipp.unfolding import Float32, MatMulUnfolding, Unfolding
 __all__ = ["Thinning"]
 
 # Multiplications that the sums of a layer may take.
-PRODUCTS = 2e11
+PRODUCTS = 5e10
 # Patches per input of a neuron that are kept whatever they cost.
 PATCHES_PER_INPUT = 256
 

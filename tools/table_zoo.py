@@ -1,6 +1,8 @@
-"""Prunes every model of a folder by default settings and prints what came of it as Markdown.
+"""Prunes every model of a folder by default settings and writes what came of it as Markdown.
 
     python tools/table_zoo.py FOLDER [--sparsity 0.5] [--options OPTIONS.json] [--only GLOB]
+
+Writes ``docs/results-zoo.md``, anew after every model; with ``--only`` it prints the lines alone.
 
 Each file is pruned in a process of its own, on made-up inputs, and the result is loaded. Inputs
 that need help to be valid (a length that the model bounds, say) get it from a JSON file with
@@ -28,7 +30,36 @@ NO_MATRICES = {
     "BatchNormalization", "Div", "Gather", "GroupNormalization", "InstanceNormalization",
     "LayerNormalization", "Mul", "PRelu", "RMSNormalization",
 }  # fmt: skip
-HEADER = ["file", "layers", "reached", "skipped", "zeros", "output error", "seconds", "MiB"]
+PAGE = Path(__file__).parents[1] / "docs" / "results-zoo.md"
+TEXT = """\
+# Files from the wild
+
+{count} ONNX files that others made, each pruned in a process of its own at {sparsity:.0%} by
+default settings on made-up inputs (the output errors say little about real data), and loaded again.
+
+- *reached*: parameters that can be pruned, of all that multiply as a matrix;
+- *skipped*: those that cannot, and why;
+- *zeros*: share of zeros among what was reached, or why the file was refused;
+- *seconds*: wall time on {cores} cores of a shared machine, start of the process included;
+- *MiB*: the most memory that the process had.
+
+Reached over all files that are not refused: {reached:,} of {total:,} parameters ({share:.2%}).
+
+{table}
+Made by `python tools/table_zoo.py FOLDER --sparsity {sparsity} --options OPTIONS.json`; the options
+give three of the files inputs that they can take.
+"""
+HEADER = [
+    "file",
+    "layers",
+    "reached",
+    "skipped",
+    "zeros",
+    "output error",
+    "seconds",
+    "CPU seconds",
+    "MiB",
+]
 
 
 def prune_one(path: str, target: str, options: str) -> None:
@@ -60,7 +91,8 @@ def measured(path: Path, options: dict[str, Any]) -> dict[str, Any]:
         options: Of `onnx_sipp.prune`.
 
     Returns:
-        What it printed (or ``failed``), with ``seconds`` and ``mib``, the peak resident memory.
+        What it printed (or ``failed``), with ``seconds``, ``cpu`` of them spent by processors, and
+        ``mib``, the peak resident memory.
     """
     with tempfile.TemporaryDirectory() as folder:
         target, log = Path(folder) / "out.onnx", Path(folder) / "log"
@@ -76,10 +108,11 @@ def measured(path: Path, options: dict[str, Any]) -> dict[str, Any]:
         found = {"failed": lines[-1]} if process.returncode else json.loads(lines[-1])
     unit = 1 if sys.platform == "darwin" else 1024
     seconds = time.perf_counter() - start
-    return {**found, "seconds": seconds, "mib": usage.ru_maxrss * unit / 2**20}
+    cpu = usage.ru_utime + usage.ru_stime
+    return {**found, "seconds": seconds, "cpu": cpu, "mib": usage.ru_maxrss * unit / 2**20}
 
 
-def row_of(path: Path, folder: Path, options: dict[str, Any]) -> list[str]:
+def row_of(path: Path, folder: Path, options: dict[str, Any]) -> tuple[list[str], int, int]:
     """Makes one line of the table.
 
     Args:
@@ -88,7 +121,7 @@ def row_of(path: Path, folder: Path, options: dict[str, Any]) -> list[str]:
         options: Of `onnx_sipp.prune`.
 
     Returns:
-        The cells.
+        The cells; and of the parameters of a file that was pruned, those reached, and all.
     """
     seen = onnx_sipp.inspect(path)
     lost = [s for s in seen.skipped if s.op_type not in NO_MATRICES]
@@ -98,7 +131,7 @@ def row_of(path: Path, folder: Path, options: dict[str, Any]) -> list[str]:
     found = measured(path, options)
     told = found.get("refused") or found.get("failed")
     error = found.get("error")
-    return [
+    cells = [
         str(path.relative_to(folder)),
         str(len(seen.layers)),
         f"{seen.prunable:,} of {total:,} ({seen.prunable / total:.1%})" if total else "0 of 0",
@@ -106,8 +139,10 @@ def row_of(path: Path, folder: Path, options: dict[str, Any]) -> list[str]:
         told.replace("|", "\\|") if told else f"{found['sparsity']:.4%}",
         "" if error is None else f"{error:.3g}",
         f"{found['seconds']:.1f}",
+        f"{found['cpu']:.1f}",
         f"{found['mib']:.0f}",
     ]
+    return (cells, 0, 0) if told else (cells, seen.prunable, total)
 
 
 def main() -> None:
@@ -119,11 +154,22 @@ def main() -> None:
     parser.add_argument("--only", default="*", help="glob over stems")
     arguments = parser.parse_args()
     extra = json.loads(arguments.options.read_text()) if arguments.options else {}
-    print("| " + " | ".join(HEADER) + " |\n|" + " --- |" * len(HEADER))
+    lines = ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
+    reached = total = 0
     for path in sorted(arguments.folder.rglob("*.onnx")):
         if fnmatchcase(path.stem, arguments.only):
             options = {"sparsity": arguments.sparsity, **extra.get(path.stem, {})}
-            print("| " + " | ".join(row_of(path, arguments.folder, options)) + " |", flush=True)
+            cells, found, of = row_of(path, arguments.folder, options)
+            lines.append("| " + " | ".join(cells) + " |")
+            reached, total = reached + found, total + of
+            print(lines[-1], flush=True)
+            if arguments.only == "*":
+                text = TEXT.format(
+                    count=len(lines) - 2, sparsity=arguments.sparsity, cores=os.cpu_count(),
+                    reached=reached, total=total, share=reached / max(1, total),
+                    table="\n".join(lines) + "\n",
+                )  # fmt: skip
+                PAGE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class OutputFidelity:
 class _Meter:
     def __init__(self, name: str) -> None:
         self.name, self.note = name, ""
-        self.error = self.power = self.cosines = 0.0
+        self.error = self.power = self.cosines = self.largest = 0.0
         self.samples = self.rows = self.same = self.different = self.elements = 0
         self.numeric = self.integer = False
 
@@ -74,6 +74,7 @@ class _Meter:
         a, b = dense.reshape(len(dense), -1), pruned.reshape(len(pruned), -1)
         self.error += float(np.sum((a - b) ** 2))
         self.power += float(np.sum(a * a))
+        self.largest = max(self.largest, float(np.max(np.abs(b), initial=0.0)))
         norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
         dots = np.einsum("ij,ij->i", a, b)
         equal = (a == b).all(axis=1).astype(np.float64)
@@ -94,6 +95,11 @@ class _Meter:
             error = float(np.sqrt(self.error / self.power))
         else:
             error = 0.0 if self.error == 0 else float("inf")
+        if self.power == 0 and self.error > 0 and not self.note:
+            self.note = (
+                "the dense model always gives 0 here, so there is no relative error; the pruned "
+                f"model gives up to {self.largest:.2g}"
+            )
         cosine = self.cosines / self.samples if self.samples else None
         agreement = self.same / self.rows if self.rows else None
         return OutputFidelity(self.name, error, cosine, agreement, self.note)

@@ -66,6 +66,8 @@ def test_outputs_that_vanish():
     assert (lost.relative_error, lost.cosine) == (1, 0)
     (gained,) = fidelity(nothing, mlp())
     assert gained.relative_error == np.inf
+    assert "always gives 0" in gained.note
+    assert not lost.note
 
 
 def test_agreement_only_where_the_output_looks_like_class_scores():
