@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import io
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -106,7 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> Any:
             stream.reconfigure(errors="replace")  # a terminal without ε must not end the run
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        cli.main(given, prog_name="onnx-sipp", standalone_mode=False, obj=given)
+        with _terminable():
+            cli.main(given, prog_name="onnx-sipp", standalone_mode=False, obj=given)
     except click.exceptions.Abort:
         _die(_INTERRUPTED, 1)
     except click.ClickException as error:
@@ -120,6 +124,19 @@ def main(arguments: Sequence[str] | None = None) -> Any:
         _die("out of memory; try fewer samples at a time: --batch-size 1", 1)
     except OSError as error:
         _die(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Take a request to end, as containers and CI send it, for Ctrl-C: temporary files go, too."""
+    if threading.current_thread() is not threading.main_thread():  # only it hears signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _die(message: str, code: int) -> None:

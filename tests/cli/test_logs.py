@@ -25,6 +25,16 @@ def test_quiet(run, folder):
     assert run("pack", "out.onnx", "small.onnx", "--quiet") == (0, "", "")
 
 
+def test_every_command_that_takes_long_has_a_log(run, folder):
+    fast = ("--num-samples", 10, "-q", "--log-file")
+    swept = run("sweep", "in.onnx", *CALIB, "--sparsities", "0.5", "--json", "s.json", *fast, "a")
+    both = ("in.onnx", "in.onnx", "--data", "data.npz", "--seconds", 0, "--json", "c.json")
+    assert swept == run("compare", *both, *fast, "b") == (0, "", "")
+    for name in ("a", "b"):
+        assert "comparing outputs: " in (folder / name).read_text(encoding="utf-8")
+    assert json.loads(run("compare", *both[:-1], "-").out)["outputs"]
+
+
 def test_quiet_still_tells_errors(run):
     result = run("in.onnx", "out.onnx", "--calib", "missing.npz", "-q")
     assert result.code == 2
