@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx_sipp.alone import prune_alone
 from onnx_sipp.calibration.samples import Samples
 from onnx_sipp.chooser import Chooser
+from onnx_sipp.config.applying import WeightRules
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.idle import Idle
 from onnx_sipp.measures import Measured
@@ -46,10 +47,10 @@ Float = NDArray[np.floating]
 
 # Weights that may be in memory all together, with some statistics of each.
 SMALL = 1 << 25
-# Multiplications of all the runs of the model that a budget may take; on made-up samples.
-TRIALS_LIMIT, MADE_UP_TRIALS_LIMIT = 5e12, 1e11
 # Of its weights, that a layer keeps at least where it is pruned alone: below, errors saturate.
 LEAST_SHARE = 0.3
+# Multiplications of all the runs of the model that a budget may take; on made-up samples.
+TRIALS_LIMIT, MADE_UP_TRIALS_LIMIT = 5e12, 1e11
 # To compare budgets, on how many samples layers are refitted, and how their weights are chosen.
 _TRIAL_SAMPLES, _TRIAL_CANDIDATE = 256, "removal-cost"
 
@@ -143,6 +144,7 @@ class Run:
         goal: with ``keep``; without, it becomes all weights that do something.
         options: of the run.
         progress: told how far it is.
+        rules: for single weights.
         share: of its weights that a layer keeps where it is pruned alone, to see what that does to
             the outputs; None for that of the goal.
     """
@@ -156,6 +158,7 @@ class Run:
         goal: Goal,
         options: Options,
         progress: Progress,
+        rules: WeightRules,
         share: float | None = None,
     ) -> None:
         self._refitter, self._weights, self._measured = refitter, weights, measured
@@ -167,6 +170,7 @@ class Run:
             mixed and several and not self._n_of_m and options.allocation in REFIT_ALLOCATIONS
         )
         self._notes: tuple[str, ...] = ()
+        self._rules = rules
         self._with_impacts = self._by_error and options.allocation in ("auto", "impact")
         if self._with_impacts and (why := self._why_no_trials(samples)):
             self._with_impacts = False
@@ -186,13 +190,20 @@ class Run:
         """Look at the dense model, as far as that is needed."""
         idle = [Idle.none(weight) for weight in self._weights]
         if self._options.frees_dead_paths:
-            idle = self._refitter.idle()
+            idle = self._found_idle()
         if self._goal.keep is None:
-            most = sum(map(_capacity, self._weights, idle))
+            most = self._room(list(map(_capacity, self._weights, idle)))
             self._goal = replace(self._goal, keep=most)
         if self._options.frees_dead_paths:
             self.leave_out(idle)
         self.survey()
+
+    def _found_idle(self, model: Lowered | None = None) -> list[Idle]:
+        """What does nothing, but for weights with a sparsity of their own: theirs is met."""
+        found = self._refitter.idle(model)
+        for index in self._rules.sparsity:
+            found[index] = Idle.none(self._weights[index])
+        return found
 
     @property
     def most(self) -> int:
@@ -299,6 +310,7 @@ class Run:
         quick = copy(self)
         quick._refitter = self._refitter.on_some(_TRIAL_SAMPLES)  # noqa: SLF001 - of the same class
         quick._options = replace(self._options, candidates=(_TRIAL_CANDIDATE,), rounds=1)  # noqa: SLF001
+        quick._rules = replace(self._rules, candidates={})  # noqa: SLF001
         quick._rectifies = False  # noqa: SLF001
         return quick
 
@@ -343,33 +355,52 @@ class Run:
         round_: int,
     ) -> Chooser:
         options = self._options
+        named = self._rules.candidates
         if options.method == "mixed" and len(self._weights) == 1:
-            return Chooser(options, round_, ways, counts=[goal.keep or 0])
+            return Chooser(options, round_, ways, counts=[goal.keep or 0], candidates=named)
         if self._by_error:
             chosen = [surveys[way].get(index) for index, way in enumerate(ways)]
             told = [
                 1.0 if chosen[index] is None else importance_of(self._first[way][index], impact)
                 for index, (way, impact) in enumerate(zip(ways, impacts, strict=bool(impacts)))
             ]
-            return Chooser(options, round_, ways, counts=self._counts(goal, chosen, told))
+            counts = self._counts(goal, chosen, told, round_ / options.rounds)
+            return Chooser(options, round_, ways, counts=counts, candidates=named)
         if options.method == "mixed":
             even = self._n_of_m
             counts = self._even_counts(goal) if even else self._counts_of(goal, before)
-            return Chooser(options, round_, ways, counts=counts)
+            return Chooser(options, round_, ways, counts=counts, candidates=named)
         seed = [options.seed, round_]
         decisions = _decisions(self._measured, goal, options, seed, before, self._idle)
         return Chooser(options, round_, ways, masks=lambda i, n: decisions(i, n).kept)
 
     def _counts(
-        self, goal: Goal, surveys: Sequence[Survey | None], importance: Sequence[float]
+        self,
+        goal: Goal,
+        surveys: Sequence[Survey | None],
+        importance: Sequence[float],
+        part: float,
     ) -> list[int]:
-        """The budget by measured error; a layer that no sample reached keeps the share of all."""
-        seen = [survey is not None for survey in surveys]
-        counts, left = self._shared_out(goal, seen)
-        known = [survey for survey in surveys if survey is not None]
-        told = [v for v, reached in zip(importance, seen, strict=bool(importance)) if reached]
-        counts[seen] = error_counts(known, left, self._options.floor, told)
-        return [int(count) for count in counts]
+        """The budget by measured error; a layer that no sample reached keeps the share of all.
+
+        Rules come before both.
+        """
+        assert goal.keep is not None
+        fixed = self._rules.fixed([weight.units for weight in self._weights], part)
+        fixed = {index: min(count, self._capacities[index]) for index, count in fixed.items()}
+        free = [index for index in range(len(surveys)) if index not in fixed]
+        if not free:
+            return [fixed[index] for index in range(len(surveys))]
+        goal = replace(goal, keep=goal.keep - sum(fixed.values()))
+        seen = [surveys[index] is not None for index in free]
+        counts, left = self._shared_out(goal, seen, free)
+        known = [index for index in free if surveys[index] is not None]
+        floors = [self._rules.floors.get(index, self._options.floor) for index in known]
+        told = [importance[index] for index in known] if importance else []
+        curves = [survey for index in known if (survey := surveys[index]) is not None]
+        counts[seen] = error_counts(curves, left, floors, told)
+        shared = dict(zip(free, counts, strict=True))
+        return [int({**shared, **fixed}[index]) for index in range(len(surveys))]
 
     def _even_counts(self, goal: Goal) -> list[int]:
         """The same share of every layer, as N:M has it."""
@@ -386,7 +417,7 @@ class Run:
             )
             return [sum(counts) for counts in made.counts]
         seen = [found.patches > 0 for found in self._measured]
-        counts, left = self._shared_out(goal, seen)
+        counts, left = self._shared_out(goal, seen, range(len(seen)))
         known = [
             _now(self._measured, before, self._idle, index)
             for index, reached in enumerate(seen)
@@ -395,10 +426,13 @@ class Run:
         counts[seen] = layer_counts(known, replace(goal, keep=left), allocation)
         return [int(count) for count in counts]
 
-    def _shared_out(self, goal: Goal, seen: Sequence[bool]) -> tuple[NDArray[np.int64], int]:
+    def _shared_out(
+        self, goal: Goal, seen: Sequence[bool], among: Sequence[int]
+    ) -> tuple[NDArray[np.int64], int]:
         assert goal.keep is not None
-        sizes = [weight.units for weight in self._weights]
-        return share_out(sizes, self._capacities, seen, goal.keep)
+        sizes = [self._weights[index].units for index in among]
+        capacities = [self._capacities[index] for index in among]
+        return share_out(sizes, capacities, seen, goal.keep)
 
     def leave_out(self, idle: Sequence[Idle]) -> bool:
         """Choose no idle weights any more, unless too few others are left; says whether."""
@@ -406,11 +440,16 @@ class Run:
         capacities = [
             _capacity(weight, found) for weight, found in zip(self._weights, idle, strict=True)
         ]
-        if sum(capacities) < self._goal.keep:
+        if self._room(capacities) < self._goal.keep:
             return False
         self._idle, self._capacities = idle, capacities
         self._refitter.leave_out(idle)
         return True
+
+    def _room(self, capacities: Sequence[int]) -> int:
+        """How many weights can be kept, as rules fix those of some layers."""
+        fixed = self._rules.fixed([weight.units for weight in self._weights])
+        return sum(min(fixed.get(index, have), have) for index, have in enumerate(capacities))
 
     def improved(self, best: Outcome, impacts: Sequence[Impact], plan: str = "") -> Outcome:
         """Repeat a pass where there is something to gain.
@@ -428,7 +467,7 @@ class Run:
             best,
             self._weights,
             keep * self._unit,
-            find=self._refitter.idle,
+            find=self._found_idle,
             leave_out=self._leave_out_and_survey,
             again=lambda: self.in_rounds(impacts, plan),
             error=self._refitter.output_error,

@@ -5,16 +5,17 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from onnx_sipp.config.rules import Rule
 from onnx_sipp.errors import UsageError
 from onnx_sipp.memory import DEFAULT_LIMIT
 from onnx_sipp.pruning.candidates import CANDIDATES
 from onnx_sipp.pruning.certificate import DELTA
 from onnx_sipp.pruning.error_budget import FLOOR
-from onnx_sipp.pruning.methods import METHODS, allocations_of
+from onnx_sipp.pruning.methods import METHODS, REFIT_ALLOCATIONS, allocations_of
 from onnx_sipp.pruning.patterns import Blocks, Channels, NofM, Pattern, parse_pattern
 
 __all__ = [
@@ -78,6 +79,9 @@ class Options:
         input_shapes: shapes for synthetic inputs, by input name.
         exclude_nodes: globs over node names to leave alone.
         exclude_op_types: operator types to leave alone.
+        include_nodes: globs over node names: all others are left alone. None for all.
+        include_op_types: likewise for operator types.
+        rules: what holds for some layers only; mappings with the fields of `config.rules.Rule`.
         include_tied: prune weights, too, that something else than layers reads: an embedding that
             is looked up, an output of the graph.
         batch_size: most samples at a time; None to choose. Changes nothing but speed and memory.
@@ -124,6 +128,9 @@ class Options:
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     exclude_nodes: Sequence[str] = ()
     exclude_op_types: Sequence[str] = ()
+    include_nodes: Sequence[str] = ()
+    include_op_types: Sequence[str] = ()
+    rules: Sequence[Rule] = ()
     include_tied: bool = False
     batch_size: int | None = None
     threads: int | None = None
@@ -169,6 +176,7 @@ class Options:
         if method not in METHODS:
             raise UsageError(f"there is no method {method!r}; there are {', '.join(METHODS)}")
         given["allocation"] = given.get("allocation") or METHODS[method].allocation
+        given["rules"] = [Rule.of(rule) for rule in given.get("rules", ())]
         refits = "sequential" if method == "mixed" else "none"
         given["compensate"] = given.get("compensate") or refits
         result = cls(**given)
@@ -243,6 +251,7 @@ class Options:
                 "for; take method mixed, magnitude, wanda, sipp-det or random, and another budget",
             ),
             *self._rules_of_channels(),
+            *self._rules_of_rules(),
             (
                 not self.pattern or tuple(self.candidates) != ("sipp-rand",),
                 "the candidate sipp-rand draws single weights, for which the pattern "  # noqa: ISC004
@@ -272,6 +281,26 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
+
+    def _rules_of_rules(self) -> list[tuple[bool, str]]:
+        """What must hold for rules that are about more than leaving layers alone."""
+        budgets = [r for r in self.rules if r.sparsity is not None or r.floor is not None]
+        chosen = [rule for rule in self.rules if rule.candidates]
+        fixed = isinstance(self.parsed_pattern, Channels | NofM)
+        return [
+            (
+                not budgets or (self.allocation in REFIT_ALLOCATIONS and not fixed),
+                "a sparsity or floor for single layers goes with the default method and its "  # noqa: ISC004
+                "budgets by measured error, and without the patterns N:M and channels",
+            ),
+            (
+                not chosen
+                or (
+                    self.method == DEFAULT_METHOD and not isinstance(self.parsed_pattern, Channels)
+                ),
+                "candidates for single layers go with the default method, and not with channels",
+            ),
+        ]
 
     def _rules_of_channels(self) -> list[tuple[bool, str]]:
         """What must hold for the pattern channels, and for options that go with it alone."""
@@ -335,7 +364,7 @@ class Options:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the report."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        return {option.name: _plain(getattr(self, option.name)) for option in fields(self)}
 
 
 def _refuse_second_goal(given: Mapping[str, Any], pattern: Pattern | None) -> None:
@@ -385,8 +414,12 @@ def _sparsity_of(pattern: NofM, given: Mapping[str, Any]) -> float:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Rule):
+        return value.to_dict()
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
     if callable(value):
         return getattr(value, "__name__", "a function")
     return str(value) if isinstance(value, Path) else value

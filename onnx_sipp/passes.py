@@ -36,6 +36,7 @@ class Passes:
             first,
             options,
             prepared.progress,
+            prepared.rules,
             share,
         )
         self._run.begin()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from onnx_sipp.channels.run import UnitGoal, cut_channels
-from onnx_sipp.graph.lowering import Lowered
+from onnx_sipp.errors import UsageError
+from onnx_sipp.files import write_together
 from onnx_sipp.graph.model import Model
+from onnx_sipp.masks import Masks, write_masks
 from onnx_sipp.measures import measure_errors
 from onnx_sipp.memory import excess
 from onnx_sipp.options import Options
@@ -29,36 +32,11 @@ from onnx_sipp.report.assemble import assemble
 from onnx_sipp.report.assemble_cut import assemble_cut
 from onnx_sipp.report.result import Report
 from onnx_sipp.searching.search import search
-from onnx_sipp.weights import Weight
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
 __all__ = ["ModelSource", "PruneResult", "prune", "result_of"]
-
-
-class Masks(Mapping[str, NDArray[np.bool_]]):
-    """Masks by layer name; each is made from the pruned model when it is looked up.
-
-    Args:
-        weights: that were pruned.
-        pruned: the lowered model with the new weights.
-    """
-
-    def __init__(self, weights: Sequence[Weight], pruned: Lowered) -> None:
-        self._found = {layer.name: (weight, layer) for weight in weights for layer in weight.layers}
-        self._pruned = pruned
-
-    def __getitem__(self, name: str) -> NDArray[np.bool_]:
-        weight, layer = self._found[name]
-        kept = weight.view.to_matrix(self._pruned.read(weight.name)) != 0
-        return layer.view.to_stored(weight.as_seen_by(layer, kept))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._found)
-
-    def __len__(self) -> int:
-        return len(self._found)
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,6 +96,17 @@ class PruneResult:
         """
         (self._packed or self._model).save(Path(path))
         return replace(self.report, bytes_after=Model.load(path).bytes_on_disk())
+
+    def save_masks(self, path: str | Path) -> None:
+        """Write the masks as ``.npz``, whole or not at all; see `masks`.
+
+        Raises:
+            UsageError: there are none, because channels were cut out.
+            SippError: writing failed.
+        """
+        if self.report.cut is not None:
+            raise UsageError("channels were cut out of the graph, so there are no masks")
+        write_together([(Path(path), partial(write_masks, self.masks))])
 
 
 def prune(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
 from onnx_sipp.calibration.observe import Observation
 from onnx_sipp.calibration.samples import Chosen, Samples, open_samples
+from onnx_sipp.config.applying import WeightRules, names_left_out, rules_of
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.fitting import fitted
 from onnx_sipp.graph.layers import Findings, find_layers
@@ -60,6 +63,7 @@ class Prepared:
         certified: how many of the samples the sensitivities were measured on.
         execution: how models are run.
         mask: the input that tells padding from data, if any.
+        rules: for single weights.
         options: of the run.
         progress: told how far it is.
         started: when it began, on the performance counter.
@@ -75,6 +79,7 @@ class Prepared:
     certified: int
     execution: Execution
     mask: str | None
+    rules: WeightRules
     options: Options
     progress: Progress
     started: float
@@ -85,9 +90,32 @@ class Prepared:
         """How many parts of the weights stay or go by themselves."""
         return sum(weight.units for weight in self.weights)
 
+    @property
+    def reachable(self) -> tuple[int, int]:
+        """The fewest and the most units that may stay, as rules fix those of some layers."""
+        sizes = [weight.units for weight in self.weights]
+        fixed = self.rules.fixed(sizes)
+        least = sum(fixed.values())
+        return least, least + sum(size for i, size in enumerate(sizes) if i not in fixed)
+
     def goal(self, sparsity: float) -> Goal:
-        """What is to be kept at a sparsity, in ``units``."""
-        return Goal(keep=self.units - round(sparsity * self.units), delta=self.options.delta)
+        """What is to be kept at a sparsity, in ``units``.
+
+        Raises:
+            UsageError: rules fix so much that it cannot be met.
+        """
+        keep = self.units - round(sparsity * self.units)
+        least, most = self.reachable
+        # People round what they are told.
+        near = 1e-4 * self.units + 1
+        keep = min(max(keep, least), most) if least - near <= keep <= most + near else keep
+        if not least <= keep <= most:
+            allowed = sorted(1 - count / self.units for count in (least, most))
+            raise UsageError(
+                f"a sparsity of {sparsity:.2%} cannot be met: with the sparsities that rules give "
+                f"to single layers, it can be between {allowed[0]:.4%} and {allowed[1]:.4%}"
+            )
+        return Goal(keep=keep, delta=self.options.delta)
 
     def observation(self, feeds: Chosen) -> Observation:
         """How the inputs of the layers are observed on some samples."""
@@ -146,6 +174,7 @@ def prepare(model: ModelSource, calibration: Any, options: Options, progress: Pr
     memory = plan_memory(layers, patches, samples, options.memory_limit)
     execution = replace(execution, memory=memory)
     weights = group_weights(lowered, layers, execution.memory.block, options.zero_pattern)
+    rules = rules_of(lowered, weights, options.rules)
     mask = _mask_input(dense, options)
     kept = TensorStore(KEPT_BYTES, options.workdir)
 
@@ -156,17 +185,22 @@ def prepare(model: ModelSource, calibration: Any, options: Options, progress: Pr
     measured = measure_statistics(weights, options.method, run, kept)
     return Prepared(
         dense, lowered, findings, weights, measured, samples, len(certified), execution, mask,
-        options, progress, started, peak,
+        rules, options, progress, started, peak,
     )  # fmt: skip
 
 
 def _find(model: Lowered, options: Options) -> Findings:
-    findings = find_layers(
+    find = partial(
+        find_layers,
         model,
-        options.exclude_nodes,
-        options.exclude_op_types,
+        exclude_op_types=options.exclude_op_types,
+        include_nodes=options.include_nodes,
+        include_op_types=options.include_op_types,
         include_tied=options.include_tied,
     )
+    findings = find(exclude_nodes=options.exclude_nodes)
+    if names := names_left_out(model, findings, options.rules):
+        findings = find(exclude_nodes=[*options.exclude_nodes, *map(glob.escape, names)])
     if not findings.layers:
         reasons = "".join(f"\n  {s.name} ({s.op_type}): {s.reason}" for s in findings.skipped[:10])
         raise SippError(

@@ -31,9 +31,11 @@ onnx-sipp inspect in.onnx --exclude-nodes 'head*' --json found.json
 
 
 _SECTIONS = {
-    "Layers": ("exclude_nodes", "exclude_op_types", "include_tied"),
+    "Layers": (
+        "exclude_nodes", "exclude_op_types", "include_nodes", "include_op_types", "include_tied",
+    ),
     "Result": ("json_path", "quiet"),
-}
+}  # fmt: skip
 
 
 @click.command("inspect", cls=GroupedCommand, sections=_SECTIONS, help=_HELP)
@@ -45,6 +47,8 @@ def command(
     source: Path,
     exclude_nodes: tuple[str, ...],
     exclude_op_types: tuple[str, ...],
+    include_nodes: tuple[str, ...],
+    include_op_types: tuple[str, ...],
     include_tied: bool,
     json_path: Path | None,
 ) -> None:
@@ -58,6 +62,8 @@ def command(
         source,
         exclude_nodes=exclude_nodes,
         exclude_op_types=exclude_op_types,
+        include_nodes=include_nodes,
+        include_op_types=include_op_types,
         include_tied=include_tied,
     )
     deliver(

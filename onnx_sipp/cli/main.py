@@ -85,7 +85,7 @@ onnx-sipp pack pruned.onnx small.onnx
 
 _EPILOG = """
 \b
-Exit codes: 0 done, 1 it could not be done, 2 wrong usage.
+Exit codes: 0 done, 1 it could not be done, 2 wrong usage, 3 done, but --fail-if-drop.
 Completion in bash (or zsh, fish): eval "$(_ONNX_SIPP_COMPLETE=bash_source onnx-sipp)"
 """
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from onnx_sipp.cli.config import config_option, request, write_config_option
+from onnx_sipp.cli.drop import DropLimit
 from onnx_sipp.cli.goals import goal_options
 from onnx_sipp.cli.help import GroupedCommand
 from onnx_sipp.cli.logs import listening, log_file, log_options
@@ -14,15 +16,15 @@ from onnx_sipp.cli.results import Destination, report_options
 from onnx_sipp.cli.run_options import (
     data_options,
     method_options,
-    run_options,
     runtime_options,
 )
 from onnx_sipp.cli.shared import (
     exclusion_options,
-    open_calibration,
     pack_values_option,
     refuse_outputs,
+    write_text,
 )
+from onnx_sipp.errors import UsageError
 from onnx_sipp.options import DEFAULT_SPARSITY, STORAGES
 
 __all__ = ["command"]
@@ -35,8 +37,7 @@ Prune IN.onnx and write OUT.onnx, with a report of what was lost and what is gua
 onnx-sipp in.onnx out.onnx --calib samples.npz --sparsity 0.7
 onnx-sipp in.onnx out.onnx --calib samples.npz --min-agreement 0.99
 onnx-sipp in.onnx out.onnx --calib samples.npz --max-drop 0.01 --eval-script judge.py:accuracy
-onnx-sipp in.onnx out.onnx --data-loader-script data.py --method sipp-hybrid
-onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
+onnx-sipp in.onnx out.onnx --data-loader-script data.py --method sipp-hybrid --epsilon 0.5
 onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
 """
 
@@ -50,10 +51,19 @@ _SECTIONS = {
         "sparsity", "max_error", "min_agreement", "max_drop", "eval_script", "epsilon", "delta",
         "pattern", "macs", "latency", "align",
     ),
-    "Layers": ("exclude_nodes", "exclude_op_types", "include_tied", "floor"),
+    "Layers": (
+        "exclude_nodes", "exclude_op_types", "include_nodes", "include_op_types", "include_tied",
+        "floor",
+    ),
     "Method": ("method", "allocation", "compensate", "rounds", "new_biases", "seed"),
-    "Result": ("storage", "pack_values", "reports", "json_path", "quiet", "verbose", "log_file"),
-    "Running": ("threads", "batch_size", "memory_limit", "workdir", "providers", "custom_ops"),
+    "Result": (
+        "storage", "pack_values", "masks_path", "reports", "json_path", "fail_if_drop", "quiet",
+        "verbose", "log_file",
+    ),
+    "Running": (
+        "config_path", "write_config", "threads", "batch_size", "memory_limit", "workdir",
+        "providers", "custom_ops",
+    ),
 }  # fmt: skip
 
 
@@ -101,6 +111,14 @@ _SECTIONS = {
 @method_options
 @exclusion_options
 @report_options
+@click.option("--masks", "masks_path", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write which weights were kept, by layer name, as .npz.")  # fmt: skip
+@click.option(
+    "--fail-if-drop",
+    type=float,
+    metavar="D",
+    help="Exit with code 3 if what --eval-script gives is more than D lower.",
+)
 @log_options
 @click.option(
     "--storage",
@@ -110,31 +128,44 @@ _SECTIONS = {
     help="Weights with their zeros, or without, smaller.",
 )
 @pack_values_option
+@config_option
+@write_config_option
 @runtime_options
 def command(
     source: Path,
     target: Path,
     calib: Path | None,
     data_loader_script: str | None,
+    config_path: Path | None,
+    write_config: Path | None,
     json_path: Path | None,
     reports: tuple[Path, ...],
+    masks_path: Path | None,
+    fail_if_drop: float | None,
     **options: Any,
 ) -> None:
     """Prune IN.onnx and write OUT.onnx; see `_HELP`."""
     from onnx_sipp.graph.model import Model  # noqa: PLC0415 - heavy; only once there is work to do
     from onnx_sipp.pipeline import prune  # noqa: PLC0415
 
+    places = {"calib": calib, "data_loader_script": data_loader_script}
+    asked = request(config_path, options, places)
+    limit = DropLimit.of(fail_if_drop, asked.options)
+    checked = asked.checked()
+    if masks_path is not None and checked.pattern == "channels":
+        raise UsageError("--pattern channels leaves no zeros, so there are no masks to write")
     model = Model.load(source)
     model.refuse_target(target)
     destination = Destination(json_path, reports)
-    refuse_outputs([target, *destination.files, log_file()], [*model.files, calib])
-    calibration = open_calibration(calib, data_loader_script)
+    written = [target, *destination.files, write_config, masks_path, log_file()]
+    refuse_outputs(written, [*model.files, *asked.files])
     with listening() as bars:
-        result = prune(
-            source,
-            calibration,
-            progress=bars,
-            **run_options(options),
-        )
+        result = prune(source, asked.calibration(), progress=bars, **asked.options)
     report = result.save(target)
+    if masks_path is not None:
+        result.save_masks(masks_path)
+    if write_config is not None:
+        write_text(write_config, asked.written(write_config))
     destination.deliver(report)
+    if limit is not None:
+        limit.check(source, target, checked)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable
 from itertools import combinations
@@ -15,6 +14,7 @@ import click
 from onnx_sipp.cli.logs import is_quiet
 from onnx_sipp.errors import UsageError
 from onnx_sipp.files import refuse_place, write_together
+from onnx_sipp.memory import read_size
 from onnx_sipp.options import VALUES
 
 if TYPE_CHECKING:
@@ -112,10 +112,10 @@ def byte_size(value: str) -> int:
     Raises:
         BadParameter: it is not of that form.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", value.strip().upper())
-    if found is None:
+    size = read_size(value)
+    if size is None:
         raise click.BadParameter(f"{value!r} is no size; write it like 512MB or 2GB")
-    return int(float(found[1]) * 1024 ** " KMGT".index(found[2] or " "))
+    return size
 
 
 def exclusion_options(function: F) -> F:
@@ -134,12 +134,24 @@ def exclusion_options(function: F) -> F:
         metavar="OP",
         help="Leave these operators alone, e.g. Gemm; repeatable.",
     )
+    only_nodes = click.option(
+        "--include-nodes",
+        multiple=True,
+        metavar="GLOB",
+        help="Leave all other nodes alone; repeatable.",
+    )
+    only_ops = click.option(
+        "--include-op-types",
+        multiple=True,
+        metavar="OP",
+        help="Leave all other operators alone; repeatable.",
+    )
     tied = click.option(
         "--include-tied",
         is_flag=True,
         help="Prune weights, too, that other nodes read (tied embeddings).",
     )
-    return nodes(ops(tied(function)))
+    return nodes(ops(only_nodes(only_ops(tied(function)))))
 
 
 def pack_values_option(function: F) -> F:

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
+from onnx_sipp.cli.config import config_option, request
 from onnx_sipp.cli.goals import eval_script_option
 from onnx_sipp.cli.help import GroupedCommand
 from onnx_sipp.cli.logs import listening, log_file, log_options
 from onnx_sipp.cli.run_options import (
     data_options,
     method_options,
-    run_options,
     runtime_options,
 )
 from onnx_sipp.cli.shared import (
@@ -21,7 +21,6 @@ from onnx_sipp.cli.shared import (
     deliver,
     exclusion_options,
     json_option,
-    open_calibration,
     refuse_outputs,
     shares,
     write_text,
@@ -47,12 +46,18 @@ _SECTIONS = {
         "state_reset", "eval_script",
     ),
     "What to try": ("sparsities", "per_layer", "pattern"),
-    "Layers": ("exclude_nodes", "exclude_op_types", "include_tied", "floor"),
+    "Layers": (
+        "exclude_nodes", "exclude_op_types", "include_nodes", "include_op_types", "include_tied",
+        "floor",
+    ),
     "Method": (
         "method", "allocation", "compensate", "rounds", "new_biases", "delta", "seed",
     ),
     "Result": ("html_path", "csv_path", "json_path", "quiet", "verbose", "log_file"),
-    "Running": ("threads", "batch_size", "memory_limit", "workdir", "providers", "custom_ops"),
+    "Running": (
+        "config_path", "threads", "batch_size", "memory_limit", "workdir", "providers",
+        "custom_ops",
+    ),
 }  # fmt: skip
 
 
@@ -74,6 +79,7 @@ _SECTIONS = {
 )
 @method_options
 @exclusion_options
+@config_option
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), metavar="FILE",
               help="Write the table as CSV.")  # fmt: skip
 @json_option("all")
@@ -85,7 +91,9 @@ def command(
     source: Path,
     calib: Path | None,
     data_loader_script: str | None,
+    config_path: Path | None,
     sparsities: list[float] | None,
+    per_layer: bool,
     eval_script: str | None,
     csv_path: Path | None,
     json_path: Path | None,
@@ -96,18 +104,22 @@ def command(
     from onnx_sipp.graph.model import Model  # noqa: PLC0415 - heavy; only once there is work to do
     from onnx_sipp.report.sweep import print_sweep  # noqa: PLC0415
     from onnx_sipp.report.sweep_html import sweep_html  # noqa: PLC0415
-    from onnx_sipp.sweeping.sweep import SPARSITIES, sweep  # noqa: PLC0415
+    from onnx_sipp.sweeping.sweep import PRUNE_ONLY, SPARSITIES, sweep  # noqa: PLC0415
 
     outputs = [csv_path, as_file(json_path), html_path, log_file()]
-    refuse_outputs(outputs, [*Model.load(source).files, calib])
+    places = {"calib": calib, "data_loader_script": data_loader_script}
+    asked = request(config_path, options, places)
+    said = {name: value for name, value in asked.options.items() if name not in PRUNE_ONLY}
+    refuse_outputs(outputs, [*Model.load(source).files, *asked.files])
     with listening() as bars:
         found = sweep(
             source,
-            open_calibration(calib, data_loader_script),
+            asked.calibration(),
             sparsities=SPARSITIES if sparsities is None else sparsities,
+            per_layer=per_layer,
             metric=eval_script,
             progress=bars,
-            **run_options(options),
+            **said,
         )
     if csv_path is not None:
         write_text(csv_path, found.to_csv())

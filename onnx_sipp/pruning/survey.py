@@ -129,7 +129,10 @@ def importance_of(survey: Survey, impact: Impact) -> float:
 
 
 def error_counts(
-    surveys: Sequence[Survey], keep: int, floor: float, importance: Sequence[float] = ()
+    surveys: Sequence[Survey],
+    keep: int,
+    floor: float | Sequence[float],
+    importance: Sequence[float] = (),
 ) -> list[int]:
     """The budget by measured error.
 

@@ -59,7 +59,9 @@ class _Search:
         self._judge = Judge(prepared)
         self._passes = Passes(prepared, Goal(delta=prepared.options.delta), LEAST_SHARE)
         # Below, only weights go that are zero or do nothing.
-        self._least = 1 - (self._passes.most - 1) / prepared.units
+        units, (fewest, most) = prepared.units, prepared.reachable
+        self._least = 1 - min(self._passes.most - 1, most) / units
+        self._highest = min(HIGHEST, 1 - fewest / units)
         self._steps: list[SearchStep] = []
         self._best: Outcome | None = None
         self._plan: str | None = None
@@ -83,7 +85,7 @@ class _Search:
 
     def _by_short_passes(self) -> float:
         """Halve the range; returns where short passes begin to miss the goals."""
-        low, high = self._least, HIGHEST
+        low, high = self._least, self._highest
         for _ in range(_SHORT):
             middle = round((low + high) / 2, 4)
             model = self._passes.trial(self._prepared.goal(middle)).result()
@@ -101,13 +103,13 @@ class _Search:
         Returns:
             The highest sparsity that met the goals, and the lowest that missed them, if any did.
         """
-        low, high, stride = self._least, HIGHEST + RESOLUTION, RESOLUTION
-        at = (low + HIGHEST) / 2 if end is None else end + _HEAD_START
+        low, high, stride = self._least, self._highest + RESOLUTION, RESOLUTION
+        at = (low + self._highest) / 2 if end is None else end + _HEAD_START
         for count in range(1, _MOST + 1):
-            at = max(round(min(at, HIGHEST), 4), self._least)
+            at = max(round(min(at, self._highest), 4), self._least)
             step = self._careful(at)
             low, high = (at, high) if step.meets else (low, at)
-            met, missed = self._best is not None, high < HIGHEST
+            met, missed = self._best is not None, high < self._highest
             enough = end is not None and met and missed and count >= _CAREFUL
             if enough or high - low <= (RESOLUTION + 1e-9 if met else 0):
                 break

@@ -28,11 +28,11 @@ from onnx_sipp.report.sweep import Sweep, SweepDense, SweepPoint
 from onnx_sipp.searching.judge import Metered
 from onnx_sipp.sweeping.per_layer import layer_curves
 
-__all__ = ["SPARSITIES", "sweep"]
+__all__ = ["PRUNE_ONLY", "SPARSITIES", "sweep"]
 
 SPARSITIES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 # Options of `prune` that a sweep goes through, or that are about the one file it writes.
-_NOT_HERE = (
+PRUNE_ONLY = (
     "sparsity", "epsilon", "max_error", "min_agreement", "max_drop", "eval_script", "macs",
     "latency", "storage", "pack_values",
 )  # fmt: skip
@@ -124,7 +124,7 @@ def _options(
     Raises:
         UsageError: one of them makes no sense here.
     """
-    given = [name for name in _NOT_HERE if options.get(name) is not None]
+    given = [name for name in PRUNE_ONLY if options.get(name) is not None]
     if given:
         raise UsageError(
             f"a sweep goes through sparsities and writes no model; leave {' and '.join(given)} out"
