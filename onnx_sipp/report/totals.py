@@ -50,6 +50,8 @@ def _budget(report: Report) -> str:
         return f"budget {report.budget} (measured error: {errors})"
     if options["epsilon"] is not None:
         return f"as far as every ε stays at most {options['epsilon']:g}"
+    if report.budget:
+        return f"budget {report.budget}"
     if ":" in options["pattern"]:
         return "the same share of every layer"
     return f"budget {options['allocation']}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnx_sipp.alone import prune_alone
+from onnx_sipp.errors import SippError
+from onnx_sipp.graph.tensors import FLOAT_TYPES
 from onnx_sipp.prepared import Prepared
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.report.sweep import LayerCurve
@@ -25,7 +27,16 @@ def layer_curves(
 
     Returns:
         A curve per weight, in graph order, and what the user must know.
+
+    Raises:
+        SippError: no output of the model can tell.
     """
+    outputs = prepared.dense.proto.graph.output
+    if not any(value.type.tensor_type.elem_type in FLOAT_TYPES for value in outputs):
+        raise SippError(
+            "no output of the model is a tensor of floating-point numbers, so the error there does "
+            "not tell what a layer costs; add such an output, e.g. the scores before an ArgMax"
+        )
     refitter, progress = prepared.refitter(), prepared.progress
     threads = prepared.options.thread_count
     errors: dict[int, list[float | None]] = {}

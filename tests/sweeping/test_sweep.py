@@ -10,7 +10,7 @@ import onnx
 import pytest
 from small_models import make_model, mlp, weights
 
-from onnx_sipp import UsageError, prune, sweep
+from onnx_sipp import SippError, UsageError, prune, sweep
 from onnx_sipp.graph.model import Model
 from onnx_sipp.measures import measure_statistics
 from onnx_sipp.report.sweep_html import sweep_html
@@ -98,6 +98,13 @@ def test_zeros_that_are_there_already_have_no_cost_alone():
     (layer,) = sweep(model, DATA, per_layer=True, sparsities=(0.25, 0.75)).layers
     assert layer.errors[0] is None
     assert layer.errors[1] > 0
+
+
+def test_layers_cannot_be_told_apart_by_classes_alone():
+    model = make_model([("Gemm", "x w", "h"), ("ArgMax", "h", "y")], {"w": weights(4, 8)})
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    with pytest.raises(SippError, match="no output of the model is a tensor of floating-point"):
+        sweep(model, DATA, per_layer=True, sparsities=[0.5])
 
 
 def test_csv(digits):
