@@ -26,7 +26,15 @@ from onnx_sipp.pruning.cells import alive_units
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.importance import LayerStatistics
 from onnx_sipp.pruning.methods import REFIT_ALLOCATIONS, Decision, Goal, layer_counts
-from onnx_sipp.pruning.survey import Impact, Survey, error_counts, importance_of, surveys_of
+from onnx_sipp.pruning.survey import (
+    Curve,
+    Impact,
+    Survey,
+    curve_of,
+    error_counts,
+    importance_of,
+    surveys_of,
+)
 from onnx_sipp.pruning.unseen import decide_all, share_out
 from onnx_sipp.respend import spend_again
 from onnx_sipp.sequential import IMPACT_SAMPLES, Refitter
@@ -218,7 +226,7 @@ class Run:
             errors = self.errors_of(plans) if len(plans) > 1 else {}
             plan = min(errors, key=lambda name: errors[name]) if errors else ""
         best = self.improved(self.in_rounds(plans[plan], plan), plans[plan], plan)
-        return replace(best, plan=plan, plans=errors)
+        return replace(best, plan=plan, plans=errors, curves=self.curves(plans[plan]))
 
     def trial(self, plan: str) -> Lowered:
         """Prune by a budget in a pass that is short of care: the result errs somewhat more."""
@@ -280,6 +288,14 @@ class Run:
             "impact": impacts,
             "mild-impact": [impact.mild() for impact in impacts],
         }
+
+    def curves(self, impacts: Sequence[Impact]) -> list[Curve | None]:
+        """Per weight, the curve that the first round went by; empty if there are none."""
+        ways = [impact.by_neuron for impact in impacts] or [False] * len(self._weights)
+        found = [self._first[way].get(index) for index, way in enumerate(ways)]
+        if not any(found):
+            return []
+        return [None if survey is None else curve_of(survey) for survey in found]
 
     def errors_of(self, plans: Mapping[str, Sequence[Impact]]) -> dict[str, float]:
         """Relative error of the model's outputs by each budget, in a pass that is short of care."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +33,13 @@ from onnx_sipp.report.assemble_cut import assemble_cut
 from onnx_sipp.report.result import Report
 from onnx_sipp.searching.search import search
 
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderableType
+
 __all__ = ["ModelSource", "PruneResult", "prune", "result_of"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PruneResult:
     """A pruned model and what is known of it.
 
@@ -56,6 +59,30 @@ class PruneResult:
     def model(self) -> ModelProto:
         """The pruned model, external weights included; packed, if that was asked for."""
         return self._model.inlined() if self._packed is None else self._packed.model
+
+    def html(self) -> str:
+        """The report as a page of its own."""
+        from onnx_sipp.report.document import html_page  # noqa: PLC0415 - only where it is read
+
+        return html_page(self.report)
+
+    def __repr__(self) -> str:
+        what = f"{self.report.sparsity:.2%} zeros" if self.report.cut is None else "channels cut"
+        return f"<PruneResult of {self.report.model or 'a model'}: {what}>"
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        """What the command prints."""
+        from onnx_sipp.report.summary import report_parts  # noqa: PLC0415
+
+        del console, options
+        yield from report_parts(self.report)
+
+    def _repr_html_(self) -> str:
+        from onnx_sipp.report.document import html_cell  # noqa: PLC0415
+
+        return html_cell(self.report)
 
     def save(self, path: str | Path) -> Report:
         """Write the model, whole or not at all; external data goes to ``<path>.data``.

@@ -25,8 +25,7 @@ def config_option(function: F) -> F:
         "config_path",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="Options and rules for single layers, in YAML; or the options of an earlier run, from "
-        "its report in JSON. What the command line says counts more.",
+        help="Options, and rules for layers, in YAML; or a report to repeat.",
     )(function)
 
 
@@ -36,7 +35,7 @@ def write_config_option(function: F) -> F:
         "--write-config",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="Write all options that hold as such a file.",
+        help="Write the options of this run as such a file.",
     )(function)
 
 

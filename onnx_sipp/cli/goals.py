@@ -16,10 +16,9 @@ def eval_script_option(function: F) -> F:
     """Add the option for the user's own metric."""
     return click.option(
         "--eval-script",
-        metavar="F.py[:FUNC]",
-        help="Python function that gives a number for a model, the higher the better; FUNC is "
-        "evaluate by default. It is called with an onnxruntime session, or the path if its "
-        "argument is called path. The file is executed.",
+        metavar="FILE",
+        help="Python file with evaluate(session) or evaluate(path), or FILE:FUNC, "
+        "that gives a number for a model, higher is better; it is run.",
     )(function)
 
 
@@ -29,20 +28,18 @@ def goal_options(function: F) -> F:
         "--max-error",
         type=float,
         metavar="E",
-        help="Instead of --sparsity: search for the highest at which no output has a larger "
-        "relative error on held-out samples.",
+        help="Instead: as many zeros as keep the outputs' relative error below E.",
     )
     agreement = click.option(
         "--min-agreement",
         type=float,
         metavar="A",
-        help="Likewise: the least share of held-out samples with the dense model's top-1 class.",
+        help="Instead: as many as keep this share of the top-1 classes.",
     )
     drop = click.option(
         "--max-drop",
         type=float,
         metavar="D",
-        help="Likewise, with --eval-script: how much lower its number may be than the dense "
-        "model's.",
+        help="Instead: as many as lower what --eval-script gives by no more than D.",
     )
     return error(agreement(drop(eval_script_option(function))))

@@ -10,6 +10,9 @@ import click
 from onnx_sipp.cli.config import config_option, request, write_config_option
 from onnx_sipp.cli.drop import DropLimit
 from onnx_sipp.cli.goals import goal_options
+from onnx_sipp.cli.help import GroupedCommand
+from onnx_sipp.cli.logs import listening, log_file, log_options
+from onnx_sipp.cli.results import Destination, report_options
 from onnx_sipp.cli.run_options import (
     data_options,
     method_options,
@@ -17,7 +20,6 @@ from onnx_sipp.cli.run_options import (
 )
 from onnx_sipp.cli.shared import (
     exclusion_options,
-    output_console,
     pack_values_option,
     refuse_outputs,
     write_text,
@@ -35,13 +37,37 @@ Prune IN.onnx and write OUT.onnx, with a report of what was lost and what is gua
 onnx-sipp in.onnx out.onnx --calib samples.npz --sparsity 0.7
 onnx-sipp in.onnx out.onnx --calib samples.npz --min-agreement 0.99
 onnx-sipp in.onnx out.onnx --calib samples.npz --max-drop 0.01 --eval-script judge.py:accuracy
-onnx-sipp in.onnx out.onnx --data-loader-script data.py --method sipp-hybrid
-onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
+onnx-sipp in.onnx out.onnx --data-loader-script data.py --method sipp-hybrid --epsilon 0.5
 onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
 """
 
 
-@click.command("prune", help=_HELP)
+_SECTIONS = {
+    "Samples": (
+        "calib", "data_loader_script", "num_samples", "input_shapes", "mask_input", "states",
+        "state_reset",
+    ),
+    "Goal": (
+        "sparsity", "max_error", "min_agreement", "max_drop", "eval_script", "epsilon", "delta",
+        "pattern", "macs", "latency", "align",
+    ),
+    "Layers": (
+        "exclude_nodes", "exclude_op_types", "include_nodes", "include_op_types", "include_tied",
+        "floor",
+    ),
+    "Method": ("method", "allocation", "compensate", "rounds", "new_biases", "seed"),
+    "Result": (
+        "storage", "pack_values", "masks_path", "reports", "json_path", "fail_if_drop", "quiet",
+        "verbose", "log_file",
+    ),
+    "Running": (
+        "config_path", "write_config", "threads", "batch_size", "memory_limit", "workdir",
+        "providers", "custom_ops",
+    ),
+}  # fmt: skip
+
+
+@click.command("prune", cls=GroupedCommand, sections=_SECTIONS, help=_HELP)
 @click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT.onnx", type=click.Path(path_type=Path))
 @data_options
@@ -49,62 +75,57 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
     "--sparsity",
     type=float,
     metavar="S",
-    help=f"Share of the prunable weights to make zero, met exactly. [default: {DEFAULT_SPARSITY}]",
+    help=f"Share of prunable weights to make zero, met exactly. [default: {DEFAULT_SPARSITY}]",
 )
 @goal_options
 @click.option(
     "--pattern",
     metavar="P",
-    help="Where zeros may lie: N:M keeps N of every M weights along the input channels (2:4 for "
-    "sparse tensor cores; the sparsity follows), RxC drops blocks of R output by C input channels; "
-    "channels cuts whole channels, hidden units and heads out of the graph. [default: anywhere]",
+    help="Zeros in N:M (2:4 for sparse tensor cores), in RxC blocks, or channels, "
+    "which are cut out of the graph. [default: anywhere]",
 )
 @click.option(
     "--macs",
     type=float,
     metavar="SHARE",
-    help="With --pattern channels, instead of --sparsity: share of the multiply-adds that stays.",
+    help="With channels, instead: share of the multiply-adds that stays.",
 )
 @click.option(
     "--latency",
     type=float,
     metavar="SHARE",
-    help="With --pattern channels, instead of --sparsity: share of the time that a run in "
-    "onnxruntime takes, measured here.",
+    help="With channels, instead: share of the measured time that stays.",
 )
 @click.option(
     "--align",
     type=int,
     metavar="N",
-    help="With --pattern channels: keep multiples of N channels. [default: 16, which onnxruntime "
-    "is fast at; 8 or 4 in groups of less than 64 or 32]",
+    help="With channels: keep multiples of N. [default: 16, 8 or 4]",
 )
 @click.option(
     "--epsilon",
     type=float,
     metavar="E",
-    help="Instead: prune as far as the certified relative error of every neuron half stays <= E.",
+    help="Instead: as far as every certified ε stays at most E.",
 )
 @method_options
 @exclusion_options
-@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE",
-              help="Write the report as JSON.")  # fmt: skip
-@click.option("--masks", "masks_path", type=click.Path(path_type=Path), metavar="FILE.npz",
-              help="Write which weights were kept, by layer name.")  # fmt: skip
+@report_options
+@click.option("--masks", "masks_path", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write which weights were kept, by layer name, as .npz.")  # fmt: skip
 @click.option(
     "--fail-if-drop",
     type=float,
     metavar="D",
-    help="With --eval-script, for pipelines: write everything, but exit with code 3 if its number "
-    "is more than D below that of IN.onnx.",
+    help="Exit with code 3 if what --eval-script gives is more than D lower.",
 )
+@log_options
 @click.option(
     "--storage",
     type=click.Choice(STORAGES),
     default=STORAGES[0],
     show_default=True,
-    help="Store weights with their zeros, or packed: without, in a smaller file, to be rebuilt "
-    "when the model is loaded.",
+    help="Weights with their zeros, or without, smaller.",
 )
 @pack_values_option
 @config_option
@@ -118,15 +139,14 @@ def command(
     config_path: Path | None,
     write_config: Path | None,
     json_path: Path | None,
+    reports: tuple[Path, ...],
     masks_path: Path | None,
     fail_if_drop: float | None,
     **options: Any,
 ) -> None:
     """Prune IN.onnx and write OUT.onnx; see `_HELP`."""
-    from onnx_sipp.cli.progress import Bars  # noqa: PLC0415 - heavy; only once there is work to do
-    from onnx_sipp.graph.model import Model  # noqa: PLC0415
+    from onnx_sipp.graph.model import Model  # noqa: PLC0415 - heavy; only once there is work to do
     from onnx_sipp.pipeline import prune  # noqa: PLC0415
-    from onnx_sipp.report.summary import print_report  # noqa: PLC0415
 
     places = {"calib": calib, "data_loader_script": data_loader_script}
     asked = request(config_path, options, places)
@@ -136,16 +156,16 @@ def command(
         raise UsageError("--pattern channels leaves no zeros, so there are no masks to write")
     model = Model.load(source)
     model.refuse_target(target)
-    refuse_outputs([target, json_path, write_config, masks_path], [*model.files, *asked.files])
-    with Bars() as bars:
+    destination = Destination(json_path, reports)
+    written = [target, *destination.files, write_config, masks_path, log_file()]
+    refuse_outputs(written, [*model.files, *asked.files])
+    with listening() as bars:
         result = prune(source, asked.calibration(), progress=bars, **asked.options)
     report = result.save(target)
     if masks_path is not None:
         result.save_masks(masks_path)
     if write_config is not None:
         write_text(write_config, asked.written(write_config))
-    if json_path is not None:
-        write_text(json_path, report.to_json())
-    print_report(report, output_console())
+    destination.deliver(report)
     if limit is not None:
         limit.check(source, target, checked)

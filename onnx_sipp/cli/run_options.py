@@ -44,14 +44,13 @@ def data_options(function: F) -> F:
             "--load-inputs",
             type=click.Path(path_type=Path),
             metavar="PATH",
-            help="Sample inputs: .npz (one array per input), .npy, a folder of them, or "
-            "test_data_set_* folders. Without it, test data beside the model, else made-up inputs.",
+            help="Sample inputs: .npz, .npy, a folder of them, or ONNX test data. "
+            "[default: test data beside the model, else made-up inputs]",
         ),
         click.option(
             "--data-loader-script",
-            metavar="F.py[:FUNC]",
-            help="Python function that yields {input name: array}; FUNC is load_data by default. "
-            "The file is executed.",
+            metavar="FILE",
+            help="Python file with load_data(), or FILE:FUNC; it is run.",
         ),
         click.option(
             "--num-samples", type=int, metavar="N", help="Samples to use. [default: up to 512]"
@@ -61,13 +60,12 @@ def data_options(function: F) -> F:
             multiple=True,
             type=input_shape,
             metavar="NAME:D,D,…",
-            help="Shape of made-up inputs, e.g. x:1,3,224,224. Repeat for more inputs.",
+            help="Shape of made-up inputs, e.g. x:1,3,224,224; repeatable.",
         ),
         click.option(
             "--mask-input",
             metavar="NAME",
-            help="Input that is 0 where the data is padding, which is kept out of the statistics. "
-            "[default: attention_mask if there is one; '' for none]",
+            help="Input that is 0 at padding. [default: attention_mask]",
         ),
         click.option(
             "--state",
@@ -75,15 +73,13 @@ def data_options(function: F) -> F:
             multiple=True,
             type=state_pair,
             metavar="IN=OUT",
-            help="Feed output OUT back to input IN from one sample to the next. Repeat for more. "
-            "[default: pairs like h0 and hn, state and stateN; '' for none]",
+            help="Feed output OUT back to input IN; repeatable. [default: by names]",
         ),
         click.option(
             "--state-reset",
             type=int,
             metavar="N",
-            help="Samples in a sequence, at whose start states are reset. "
-            "[default: those of a file]",
+            help="Samples between resets of the states. [default: those of a file]",
         ),
     ]
     return _added(options, function)
@@ -95,18 +91,21 @@ def method_options(function: F) -> F:
         click.option(
             "--method",
             type=click.Choice(list(METHODS)),
-            help=f"How weights are ranked or sampled. [default: {DEFAULT_METHOD}]",
+            metavar="NAME",
+            help=f"Choice of weights: {', '.join(METHODS)}. [default: {DEFAULT_METHOD}]",
         ),
         click.option(
             "--allocation",
             type=click.Choice([*REFIT_ALLOCATIONS, *ALLOCATIONS, "sipp"]),
-            help="How the budget is shared among layers. [default: the method's own]",
+            metavar="NAME",
+            help="Budget of the layers: "
+            f"{', '.join([*REFIT_ALLOCATIONS, *ALLOCATIONS, 'sipp'])}. [default: the method's own]",
         ),
         click.option(
             "--compensate",
             type=click.Choice(COMPENSATIONS),
-            help="Refit the kept weights in graph order, layer by layer by itself, or not. "
-            "[default: sequential with the default method, none with the others]",
+            metavar="HOW",
+            help=f"Refit: {', '.join(COMPENSATIONS)}. [default: as fits the method]",
         ),
         click.option(
             "--rounds", type=int, metavar="R", help="Prune and refit in R steps. [default: 1]"
@@ -114,14 +113,13 @@ def method_options(function: F) -> F:
         click.option(
             "--new-biases/--no-new-biases",
             default=True,
-            help="Let the refit add a bias to a Conv or Gemm that has none, where that helps, or "
-            "keep every node as it is. [default: add]",
+            help="Let the refit add biases to nodes that have none. [default: it may]",
         ),
         click.option(
             "--floor",
             type=float,
             metavar="SHARE",
-            help=f"Share of its weights that every layer keeps at least. [default: {FLOOR}]",
+            help=f"Share of its weights that every layer keeps. [default: {FLOOR}]",
         ),
         click.option(
             "--delta", type=float, metavar="D", help="Failure probability of the certificate."
@@ -139,24 +137,29 @@ def runtime_options(function: F) -> F:
             "--memory-limit",
             type=byte_size,
             metavar="SIZE",
-            help="Memory that the process may take, all in all, e.g. 2GB; what does not fit goes "
-            f"to files. [default: {DEFAULT_LIMIT >> 20}MB]",
+            help=f"Memory that the process may take. [default: {DEFAULT_LIMIT >> 20}MB]",
         ),
         click.option(
             "--workdir",
             type=click.Path(path_type=Path),
             metavar="DIR",
-            help="Folder for those files. [default: the system's temporary folder]",
+            help="Folder for temporary files. [default: that of the system]",
         ),
         click.option(
             "--custom-ops",
             multiple=True,
             type=click.Path(path_type=Path),
             metavar="LIB",
-            help="Library with operators that onnxruntime must load for the model; its code is "
-            "executed. Repeat for more.",
+            help="Library with operators of your own; it is run. Repeatable.",
         ),
         click.option("--providers", metavar="A,B", help="onnxruntime execution providers."),
-        click.option("--seed", type=int, default=0, show_default=True, metavar="N"),
+        click.option(
+            "--seed",
+            type=int,
+            default=0,
+            show_default=True,
+            metavar="N",
+            help="Of everything random.",
+        ),
     ]
     return _added(options, function)

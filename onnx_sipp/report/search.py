@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-__all__ = ["SearchReport", "SearchStep", "goal_text", "search_table"]
+from onnx_sipp.report.names import shown
+
+__all__ = ["SearchReport", "SearchStep", "goal_text", "search_rows", "search_table"]
 
 _GOALS = {
     "max_error": "relative error at most {:g}",
@@ -61,15 +63,12 @@ def goal_text(goals: Mapping[str, float]) -> str:
     return " and ".join(_GOALS[name].format(value) for name, value in goals.items())
 
 
-def search_table(found: SearchReport) -> Table:
-    """The sparsities that were tried, ascending, and what they cost."""
-    title = f"Search for the highest sparsity with {goal_text(found.goals)}"
-    table = Table(title=title, title_justify="left")
+def search_rows(found: SearchReport) -> tuple[list[str], list[list[str]]]:
+    """Headings, and the sparsities that were tried, ascending, with what they cost."""
     heads = ["sparsity", "pass", "relative error", "top-1 agreement"]
     if found.metric_name:
         heads.append(f"{found.metric_name} (dense {found.metric_dense:.5g})")
-    for head in [*heads, "goal"]:
-        table.add_column(head, justify="right")
+    rows = []
     for step in sorted(found.steps, key=lambda step: (step.sparsity, step.careful)):
         cells = [
             f"{step.sparsity:.2%}",
@@ -80,5 +79,17 @@ def search_table(found: SearchReport) -> Table:
         if found.metric_name:
             cells.append("" if step.metric is None else f"{step.metric:.5g}")
         taken = step.careful and step.sparsity == found.sparsity
-        table.add_row(*cells, "taken" if taken else "met" if step.meets else "missed")
+        rows.append([*cells, "taken" if taken else "met" if step.meets else "missed"])
+    return [*heads, "goal"], rows
+
+
+def search_table(found: SearchReport) -> Table:
+    """The same for the terminal."""
+    title = f"Search for the highest sparsity with {goal_text(found.goals)}"
+    table = Table(title=title, title_justify="left")
+    heads, rows = search_rows(found)
+    for head in heads:
+        table.add_column(shown(head), justify="right")
+    for row in rows:
+        table.add_row(*row)
     return table
