@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from onnx_sipp.packing.unpack import unpack
     from onnx_sipp.pipeline import PruneResult, prune
     from onnx_sipp.report.result import Report
+    from onnx_sipp.report.sweep import Sweep
+    from onnx_sipp.sweeping.sweep import sweep
 
 __all__ = [
     "Inspection",
@@ -29,6 +31,7 @@ __all__ = [
     "Report",
     "Sensitivities",
     "SippError",
+    "Sweep",
     "UsageError",
     "__version__",
     "allocate",
@@ -38,6 +41,7 @@ __all__ = [
     "pack",
     "prune",
     "sensitivities",
+    "sweep",
     "unpack",
 ]
 
@@ -48,6 +52,7 @@ _HOMES = {
     "Report": "report.result",
     "Sensitivities": "analysis",
     "SippError": "errors",
+    "Sweep": "report.sweep",
     "UsageError": "errors",
     "allocate": "analysis",
     "compare": "comparing.compare",
@@ -56,6 +61,7 @@ _HOMES = {
     "pack": "packing.pack",
     "prune": "pipeline",
     "sensitivities": "analysis",
+    "sweep": "sweeping.sweep",
     "unpack": "packing.unpack",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +28,7 @@ class Chooser:
         by_neuron: per weight, whether every neuron keeps the same share.
         counts: per weight, how many of its units stay; or
         masks: gives, for a weight and the number of a block of it, which.
+        candidates: by weight, those that are compared, where they are not those of the options.
     """
 
     def __init__(
@@ -38,10 +39,12 @@ class Chooser:
         *,
         counts: Sequence[int] = (),
         masks: Callable[[int, int], Mask] | None = None,
+        candidates: Mapping[int, tuple[str, ...]] | None = None,
     ) -> None:
         self._options, self._round, self._by_neuron = options, round_, by_neuron
         self._counts, self._masks = counts, masks
         self._candidates = tuple(options.candidates) or tuple(CANDIDATES)
+        self._own_candidates = candidates or {}
         # Of the weight that comes in blocks: candidates, damping, and what each block keeps.
         self._open: tuple[tuple[str, ...], float | None, list[int]] = (), None, []
 
@@ -50,7 +53,7 @@ class Chooser:
         found = replace(evidence, by_neuron=self._by_neuron[index])
         if self._masks is not None:
             return self._settle(found, self._masks(index, 0))
-        return self._choose(found, self._counts[index], self._names(evidence))
+        return self._choose(found, self._counts[index], self._names(index, evidence))
 
     def open(
         self, index: int, jury: Evidence, size: int, scores: Callable[[], Iterator[Float]]
@@ -59,7 +62,7 @@ class Chooser:
         if self._masks is not None:
             return
         keep = self._counts[index]
-        names = self._names(jury)
+        names = self._names(index, jury)
         lead = self._choose(jury, round(keep * jury.units / size), names)
         self._open = (lead.candidate,), lead.damping or None, shares_of_top(scores, keep)
 
@@ -70,9 +73,11 @@ class Chooser:
         names, damping, shares = self._open
         return self._choose(evidence, shares[number], names, damping)
 
-    def _names(self, evidence: Evidence) -> tuple[str, ...]:
+    def _names(self, index: int, evidence: Evidence) -> tuple[str, ...]:
         """Candidates to compare."""
-        return self._candidates if evidence.is_seen else ("magnitude",)
+        if not evidence.is_seen:
+            return ("magnitude",)
+        return self._own_candidates.get(index, self._candidates)
 
     def _settle(self, evidence: Evidence, kept: Mask) -> Choice:
         threads = self._options.thread_count

@@ -10,8 +10,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.alone import prune_alone
 from onnx_sipp.calibration.samples import Samples
 from onnx_sipp.chooser import Chooser
+from onnx_sipp.config.applying import WeightRules
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.idle import Idle
 from onnx_sipp.measures import Measured
@@ -24,20 +26,29 @@ from onnx_sipp.pruning.cells import alive_units
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.importance import LayerStatistics
 from onnx_sipp.pruning.methods import REFIT_ALLOCATIONS, Decision, Goal, layer_counts
-from onnx_sipp.pruning.mixing import probe
-from onnx_sipp.pruning.survey import Impact, Survey, error_counts, importance_of, surveys_of
+from onnx_sipp.pruning.survey import (
+    Curve,
+    Impact,
+    Survey,
+    curve_of,
+    error_counts,
+    importance_of,
+    surveys_of,
+)
 from onnx_sipp.pruning.unseen import decide_all, share_out
 from onnx_sipp.respend import spend_again
 from onnx_sipp.sequential import IMPACT_SAMPLES, Refitter
 from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import Weight, stored_values
 
-__all__ = ["mask_and_refit", "mask_only"]
+__all__ = ["LEAST_SHARE", "Run", "mask_only"]
 
 Float = NDArray[np.floating]
 
 # Weights that may be in memory all together, with some statistics of each.
 SMALL = 1 << 25
+# Of its weights, that a layer keeps at least where it is pruned alone: below, errors saturate.
+LEAST_SHARE = 0.3
 # Multiplications of all the runs of the model that a budget may take; on made-up samples.
 TRIALS_LIMIT, MADE_UP_TRIALS_LIMIT = 5e12, 1e11
 # To compare budgets, on how many samples layers are refitted, and how their weights are chosen.
@@ -120,42 +131,22 @@ def _blockwise(
     return BlockwiseDecisions(layers, goal, method, allocation, seed)
 
 
-def mask_and_refit(
-    refitter: Refitter,
-    weights: Sequence[Weight],
-    measured: Sequence[Measured],
-    samples: Samples,
-    goal: Goal,
-    options: Options,
-    progress: Progress,
-) -> Outcome:
-    """Drop weights and refit the others, in rounds that keep keep^(r/R) of them.
+class Run:
+    """Drops weights and refits the others, in rounds that keep keep^(r/R) of them.
+
+    What is measured of the dense model by `begin` serves every goal that `at` gives.
 
     Args:
         refitter: of the dense model.
         weights: that are pruned.
         measured: their statistics.
         samples: what it is pruned on.
-        goal: with ``keep``.
+        goal: with ``keep``; without, it becomes all weights that do something.
         options: of the run.
         progress: told how far it is.
-    """
-    run = _Run(refitter, weights, measured, samples, goal, options, progress)
-    if options.frees_dead_paths:
-        run.leave_out(refitter.idle())
-    run.survey()
-    plans = run.plans()
-    errors = run.errors_of(plans) if len(plans) > 1 else {}
-    plan = min(errors, key=lambda name: errors[name]) if errors else ""
-    best = run.improved(run.in_rounds(plans[plan], plan), plans[plan], plan)
-    return replace(best, plan=plan, plans=errors)
-
-
-class _Run:
-    """A run of the refit with its budgets.
-
-    Args:
-        as for `mask_and_refit`.
+        rules: for single weights.
+        share: of its weights that a layer keeps where it is pruned alone, to see what that does to
+            the outputs; None for that of the goal.
     """
 
     def __init__(
@@ -167,6 +158,8 @@ class _Run:
         goal: Goal,
         options: Options,
         progress: Progress,
+        rules: WeightRules,
+        share: float | None = None,
     ) -> None:
         self._refitter, self._weights, self._measured = refitter, weights, measured
         self._goal, self._options, self._progress = goal, options, progress
@@ -177,6 +170,7 @@ class _Run:
             mixed and several and not self._n_of_m and options.allocation in REFIT_ALLOCATIONS
         )
         self._notes: tuple[str, ...] = ()
+        self._rules = rules
         self._with_impacts = self._by_error and options.allocation in ("auto", "impact")
         if self._with_impacts and (why := self._why_no_trials(samples)):
             self._with_impacts = False
@@ -188,6 +182,55 @@ class _Run:
         self._rectifies = options.compensate != "none"
         self._idle: Sequence[Idle] = ()
         self._capacities = [weight.alive for weight in weights]
+        if share is None:
+            share = (goal.keep or 0) / sum(weight.units for weight in weights)
+        self._share = max(share, LEAST_SHARE)
+
+    def begin(self) -> None:
+        """Look at the dense model, as far as that is needed."""
+        idle = [Idle.none(weight) for weight in self._weights]
+        if self._options.frees_dead_paths:
+            idle = self._found_idle()
+        if self._goal.keep is None:
+            most = self._room(list(map(_capacity, self._weights, idle)))
+            self._goal = replace(self._goal, keep=most)
+        if self._options.frees_dead_paths:
+            self.leave_out(idle)
+        self.survey()
+
+    def _found_idle(self, model: Lowered | None = None) -> list[Idle]:
+        """What does nothing, but for weights with a sparsity of their own: theirs is met."""
+        found = self._refitter.idle(model)
+        for index in self._rules.sparsity:
+            found[index] = Idle.none(self._weights[index])
+        return found
+
+    @property
+    def most(self) -> int:
+        """How many weights can be kept."""
+        assert self._goal.keep is not None
+        return self._goal.keep
+
+    def at(self, goal: Goal) -> Run:
+        """The same with another goal; it can keep no more weights than the first one."""
+        other = copy(self)
+        other._goal = goal  # noqa: SLF001 - of the same class
+        other._refitter = copy(self._refitter)  # noqa: SLF001 - it will leave out other weights
+        return other
+
+    def best(self, plan: str | None = None) -> Outcome:
+        """Prune by the budget that errs least, or by the one of a name."""
+        plans = self.plans()
+        errors: dict[str, float] = {}
+        if plan is None:
+            errors = self.errors_of(plans) if len(plans) > 1 else {}
+            plan = min(errors, key=lambda name: errors[name]) if errors else ""
+        best = self.improved(self.in_rounds(plans[plan], plan), plans[plan], plan)
+        return replace(best, plan=plan, plans=errors, curves=self.curves(plans[plan]))
+
+    def trial(self, plan: str) -> Lowered:
+        """Prune by a budget in a pass that is short of care: the result errs somewhat more."""
+        return self._hasty().in_rounds(self.plans()[plan], plan).model
 
     def _why_no_trials(self, samples: Samples) -> str:
         """Why not every layer is pruned alone to look at the outputs; "" if nothing is against."""
@@ -227,17 +270,12 @@ class _Run:
 
     def _impact(self, index: int, evidence: Evidence) -> Impact:
         """Prune a layer alone, in two ways, and look at the outputs of the model."""
-        assert self._goal.keep is not None
-        share = max(self._goal.keep / sum(weight.units for weight in self._weights), 0.3)
+        share = self._share
         if not evidence.is_seen:
             return Impact(by_neuron=False, share=share, error=0.0)
         keep = min(round(share * evidence.units), evidence.alive)
         threads = self._options.thread_count
-        ways = [
-            (self._refitter.impact({index: probe(way, keep, threads=threads)}), way.by_neuron)
-            for way in (replace(evidence, by_neuron=True), evidence)
-        ]
-        error, by_neuron = min(ways)
+        error, by_neuron = prune_alone(self._refitter, index, evidence, keep, threads)
         return Impact(by_neuron, share, error)
 
     def plans(self) -> dict[str, list[Impact]]:
@@ -251,19 +289,30 @@ class _Run:
             "mild-impact": [impact.mild() for impact in impacts],
         }
 
+    def curves(self, impacts: Sequence[Impact]) -> list[Curve | None]:
+        """Per weight, the curve that the first round went by; empty if there are none."""
+        ways = [impact.by_neuron for impact in impacts] or [False] * len(self._weights)
+        found = [self._first[way].get(index) for index, way in enumerate(ways)]
+        if not any(found):
+            return []
+        return [None if survey is None else curve_of(survey) for survey in found]
+
     def errors_of(self, plans: Mapping[str, Sequence[Impact]]) -> dict[str, float]:
         """Relative error of the model's outputs by each budget, in a pass that is short of care."""
-        quick = copy(self)
-        quick._take_shortcuts()  # noqa: SLF001 - of the same class
+        quick = self._hasty()
         return {
             name: self._refitter.output_error(quick.in_rounds(impacts, name).model) ** 0.5
             for name, impacts in plans.items()
         }
 
-    def _take_shortcuts(self) -> None:
-        self._refitter = self._refitter.on_some(_TRIAL_SAMPLES)
-        self._options = replace(self._options, candidates=(_TRIAL_CANDIDATE,), rounds=1)
-        self._rectifies = False
+    def _hasty(self) -> Run:
+        """The same with less care."""
+        quick = copy(self)
+        quick._refitter = self._refitter.on_some(_TRIAL_SAMPLES)  # noqa: SLF001 - of the same class
+        quick._options = replace(self._options, candidates=(_TRIAL_CANDIDATE,), rounds=1)  # noqa: SLF001
+        quick._rules = replace(self._rules, candidates={})  # noqa: SLF001
+        quick._rectifies = False  # noqa: SLF001
+        return quick
 
     def in_rounds(self, impacts: Sequence[Impact], plan: str = "") -> Outcome:
         """Prune and refit by one budget."""
@@ -306,33 +355,52 @@ class _Run:
         round_: int,
     ) -> Chooser:
         options = self._options
+        named = self._rules.candidates
         if options.method == "mixed" and len(self._weights) == 1:
-            return Chooser(options, round_, ways, counts=[goal.keep or 0])
+            return Chooser(options, round_, ways, counts=[goal.keep or 0], candidates=named)
         if self._by_error:
             chosen = [surveys[way].get(index) for index, way in enumerate(ways)]
             told = [
                 1.0 if chosen[index] is None else importance_of(self._first[way][index], impact)
                 for index, (way, impact) in enumerate(zip(ways, impacts, strict=bool(impacts)))
             ]
-            return Chooser(options, round_, ways, counts=self._counts(goal, chosen, told))
+            counts = self._counts(goal, chosen, told, round_ / options.rounds)
+            return Chooser(options, round_, ways, counts=counts, candidates=named)
         if options.method == "mixed":
             even = self._n_of_m
             counts = self._even_counts(goal) if even else self._counts_of(goal, before)
-            return Chooser(options, round_, ways, counts=counts)
+            return Chooser(options, round_, ways, counts=counts, candidates=named)
         seed = [options.seed, round_]
         decisions = _decisions(self._measured, goal, options, seed, before, self._idle)
         return Chooser(options, round_, ways, masks=lambda i, n: decisions(i, n).kept)
 
     def _counts(
-        self, goal: Goal, surveys: Sequence[Survey | None], importance: Sequence[float]
+        self,
+        goal: Goal,
+        surveys: Sequence[Survey | None],
+        importance: Sequence[float],
+        part: float,
     ) -> list[int]:
-        """The budget by measured error; a layer that no sample reached keeps the share of all."""
-        seen = [survey is not None for survey in surveys]
-        counts, left = self._shared_out(goal, seen)
-        known = [survey for survey in surveys if survey is not None]
-        told = [v for v, reached in zip(importance, seen, strict=bool(importance)) if reached]
-        counts[seen] = error_counts(known, left, self._options.floor, told)
-        return [int(count) for count in counts]
+        """The budget by measured error; a layer that no sample reached keeps the share of all.
+
+        Rules come before both.
+        """
+        assert goal.keep is not None
+        fixed = self._rules.fixed([weight.units for weight in self._weights], part)
+        fixed = {index: min(count, self._capacities[index]) for index, count in fixed.items()}
+        free = [index for index in range(len(surveys)) if index not in fixed]
+        if not free:
+            return [fixed[index] for index in range(len(surveys))]
+        goal = replace(goal, keep=goal.keep - sum(fixed.values()))
+        seen = [surveys[index] is not None for index in free]
+        counts, left = self._shared_out(goal, seen, free)
+        known = [index for index in free if surveys[index] is not None]
+        floors = [self._rules.floors.get(index, self._options.floor) for index in known]
+        told = [importance[index] for index in known] if importance else []
+        curves = [survey for index in known if (survey := surveys[index]) is not None]
+        counts[seen] = error_counts(curves, left, floors, told)
+        shared = dict(zip(free, counts, strict=True))
+        return [int({**shared, **fixed}[index]) for index in range(len(surveys))]
 
     def _even_counts(self, goal: Goal) -> list[int]:
         """The same share of every layer, as N:M has it."""
@@ -349,7 +417,7 @@ class _Run:
             )
             return [sum(counts) for counts in made.counts]
         seen = [found.patches > 0 for found in self._measured]
-        counts, left = self._shared_out(goal, seen)
+        counts, left = self._shared_out(goal, seen, range(len(seen)))
         known = [
             _now(self._measured, before, self._idle, index)
             for index, reached in enumerate(seen)
@@ -358,10 +426,13 @@ class _Run:
         counts[seen] = layer_counts(known, replace(goal, keep=left), allocation)
         return [int(count) for count in counts]
 
-    def _shared_out(self, goal: Goal, seen: Sequence[bool]) -> tuple[NDArray[np.int64], int]:
+    def _shared_out(
+        self, goal: Goal, seen: Sequence[bool], among: Sequence[int]
+    ) -> tuple[NDArray[np.int64], int]:
         assert goal.keep is not None
-        sizes = [weight.units for weight in self._weights]
-        return share_out(sizes, self._capacities, seen, goal.keep)
+        sizes = [self._weights[index].units for index in among]
+        capacities = [self._capacities[index] for index in among]
+        return share_out(sizes, capacities, seen, goal.keep)
 
     def leave_out(self, idle: Sequence[Idle]) -> bool:
         """Choose no idle weights any more, unless too few others are left; says whether."""
@@ -369,11 +440,16 @@ class _Run:
         capacities = [
             _capacity(weight, found) for weight, found in zip(self._weights, idle, strict=True)
         ]
-        if sum(capacities) < self._goal.keep:
+        if self._room(capacities) < self._goal.keep:
             return False
         self._idle, self._capacities = idle, capacities
         self._refitter.leave_out(idle)
         return True
+
+    def _room(self, capacities: Sequence[int]) -> int:
+        """How many weights can be kept, as rules fix those of some layers."""
+        fixed = self._rules.fixed([weight.units for weight in self._weights])
+        return sum(min(fixed.get(index, have), have) for index, have in enumerate(capacities))
 
     def improved(self, best: Outcome, impacts: Sequence[Impact], plan: str = "") -> Outcome:
         """Repeat a pass where there is something to gain.
@@ -391,7 +467,7 @@ class _Run:
             best,
             self._weights,
             keep * self._unit,
-            find=self._refitter.idle,
+            find=self._found_idle,
             leave_out=self._leave_out_and_survey,
             again=lambda: self.in_rounds(impacts, plan),
             error=self._refitter.output_error,

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
-from onnx_sipp.calibration.samples import Samples
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.verdict import ensure_no_worse_verdict
-from onnx_sipp.options import Options
 from onnx_sipp.packing.assembly import Assembly
 from onnx_sipp.packing.pack import PackResult, pack
-from onnx_sipp.progress import Progress
+from onnx_sipp.prepared import Prepared
 from onnx_sipp.report.quantizing import QuantizeReport
 from onnx_sipp.report.result import OutputReport, Report
 
@@ -35,59 +32,44 @@ class Finished:
     report: Report
 
 
-def finish(
-    dense: Model,
-    pruned: Model,
-    report: Report,
-    samples: Samples,
-    execution: Execution,
-    options: Options,
-    progress: Progress,
-) -> Finished:
+def finish(prepared: Prepared, pruned: Model, report: Report) -> Finished:
     """Quantise and pack, as far as that was asked for.
 
     Args:
-        dense: the model before pruning.
+        prepared: the model before; activations are calibrated on its samples, fidelity is measured
+            on those held out.
         pruned: the model after.
         report: of pruning.
-        samples: activations are calibrated on some, fidelity is measured on the others.
-        execution: how models are run.
-        options: of the run.
-        progress: told what is going on.
 
     Raises:
         UsageError: the model cannot be quantised.
         SippError: the quantiser fails, or onnxruntime refuses the result.
     """
-    model = pruned
+    options, model = prepared.options, pruned
     if options.quantize:
-        model, report = _quantized(dense, pruned, report, samples, execution, options, progress)
+        model, report = _quantized(prepared, pruned, report)
     packed = None
     if options.storage == "packed":
-        progress.stage("packing")
+        prepared.progress.stage("packing")
         packed = pack(model, values=options.pack_values)
         report = replace(report, packing=packed.report)
     return Finished(model, packed, report)
 
 
-def _quantized(
-    dense: Model,
-    pruned: Model,
-    report: Report,
-    samples: Samples,
-    execution: Execution,
-    options: Options,
-    progress: Progress,
-) -> tuple[Model, Report]:
+def _quantized(prepared: Prepared, pruned: Model, report: Report) -> tuple[Model, Report]:
     from onnx_sipp.quantizing.quantize import quantize  # noqa: PLC0415 - only where it is used
 
+    samples, options, progress = prepared.samples, prepared.options, prepared.progress
     progress.stage("quantising")
     done = quantize(pruned, options.quantize, samples.calibration, options.thread_count)
     ensure_no_worse_verdict(pruned, done.model)
     progress.stage("comparing quantised outputs")
-    states, held_out = samples.states, samples.held_out
-    alone = measure_fidelity(execution, pruned, done.model, held_out, progress, states)
-    together = measure_fidelity(execution, dense, done.model, held_out, progress, states)
+    alone, together = (
+        measure_fidelity(
+            prepared.execution, before, done.model, samples.held_out, progress, samples.states
+        )
+        for before in (pruned, prepared.dense)
+    )
     quantization = QuantizeReport(
         kind=options.quantize,
         weights=done.weights,

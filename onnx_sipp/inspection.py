@@ -79,6 +79,8 @@ def inspect(
     *,
     exclude_nodes: Sequence[str] = (),
     exclude_op_types: Sequence[str] = (),
+    include_nodes: Sequence[str] = (),
+    include_op_types: Sequence[str] = (),
     include_tied: bool = False,
 ) -> Inspection:
     """List what can be pruned, and what cannot and why.
@@ -87,6 +89,8 @@ def inspect(
         model: a path, the bytes of a model, or a ModelProto; it is never changed.
         exclude_nodes: globs over names of nodes to leave alone.
         exclude_op_types: operator types to leave alone.
+        include_nodes: globs over names of nodes: all others are left alone. None for all.
+        include_op_types: likewise for operator types.
         include_tied: list weights, too, that something else than layers reads.
 
     Raises:
@@ -94,7 +98,14 @@ def inspect(
         SippError: the model cannot be read.
     """
     lowered = lower(Model.load(model))
-    findings = find_layers(lowered, exclude_nodes, exclude_op_types, include_tied=include_tied)
+    findings = find_layers(
+        lowered,
+        exclude_nodes,
+        exclude_op_types,
+        include_nodes=include_nodes,
+        include_op_types=include_op_types,
+        include_tied=include_tied,
+    )
     return Inspection(
         layers=_layers(lowered, findings),
         skipped=[SkippedReport(**asdict(skip)) for skip in findings.skipped],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import resource
 import sys
 from contextlib import suppress
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-__all__ = ["DEFAULT_LIMIT", "Plan", "excess", "peak_memory", "release_memory"]
+__all__ = ["DEFAULT_LIMIT", "Plan", "excess", "peak_memory", "read_size", "release_memory"]
 
 # Of all that the process takes.
 DEFAULT_LIMIT = 5 << 28
@@ -86,3 +87,11 @@ def _trim() -> Any:
     with suppress(OSError, AttributeError):  # another allocator than that of glibc
         return ctypes.CDLL(None).malloc_trim
     return None
+
+
+def read_size(value: str) -> int | None:
+    """A number of bytes, from ``512MB``, ``2GB``, ``1048576``; None if it is not of that form."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", value.strip().upper())
+    if found is None:
+        return None
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2] or " "))

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from onnx_sipp.config.rules import Rule
 from onnx_sipp.errors import UsageError
 from onnx_sipp.memory import DEFAULT_LIMIT
 from onnx_sipp.pruning.candidates import CANDIDATES
 from onnx_sipp.pruning.certificate import DELTA
 from onnx_sipp.pruning.error_budget import FLOOR
-from onnx_sipp.pruning.methods import METHODS, allocations_of
+from onnx_sipp.pruning.methods import METHODS, REFIT_ALLOCATIONS, allocations_of
 from onnx_sipp.pruning.patterns import Blocks, Channels, NofM, Pattern, parse_pattern
 
 __all__ = [
@@ -37,6 +38,8 @@ STORAGES = ("dense", "packed")
 QUANTIZATIONS = ("int8", "int8-dynamic")
 # Types of packed elements.
 VALUES = ("exact", "fp16", "int8")
+# Goals for which a sparsity is searched.
+_SOUGHT = ("max_error", "min_agreement", "max_drop")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,13 @@ class Options:
         sparsity: share of the prunable weights that will be zero, met to the weight.
         epsilon: instead of a sparsity: the certified relative error that every neuron half may
             have.
+        max_error: instead of a sparsity: the largest relative error of any output on held-out
+            samples; the highest sparsity that keeps it is searched for.
+        min_agreement: likewise, the least top-1 agreement with the dense model.
+        max_drop: likewise, how much lower the number of ``eval_script`` may be than the dense
+            model's. Several of these three must all hold.
+        eval_script: for ``max_drop``: ``"file.py:function"``, or a function of a model's path; its
+            number is the higher the better.
         delta: failure probability of the certificate.
         method: key of `METHODS`.
         pattern: what the zeros have to lie in: ``"N:M"``, ``"RxC"``, ``"channels"``; ``""`` for
@@ -72,6 +82,9 @@ class Options:
         input_shapes: shapes for synthetic inputs, by input name.
         exclude_nodes: globs over node names to leave alone.
         exclude_op_types: operator types to leave alone.
+        include_nodes: globs over node names: all others are left alone. None for all.
+        include_op_types: likewise for operator types.
+        rules: what holds for some layers only; mappings with the fields of `config.rules.Rule`.
         include_tied: prune weights, too, that something else than layers reads: an embedding that
             is looked up, an output of the graph.
         batch_size: most samples at a time; None to choose. Changes nothing but speed and memory.
@@ -99,6 +112,10 @@ class Options:
 
     sparsity: float | None = None
     epsilon: float | None = None
+    max_error: float | None = None
+    min_agreement: float | None = None
+    max_drop: float | None = None
+    eval_script: str | Callable[[Path], float] | None = None
     delta: float = DELTA
     method: str = DEFAULT_METHOD
     pattern: str = ""
@@ -116,6 +133,9 @@ class Options:
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     exclude_nodes: Sequence[str] = ()
     exclude_op_types: Sequence[str] = ()
+    include_nodes: Sequence[str] = ()
+    include_op_types: Sequence[str] = ()
+    rules: Sequence[Rule] = ()
     include_tied: bool = False
     batch_size: int | None = None
     threads: int | None = None
@@ -150,17 +170,19 @@ class Options:
         if "sparsity" in given and "epsilon" in given:
             raise UsageError("give either a sparsity or an epsilon, not both: each fixes the other")
         shape = parse_pattern(given.get("pattern", ""))
+        _refuse_second_goal(given, shape)
         if isinstance(shape, NofM):
             implied = _sparsity_of(shape, given)
             if "epsilon" not in given:
                 given["sparsity"] = implied
-        if not {"epsilon", "macs", "latency"} & set(given):
+        if not {"epsilon", "macs", "latency", *_SOUGHT} & set(given):
             given.setdefault("sparsity", DEFAULT_SPARSITY)
         # A bound is about weights that are dropped or sampled, not about refitted ones.
         method = given.setdefault("method", "sipp-hybrid" if "epsilon" in given else DEFAULT_METHOD)
         if method not in METHODS:
             raise UsageError(f"there is no method {method!r}; there are {', '.join(METHODS)}")
         given["allocation"] = given.get("allocation") or METHODS[method].allocation
+        given["rules"] = [Rule.of(rule) for rule in given.get("rules", ())]
         refits = "sequential" if method == "mixed" else "none"
         given["compensate"] = given.get("compensate") or refits
         result = cls(**given)
@@ -177,6 +199,23 @@ class Options:
             (
                 self.epsilon is None or 0 <= self.epsilon < float("inf"),
                 f"epsilon must be a number from 0 on, not {self.epsilon}",
+            ),
+            (
+                self.max_error is None or 0 <= self.max_error < float("inf"),
+                f"max_error must be a number from 0 on, not {self.max_error}; 0.05 allows 5 %",
+            ),
+            (
+                self.min_agreement is None or 0 <= self.min_agreement <= 1,
+                f"min_agreement must be a share between 0 and 1, not {self.min_agreement}",
+            ),
+            (
+                self.max_drop is None or 0 <= self.max_drop < float("inf"),
+                f"max_drop must be a number from 0 on, not {self.max_drop}",
+            ),
+            (
+                (self.max_drop is None) == (self.eval_script is None),
+                "max_drop and eval_script go together: how much lower the number that the "  # noqa: ISC004
+                "function gives may be",
             ),
             (
                 self.workdir is None or Path(self.workdir).is_dir(),
@@ -218,6 +257,7 @@ class Options:
                 "for; take method mixed, magnitude, wanda, sipp-det or random, and another budget",
             ),
             *self._rules_of_channels(),
+            *self._rules_of_rules(),
             (
                 not self.pattern or tuple(self.candidates) != ("sipp-rand",),
                 "the candidate sipp-rand draws single weights, for which the pattern "  # noqa: ISC004
@@ -252,6 +292,26 @@ class Options:
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
 
+    def _rules_of_rules(self) -> list[tuple[bool, str]]:
+        """What must hold for rules that are about more than leaving layers alone."""
+        budgets = [r for r in self.rules if r.sparsity is not None or r.floor is not None]
+        chosen = [rule for rule in self.rules if rule.candidates]
+        fixed = isinstance(self.parsed_pattern, Channels | NofM)
+        return [
+            (
+                not budgets or (self.allocation in REFIT_ALLOCATIONS and not fixed),
+                "a sparsity or floor for single layers goes with the default method and its "  # noqa: ISC004
+                "budgets by measured error, and without the patterns N:M and channels",
+            ),
+            (
+                not chosen
+                or (
+                    self.method == DEFAULT_METHOD and not isinstance(self.parsed_pattern, Channels)
+                ),
+                "candidates for single layers go with the default method, and not with channels",
+            ),
+        ]
+
     def _rules_of_channels(self) -> list[tuple[bool, str]]:
         """What must hold for the pattern channels, and for options that go with it alone."""
         cuts = isinstance(self.parsed_pattern, Channels)
@@ -281,6 +341,12 @@ class Options:
         ]
 
     @property
+    def goals(self) -> dict[str, float]:
+        """What a sparsity is to be searched for, by name of the option."""
+        values = {name: getattr(self, name) for name in _SOUGHT}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
     def parsed_pattern(self) -> Pattern | None:
         """What the zeros have to lie in, None for any place."""
         return parse_pattern(self.pattern)
@@ -308,7 +374,31 @@ class Options:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the report."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        return {option.name: _plain(getattr(self, option.name)) for option in fields(self)}
+
+
+def _refuse_second_goal(given: Mapping[str, Any], pattern: Pattern | None) -> None:
+    """Check that a sparsity to be searched for is the only thing that is asked for.
+
+    Raises:
+        UsageError: something else fixes it.
+    """
+    sought = [name for name in _SOUGHT if name in given]
+    fixed = [n for n in ("sparsity", "epsilon", "macs", "latency") if n in given]
+    if sought and fixed:
+        raise UsageError(
+            f"give either {' and '.join(sought)} or {fixed[0]}, not both: each fixes the other"
+        )
+    if sought and isinstance(pattern, NofM):
+        raise UsageError(
+            f"the pattern {pattern} fixes the sparsity, so none can be searched for; leave "
+            f"{' and '.join(sought)} out"
+        )
+    if sought and isinstance(pattern, Channels):
+        raise UsageError(
+            f"{' and '.join(sought)} cannot be searched for by cutting channels; give "
+            "macs, latency or a sparsity"
+        )
 
 
 def _sparsity_of(pattern: NofM, given: Mapping[str, Any]) -> float:
@@ -334,8 +424,14 @@ def _sparsity_of(pattern: NofM, given: Mapping[str, Any]) -> float:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Rule):
+        return value.to_dict()
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if callable(value):
+        return getattr(value, "__name__", "a function")
     return str(value) if isinstance(value, Path) else value
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.graph.lowering import Lowered
+from onnx_sipp.pruning.survey import Curve
 
 __all__ = ["Outcome", "Refit", "Respent", "Settled"]
 
@@ -95,6 +96,8 @@ class Outcome:
         biases: by layer name, the stored constant that took up a change of the bias.
         notes: what the user must know.
         respent: what was found on dead paths.
+        curves: per weight, the error against the sparsity that the budget expected; None where
+            there was no look at it. Empty if budgets are not by measured error.
     """
 
     model: Lowered
@@ -104,3 +107,4 @@ class Outcome:
     biases: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     respent: Respent = field(default_factory=Respent)
+    curves: Sequence[Curve | None] = ()

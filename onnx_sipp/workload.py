@@ -17,7 +17,7 @@ __all__ = ["certified_on", "made_up_for", "multiplications", "patch_counts", "pl
 # neurons at the default δ. And what sensitivities may cost; but some samples are always looked at.
 _CERTIFYING, _CERTIFYING_WORK = 256, 3e11
 # Inputs that were made up tell little, so what they cost may be less.
-_MADE_UP_WORK, _MADE_UP_CERTIFYING_WORK = 1e11, 3e10
+_MADE_UP_WORK = 3e10
 _FEWEST = 4
 
 
@@ -76,6 +76,6 @@ def certified_on(samples: Samples, work: int) -> Chosen:
     """
     limit, fewest = _CERTIFYING_WORK, _FEWEST
     if samples.synthetic:
-        limit, fewest = _MADE_UP_CERTIFYING_WORK, 1
+        limit, fewest = _MADE_UP_WORK, 1
     most = max(fewest, int(limit // max(1, work)))
     return samples.calibration.at_most(min(_CERTIFYING, most))

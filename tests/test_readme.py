@@ -54,6 +54,15 @@ def home(tmp_path_factory, models):
         "    for image in np.load('samples.npz')['input'][:8]:\n"
         "        yield {'input': image[np.newaxis]}\n"
     )
+    (folder / "judge.py").write_text(
+        "import numpy as np\n\n"
+        "def accuracy(session):\n"
+        "    data = np.load('samples.npz')['input']\n"
+        "    scores = session.run(None, {'input': data})[0]\n"
+        "    return float(scores.max(1).mean())\n"
+    )
+    (config,) = blocks(ROOT / "docs" / "usage.md", "yaml")
+    (folder / "sipp.yaml").write_text(config)
     binaries = folder / ".venv" / "bin"
     binaries.mkdir(parents=True)
     tool = shutil.which("onnx-sipp", path=str(Path(sys.executable).parent))

@@ -6,11 +6,16 @@ from pathlib import Path
 
 import click
 
+from onnx_sipp.cli.goals import eval_script_option
+from onnx_sipp.cli.help import GroupedCommand
+from onnx_sipp.cli.logs import listening, log_file, log_options
 from onnx_sipp.cli.shared import (
+    as_file,
+    deliver,
     input_shape,
+    json_option,
     numbers,
     open_calibration,
-    output_console,
     refuse_outputs,
     state_map,
     state_pair,
@@ -20,7 +25,27 @@ from onnx_sipp.cli.shared import (
 __all__ = ["command"]
 
 
-@click.command("compare")
+_HELP = """
+Compare two models: outputs, sizes, loading, memory and latency, side by side.
+
+\b
+onnx-sipp compare in.onnx out.onnx --data test.npz
+onnx-sipp compare in.onnx out.onnx --data test.npz --eval-script judge.py:accuracy --html both.html
+
+Latency is that of onnxruntime, the models taking turns.
+"""
+
+_SECTIONS = {
+    "Samples": (
+        "data", "data_loader_script", "num_samples", "input_shapes", "states", "eval_script",
+    ),
+    "Latency": ("batch_sizes", "threads", "seconds"),
+    "Result": ("html_path", "json_path", "quiet", "verbose", "log_file"),
+    "Running": ("providers", "custom_ops"),
+}  # fmt: skip
+
+
+@click.command("compare", cls=GroupedCommand, sections=_SECTIONS, help=_HELP)
 @click.argument("dense", metavar="DENSE.onnx", type=click.Path(path_type=Path))
 @click.argument("pruned", metavar="PRUNED.onnx", type=click.Path(path_type=Path))
 @click.option(
@@ -28,21 +53,15 @@ __all__ = ["command"]
     "--calib",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Sample inputs: .npz (one array per input), .npy, a folder of them, or "
-    "test_data_set_* folders. Without it, test data beside the model, else made-up inputs.",
+    help="Sample inputs: .npz, .npy, a folder of them, or ONNX test data. "
+    "[default: test data beside the model, else made-up inputs]",
 )
 @click.option(
     "--data-loader-script",
-    metavar="F.py[:FUNC]",
-    help="Python function that yields {input name: array}. The file is executed.",
+    metavar="FILE",
+    help="Python file with load_data(), or FILE:FUNC; it is run.",
 )
-@click.option(
-    "--eval-script",
-    metavar="F.py[:FUNC]",
-    help="Python function that gives a number for a model; FUNC is evaluate by default. It is "
-    "called with an onnxruntime session, or the path if its argument is called path. The file is "
-    "executed.",
-)
+@eval_script_option
 @click.option("--batch-sizes", type=numbers, default="1,16", show_default=True, metavar="N,…",
               help="Samples per run for latency.")  # fmt: skip
 @click.option("--threads", type=numbers, metavar="N,…",
@@ -61,7 +80,7 @@ __all__ = ["command"]
     multiple=True,
     type=input_shape,
     metavar="NAME:D,D,…",
-    help="Shape of made-up inputs, e.g. x:1,3,224,224. Repeat for more inputs.",
+    help="Shape of made-up inputs, e.g. x:1,3,224,224; repeatable.",
 )
 @click.option(
     "--state",
@@ -69,15 +88,15 @@ __all__ = ["command"]
     multiple=True,
     type=state_pair,
     metavar="IN=OUT",
-    help="Feed output OUT back to input IN from one sample to the next. Repeat for more.",
+    help="Feed output OUT back to input IN; repeatable.",
 )
 @click.option("--custom-ops", multiple=True, type=click.Path(path_type=Path), metavar="LIB",
-              help="Library with operators that onnxruntime must load.")  # fmt: skip
+              help="Library with operators of your own; it is run. Repeatable.")  # fmt: skip
 @click.option("--providers", metavar="A,B", help="onnxruntime execution providers.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path, allow_dash=True),
-              metavar="FILE", help="Write the same as JSON; - for standard output.")  # fmt: skip
+@json_option("the same")
 @click.option("--html", "html_path", type=click.Path(path_type=Path), metavar="FILE",
               help="Write the same as a page.")  # fmt: skip
+@log_options
 def command(
     dense: Path,
     pruned: Path,
@@ -95,20 +114,15 @@ def command(
     json_path: Path | None,
     html_path: Path | None,
 ) -> None:
-    """Compare two models: outputs, sizes, loading, memory and latency, side by side.
-
-    Latency is that of onnxruntime, the models taking turns.
-    """
-    from onnx_sipp.cli.progress import Bars  # noqa: PLC0415 - heavy; only once there is work to do
-    from onnx_sipp.comparing.compare import compare  # noqa: PLC0415
+    """Compare two models; see `_HELP`."""
+    from onnx_sipp.comparing.compare import compare  # noqa: PLC0415 - heavy; only once needed
     from onnx_sipp.graph.model import Model  # noqa: PLC0415
     from onnx_sipp.report.comparison import print_comparison  # noqa: PLC0415
     from onnx_sipp.report.comparison_html import comparison_html  # noqa: PLC0415
 
-    to_stdout = json_path == Path("-")
     read = [*Model.load(dense).files, *Model.load(pruned).files, data]
-    refuse_outputs([None if to_stdout else json_path, html_path], read)
-    with Bars() as bars:
+    refuse_outputs([as_file(json_path), html_path, log_file()], read)
+    with listening() as bars:
         found = compare(
             dense,
             pruned,
@@ -126,9 +140,4 @@ def command(
         )
     if html_path is not None:
         write_text(html_path, comparison_html(found))
-    if to_stdout:
-        click.echo(found.to_json(), nl=False)
-        return
-    if json_path is not None:
-        write_text(json_path, found.to_json())
-    print_comparison(found, output_console())
+    deliver(json_path, found.to_json, lambda console: print_comparison(found, console))

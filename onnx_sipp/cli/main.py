@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib
 import io
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from onnx_sipp import __version__
+from onnx_sipp.cli.help import WIDTH
 from onnx_sipp.errors import SippError, UsageError
 
 __all__ = ["cli", "main"]
@@ -20,13 +25,14 @@ __all__ = ["cli", "main"]
 # One module per command, imported when it is asked for: they take a while.
 _COMMANDS = {
     "prune": "Prune a model (the default command).",
+    "sweep": "Show what every sparsity costs, or every layer alone.",
     "inspect": "List what can be pruned, and what cannot and why.",
     "compare": "Measure two models side by side.",
     "pack": "Write a model with many zeros smaller.",
     "unpack": "Undo that.",
 }
 _DEFAULT = "prune"
-_INTERRUPTED = "interrupted; no file was left half-written"
+_INTERRUPTED = "interrupted; no file was left half-written. Nothing can be resumed: run it again"
 
 
 class _Group(click.Group):
@@ -48,11 +54,15 @@ class _Group(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete commands, and files, which the default command takes."""
+        return [*super().shell_complete(ctx, incomplete), CompletionItem(incomplete, type="file")]
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {"--help", "-h", "--version"}
         if args and args[0] not in (*_COMMANDS, *own):
             near = get_close_matches(args[0], _COMMANDS, 1)
-            if near and not Path(args[0]).exists():
+            if near and not Path(args[0]).exists() and not ctx.resilient_parsing:
                 ctx.fail(f"there is no command {args[0]!r}; did you mean {near[0]!r}?")
             args = [_DEFAULT, *args]
         return super().parse_args(ctx, args)
@@ -63,6 +73,8 @@ Prune trained ONNX models after training: no framework, no retraining.
 
 \b
 onnx-sipp in.onnx out.onnx --calib samples.npz --sparsity 0.7
+onnx-sipp in.onnx out.onnx --calib samples.npz --min-agreement 0.99
+onnx-sipp sweep in.onnx --calib samples.npz
 onnx-sipp inspect in.onnx
 onnx-sipp compare dense.onnx pruned.onnx --data test.npz
 onnx-sipp pack pruned.onnx small.onnx
@@ -71,12 +83,19 @@ onnx-sipp pack pruned.onnx small.onnx
 """
 
 
+_EPILOG = """
+\b
+Exit codes: 0 done, 1 it could not be done, 2 wrong usage, 3 done, but --fail-if-drop.
+Completion in bash (or zsh, fish): eval "$(_ONNX_SIPP_COMPLETE=bash_source onnx-sipp)"
+"""
+
+
 @click.command(
     cls=_Group,
     help=_HELP,
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 it could not be done, 2 wrong usage.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH},
+    epilog=_EPILOG,
 )
 @click.version_option(__version__, prog_name="onnx-sipp")
 def cli() -> None:
@@ -88,8 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ε must not end the run
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        cli.main(arguments, prog_name="onnx-sipp", standalone_mode=False)
+        with _terminable():
+            cli.main(given, prog_name="onnx-sipp", standalone_mode=False, obj=given)
     except click.exceptions.Abort:
         _die(_INTERRUPTED, 1)
     except click.ClickException as error:
@@ -105,6 +126,22 @@ def main(arguments: Sequence[str] | None = None) -> Any:
         _die(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
 
 
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Take a request to end, as containers and CI send it, for Ctrl-C: temporary files go, too."""
+    if threading.current_thread() is not threading.main_thread():  # only it hears signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _die(message: str, code: int) -> None:
+    from onnx_sipp.report.names import visible  # noqa: PLC0415 - only where it is needed
+
+    message = visible(message, "\n")  # names of a model may hold escapes for the terminal
     click.echo(f"onnx-sipp: {message}", err=True)
     sys.exit(code)

@@ -18,12 +18,19 @@ from rich.progress import (
 
 __all__ = ["Bars"]
 
+# Bars that are seen at a time: a search makes dozens.
+_STAY = 5
+
 
 class Bars:
-    """Draws one bar per stage on standard error; silent where that is no terminal."""
+    """Draws one bar per stage on standard error; silent where that is no terminal.
 
-    def __init__(self) -> None:
-        self._shown = sys.stderr.isatty()
+    Args:
+        shown: whether to draw them where there is one.
+    """
+
+    def __init__(self, *, shown: bool = True) -> None:
+        self._shown = shown and sys.stderr.isatty()
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -50,7 +57,10 @@ class Bars:
             self._bars.stop()
 
     def stage(self, name: str) -> None:
-        """Begin a new bar."""
+        """Begin a new bar; the last ones stay, but for those that never came to know a length."""
+        for task in self._bars.tasks:
+            recent = task.id > len(self._bars.tasks) - _STAY
+            self._bars.update(task.id, visible=recent and task.total is not None)
         self._task = self._bars.add_task(name, total=None)
 
     def advance(self, amount: int, total: int) -> None:

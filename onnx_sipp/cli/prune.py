@@ -7,29 +7,25 @@ from typing import Any
 
 import click
 
+from onnx_sipp.cli.config import config_option, request, write_config_option
+from onnx_sipp.cli.drop import DropLimit
+from onnx_sipp.cli.goals import goal_options
+from onnx_sipp.cli.help import GroupedCommand
+from onnx_sipp.cli.logs import listening, log_file, log_options
+from onnx_sipp.cli.results import Destination, report_options
+from onnx_sipp.cli.run_options import (
+    data_options,
+    method_options,
+    runtime_options,
+)
 from onnx_sipp.cli.shared import (
-    byte_size,
     exclusion_options,
-    input_shape,
-    open_calibration,
-    output_console,
     pack_values_option,
     refuse_outputs,
-    state_map,
-    state_pair,
     write_text,
 )
-from onnx_sipp.memory import DEFAULT_LIMIT
-from onnx_sipp.options import (
-    COMPENSATIONS,
-    DEFAULT_METHOD,
-    DEFAULT_SPARSITY,
-    QUANTIZATIONS,
-    STORAGES,
-)
-from onnx_sipp.pruning.error_budget import FLOOR
-from onnx_sipp.pruning.methods import METHODS, REFIT_ALLOCATIONS
-from onnx_sipp.pruning.selection import ALLOCATIONS
+from onnx_sipp.errors import UsageError
+from onnx_sipp.options import DEFAULT_SPARSITY, QUANTIZATIONS, STORAGES
 
 __all__ = ["command"]
 
@@ -39,203 +35,143 @@ Prune IN.onnx and write OUT.onnx, with a report of what was lost and what is gua
 
 \b
 onnx-sipp in.onnx out.onnx --calib samples.npz --sparsity 0.7
-onnx-sipp in.onnx out.onnx --data-loader-script data.py --method sipp-hybrid
-onnx-sipp in.onnx out.onnx --calib samples/ --epsilon 0.5 --delta 1e-3
+onnx-sipp in.onnx out.onnx --calib samples.npz --min-agreement 0.99
+onnx-sipp in.onnx out.onnx --calib samples.npz --max-drop 0.01 --eval-script judge.py:accuracy
+onnx-sipp in.onnx out.onnx --data-loader-script data.py --method sipp-hybrid --epsilon 0.5
 onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
-onnx-sipp in.onnx out.onnx --calib samples.npz --quantize int8 --storage packed
 """
 
 
-@click.command("prune", help=_HELP)
+_SECTIONS = {
+    "Samples": (
+        "calib", "data_loader_script", "num_samples", "input_shapes", "mask_input", "states",
+        "state_reset",
+    ),
+    "Goal": (
+        "sparsity", "max_error", "min_agreement", "max_drop", "eval_script", "epsilon", "delta",
+        "pattern", "macs", "latency", "align",
+    ),
+    "Layers": (
+        "exclude_nodes", "exclude_op_types", "include_nodes", "include_op_types", "include_tied",
+        "floor",
+    ),
+    "Method": ("method", "allocation", "compensate", "rounds", "new_biases", "seed"),
+    "Result": (
+        "quantize", "storage", "pack_values", "masks_path", "reports", "json_path",
+        "fail_if_drop", "quiet", "verbose", "log_file",
+    ),
+    "Running": (
+        "config_path", "write_config", "threads", "batch_size", "memory_limit", "workdir",
+        "providers", "custom_ops",
+    ),
+}  # fmt: skip
+
+
+@click.command("prune", cls=GroupedCommand, sections=_SECTIONS, help=_HELP)
 @click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT.onnx", type=click.Path(path_type=Path))
-@click.option(
-    "--calib",
-    "--load-inputs",
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="Sample inputs: .npz (one array per input), .npy, a folder of them, or "
-    "test_data_set_* folders. Without it, test data beside the model, else made-up inputs.",
-)
-@click.option(
-    "--data-loader-script",
-    metavar="F.py[:FUNC]",
-    help="Python function that yields {input name: array}; FUNC is load_data by default. "
-    "The file is executed.",
-)
+@data_options
 @click.option(
     "--sparsity",
     type=float,
     metavar="S",
-    help=f"Share of the prunable weights to make zero, met exactly. [default: {DEFAULT_SPARSITY}]",
+    help=f"Share of prunable weights to make zero, met exactly. [default: {DEFAULT_SPARSITY}]",
 )
+@goal_options
 @click.option(
     "--pattern",
     metavar="P",
-    help="Where zeros may lie: N:M keeps N of every M weights along the input channels (2:4 for "
-    "sparse tensor cores; the sparsity follows), RxC drops blocks of R output by C input channels; "
-    "channels cuts whole channels, hidden units and heads out of the graph. [default: anywhere]",
+    help="Zeros in N:M (2:4 for sparse tensor cores), in RxC blocks, or channels, "
+    "which are cut out of the graph. [default: anywhere]",
 )
 @click.option(
     "--macs",
     type=float,
     metavar="SHARE",
-    help="With --pattern channels, instead of --sparsity: share of the multiply-adds that stays.",
+    help="With channels, instead: share of the multiply-adds that stays.",
 )
 @click.option(
     "--latency",
     type=float,
     metavar="SHARE",
-    help="With --pattern channels, instead of --sparsity: share of the time that a run in "
-    "onnxruntime takes, measured here.",
+    help="With channels, instead: share of the measured time that stays.",
 )
 @click.option(
     "--align",
     type=int,
     metavar="N",
-    help="With --pattern channels: keep multiples of N channels. [default: 16, which onnxruntime "
-    "is fast at; 8 or 4 in groups of less than 64 or 32]",
+    help="With channels: keep multiples of N. [default: 16, 8 or 4]",
 )
 @click.option(
     "--epsilon",
     type=float,
     metavar="E",
-    help="Instead: prune as far as the certified relative error of every neuron half stays <= E.",
+    help="Instead: as far as every certified ε stays at most E.",
 )
-@click.option("--delta", type=float, metavar="D", help="Failure probability of the certificate.")
-@click.option(
-    "--method",
-    type=click.Choice(list(METHODS)),
-    help=f"How weights are ranked or sampled. [default: {DEFAULT_METHOD}]",
-)
-@click.option(
-    "--allocation",
-    type=click.Choice([*REFIT_ALLOCATIONS, *ALLOCATIONS, "sipp"]),
-    help="How the budget is shared among layers. [default: the method's own]",
-)
-@click.option(
-    "--compensate",
-    type=click.Choice(COMPENSATIONS),
-    help="Refit the kept weights in graph order, layer by layer by itself, or not. "
-    "[default: sequential with the default method, none with the others]",
-)
-@click.option("--rounds", type=int, metavar="R", help="Prune and refit in R steps. [default: 1]")
-@click.option(
-    "--new-biases/--no-new-biases",
-    default=True,
-    help="Let the refit add a bias to a Conv or Gemm that has none, where that helps, or keep "
-    "every node as it is. [default: add]",
-)
-@click.option(
-    "--floor",
-    type=float,
-    metavar="SHARE",
-    help=f"Share of its weights that every layer keeps at least. [default: {FLOOR}]",
-)
-@click.option("--num-samples", type=int, metavar="N", help="Samples to use. [default: up to 512]")
-@click.option(
-    "--input-shapes",
-    multiple=True,
-    type=input_shape,
-    metavar="NAME:D,D,…",
-    help="Shape of made-up inputs, e.g. x:1,3,224,224. Repeat for more inputs.",
-)
+@method_options
 @exclusion_options
-@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE",
-              help="Write the report as JSON.")  # fmt: skip
-@click.option("--batch-size", type=int, metavar="N", help="Most samples at a time.")
-@click.option("--threads", type=int, metavar="N", help="Threads. [default: all cores]")
+@report_options
+@click.option("--masks", "masks_path", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write which weights were kept, by layer name, as .npz.")  # fmt: skip
 @click.option(
-    "--mask-input",
-    metavar="NAME",
-    help="Input that is 0 where the data is padding, which is kept out of the statistics. "
-    "[default: attention_mask if there is one; '' for none]",
+    "--fail-if-drop",
+    type=float,
+    metavar="D",
+    help="Exit with code 3 if what --eval-script gives is more than D lower.",
 )
-@click.option(
-    "--state",
-    "states",
-    multiple=True,
-    type=state_pair,
-    metavar="IN=OUT",
-    help="Feed output OUT back to input IN from one sample to the next. Repeat for more. "
-    "[default: pairs like h0 and hn, state and stateN; '' for none]",
-)
-@click.option(
-    "--state-reset",
-    type=int,
-    metavar="N",
-    help="Samples in a sequence, at whose start states are reset. [default: those of a file]",
-)
-@click.option(
-    "--memory-limit",
-    type=byte_size,
-    metavar="SIZE",
-    help="Memory that the process may take, all in all, e.g. 2GB; what does not fit goes to files. "
-    f"[default: {DEFAULT_LIMIT >> 20}MB]",
-)
-@click.option(
-    "--workdir",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder for those files. [default: the system's temporary folder]",
-)
-@click.option(
-    "--custom-ops",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="LIB",
-    help="Library with operators that onnxruntime must load for the model; its code is executed. "
-    "Repeat for more.",
-)
+@log_options
 @click.option(
     "--quantize",
     type=click.Choice(QUANTIZATIONS),
-    help="Turn the pruned model into integers by onnxruntime's quantiser: int8 calibrates it on "
-    "the samples; int8-dynamic is for MatMul, Gemm and LSTM, and finds ranges as it runs.",
+    metavar="KIND",
+    help="Then into integers, by onnxruntime's quantiser: int8 or int8-dynamic.",
 )
 @click.option(
     "--storage",
     type=click.Choice(STORAGES),
     default=STORAGES[0],
     show_default=True,
-    help="Store weights with their zeros, or packed: without, in a smaller file, to be rebuilt "
-    "when the model is loaded.",
+    help="Weights with their zeros, or without, smaller.",
 )
 @pack_values_option
-@click.option("--providers", metavar="A,B", help="onnxruntime execution providers.")
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N")
+@config_option
+@write_config_option
+@runtime_options
 def command(
     source: Path,
     target: Path,
     calib: Path | None,
     data_loader_script: str | None,
+    config_path: Path | None,
+    write_config: Path | None,
     json_path: Path | None,
-    input_shapes: tuple[tuple[str, tuple[int, ...]], ...],
-    providers: str | None,
-    states: tuple[tuple[str, str], ...],
+    reports: tuple[Path, ...],
+    masks_path: Path | None,
+    fail_if_drop: float | None,
     **options: Any,
 ) -> None:
     """Prune IN.onnx and write OUT.onnx; see `_HELP`."""
-    from onnx_sipp.cli.progress import Bars  # noqa: PLC0415 - heavy; only once there is work to do
-    from onnx_sipp.graph.model import Model  # noqa: PLC0415
+    from onnx_sipp.graph.model import Model  # noqa: PLC0415 - heavy; only once there is work to do
     from onnx_sipp.pipeline import prune  # noqa: PLC0415
-    from onnx_sipp.report.summary import print_report  # noqa: PLC0415
 
+    places = {"calib": calib, "data_loader_script": data_loader_script}
+    asked = request(config_path, options, places)
+    limit = DropLimit.of(fail_if_drop, asked.options)
+    checked = asked.checked()
+    if masks_path is not None and checked.pattern == "channels":
+        raise UsageError("--pattern channels leaves no zeros, so there are no masks to write")
     model = Model.load(source)
     model.refuse_target(target)
-    refuse_outputs([target, json_path], [*model.files, calib])
-    calibration = open_calibration(calib, data_loader_script)
-    with Bars() as bars:
-        result = prune(
-            source,
-            calibration,
-            progress=bars,
-            input_shapes=dict(input_shapes),
-            providers=providers.split(",") if providers else None,
-            states=state_map(states),
-            **options,
-        )
+    destination = Destination(json_path, reports)
+    written = [target, *destination.files, write_config, masks_path, log_file()]
+    refuse_outputs(written, [*model.files, *asked.files])
+    with listening() as bars:
+        result = prune(source, asked.calibration(), progress=bars, **asked.options)
     report = result.save(target)
-    if json_path is not None:
-        write_text(json_path, report.to_json())
-    print_report(report, output_console())
+    if masks_path is not None:
+        result.save_masks(masks_path)
+    if write_config is not None:
+        write_text(write_config, asked.written(write_config))
+    destination.deliver(report)
+    if limit is not None:
+        limit.check(source, target, checked)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable
 from itertools import combinations
@@ -12,22 +11,28 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from onnx_sipp.cli.logs import is_quiet
 from onnx_sipp.errors import UsageError
 from onnx_sipp.files import refuse_place, write_together
+from onnx_sipp.memory import read_size
 from onnx_sipp.options import VALUES
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = [
+    "as_file",
     "byte_size",
+    "deliver",
     "exclusion_options",
     "input_shape",
+    "json_option",
     "numbers",
     "open_calibration",
     "output_console",
     "pack_values_option",
     "refuse_outputs",
+    "shares",
     "state_map",
     "state_pair",
     "write_text",
@@ -37,6 +42,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # Wide enough for a table where nobody looks at it, but a program reads it.
 PIPE_WIDTH = 160
+
+STDOUT = Path("-")
 
 
 def input_shape(value: str) -> tuple[str, tuple[int, ...]]:
@@ -67,6 +74,20 @@ def numbers(value: str) -> list[int]:
         raise click.BadParameter(f"{value!r} is no list of numbers; write it like 1,16") from error
 
 
+def shares(value: str) -> list[float]:
+    """Read ``0.3,0.5`` as a list.
+
+    Raises:
+        BadParameter: it is not of that form.
+    """
+    try:
+        return [float(part) for part in value.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value!r} is no list of shares; write it like 0.3,0.5,0.7"
+        ) from error
+
+
 def state_pair(value: str) -> tuple[str, str]:
     """Part ``in=out`` into the name of an input and that of the output it comes from.
 
@@ -91,10 +112,10 @@ def byte_size(value: str) -> int:
     Raises:
         BadParameter: it is not of that form.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", value.strip().upper())
-    if found is None:
+    size = read_size(value)
+    if size is None:
         raise click.BadParameter(f"{value!r} is no size; write it like 512MB or 2GB")
-    return int(float(found[1]) * 1024 ** " KMGT".index(found[2] or " "))
+    return size
 
 
 def exclusion_options(function: F) -> F:
@@ -104,21 +125,33 @@ def exclusion_options(function: F) -> F:
         "--nodes_to_exclude",
         multiple=True,
         metavar="GLOB",
-        help="Leave these nodes alone; repeat for more.",
+        help="Leave these nodes alone; repeatable.",
     )
     ops = click.option(
         "--exclude-op-types",
         "--op_types_to_exclude",
         multiple=True,
         metavar="OP",
-        help="Leave these operators alone, e.g. Gemm; repeat for more.",
+        help="Leave these operators alone, e.g. Gemm; repeatable.",
+    )
+    only_nodes = click.option(
+        "--include-nodes",
+        multiple=True,
+        metavar="GLOB",
+        help="Leave all other nodes alone; repeatable.",
+    )
+    only_ops = click.option(
+        "--include-op-types",
+        multiple=True,
+        metavar="OP",
+        help="Leave all other operators alone; repeatable.",
     )
     tied = click.option(
         "--include-tied",
         is_flag=True,
-        help="Prune weights, too, that something else than layers reads (tied embeddings).",
+        help="Prune weights, too, that other nodes read (tied embeddings).",
     )
-    return nodes(ops(tied(function)))
+    return nodes(ops(only_nodes(only_ops(tied(function)))))
 
 
 def pack_values_option(function: F) -> F:
@@ -128,8 +161,8 @@ def pack_values_option(function: F) -> F:
         type=click.Choice(VALUES),
         default=VALUES[0],
         show_default=True,
-        help="Type that packed floating-point weights are stored in: their own, or a smaller one "
-        "with a loss that is reported.",
+        metavar="TYPE",
+        help=f"Of packed weights: {', '.join(VALUES)}.",
     )(function)
 
 
@@ -174,6 +207,43 @@ def _same(output: Path, read: Path) -> bool:
     return output.exists() and read.exists() and output.samefile(read)
 
 
+def json_option(what: str) -> Callable[[F], F]:
+    """Add ``--json``, for a file or standard output; see `print_or_write`."""
+    return click.option(
+        "--json",
+        "json_path",
+        type=click.Path(path_type=Path, allow_dash=True),
+        metavar="FILE",
+        help=f"Write {what} as JSON; - for standard output.",
+    )
+
+
+def as_file(path: Path | None) -> Path | None:
+    """The file that is meant; None for standard output."""
+    return None if path == STDOUT else path
+
+
+def deliver(
+    json_path: Path | None, text: Callable[[], str], show: Callable[[Console], None]
+) -> None:
+    """Write a result as JSON, if that is asked for, and show it, unless JSON is on standard output.
+
+    Args:
+        json_path: a file, ``-``, or None.
+        text: makes the JSON.
+        show: prints the result.
+
+    Raises:
+        SippError: the file cannot be written.
+    """
+    if json_path == STDOUT:
+        click.echo(text(), nl=False)
+        return
+    if json_path is not None:
+        write_text(json_path, text())
+    show(output_console())
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small file, whole or not at all.
 
@@ -184,8 +254,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def output_console() -> Console:
-    """Where a command prints its result: the terminal, or a pipe wide enough for its tables."""
+    """Where a command prints its result: the terminal, or a pipe wide enough for its tables.
+
+    Nowhere if it is to be quiet.
+    """
     from rich.console import Console  # noqa: PLC0415 - heavy; only once there is work to do
 
+    if is_quiet():
+        return Console(quiet=True)
     narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(width=None if narrow else PIPE_WIDTH)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
@@ -18,7 +18,7 @@ from onnx_sipp.calibration.fidelity import measure_fidelity
 from onnx_sipp.calibration.samples import open_samples
 from onnx_sipp.comparing.footprint import Loading, measure_footprints
 from onnx_sipp.comparing.latency import batched, measure_latency
-from onnx_sipp.comparing.metric import load_metric
+from onnx_sipp.comparing.metric import MetricFunction, load_metric
 from onnx_sipp.errors import UsageError
 from onnx_sipp.graph.model import Model, serialized
 from onnx_sipp.options import available_threads
@@ -32,7 +32,6 @@ __all__ = ["BATCH_SIZES", "SECONDS", "compare"]
 BATCH_SIZES = (1, 16)
 SECONDS = 2.0
 ModelSource = ModelProto | bytes | str | Path
-MetricFunction = Callable[[Path], float]
 
 
 def compare(

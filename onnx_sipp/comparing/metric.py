@@ -12,7 +12,10 @@ from onnx_sipp.calibration.scripts import load_function
 from onnx_sipp.calibration.session import open_session
 from onnx_sipp.errors import SippError
 
-__all__ = ["JudgedBy", "load_metric"]
+__all__ = ["JudgedBy", "MetricFunction", "load_metric"]
+
+# Of the path of a model.
+MetricFunction = Callable[[Path], float]
 
 DEFAULT_FUNCTION = "evaluate"
 _PATHS = ("path", "model_path", "model")
@@ -46,7 +49,7 @@ class JudgedBy:
 
 
 def load_metric(
-    spec: str | Callable[[Path], float],
+    spec: str | MetricFunction,
     providers: Sequence[str] | None,
     libraries: Sequence[Path],
 ) -> JudgedBy:

@@ -51,6 +51,8 @@ def find_layers(
     exclude_nodes: Sequence[str] = (),
     exclude_op_types: Sequence[str] = (),
     *,
+    include_nodes: Sequence[str] = (),
+    include_op_types: Sequence[str] = (),
     include_tied: bool = False,
 ) -> Findings:
     """List the prunable layers of a model, and the nodes left alone with the reason.
@@ -60,6 +62,8 @@ def find_layers(
         exclude_nodes: names of nodes to leave alone, or globs over them. What lies in a node, or
             in a branch of it, is left alone with it.
         exclude_op_types: operator types to leave alone, or globs over them.
+        include_nodes: names, or globs, as above: all other layers are left alone. None for all.
+        include_op_types: likewise.
         include_tied: list weights, too, that something else than layers reads.
 
     Raises:
@@ -70,16 +74,23 @@ def find_layers(
     candidates, skipped = _candidates(model)
     names = [name for label in labels for name in _names(label)]
     names = list(dict.fromkeys([*names, *(skip.name for _, skip in skipped)]))
-    _refuse_idle(exclude_nodes, names, "node is called")
+    _refuse_idle([*exclude_nodes, *include_nodes], names, "node is called")
     operators = known_operators(RULES).union(label.op_type for label in labels)
-    _refuse_idle(exclude_op_types, sorted(operators), "operator is called")
+    types = [*exclude_op_types, *include_op_types]
+    _refuse_idle(types, sorted(operators), "operator is called")
     barred = {
         label
         for label in labels
         if any(_matches(name, exclude_nodes) for name in _names(label))
         or _matches(label.op_type, exclude_op_types)
     }
-    choice = _Choice(model, barred, include_tied=include_tied)
+    wanted = {
+        label
+        for label in labels
+        if (not include_nodes or any(_matches(name, include_nodes) for name in _names(label)))
+        and (not include_op_types or _matches(label.op_type, include_op_types))
+    }
+    choice = _Choice(model, barred, wanted, include_tied=include_tied)
     layers = choice.among(candidates)
     skipped = sorted([*skipped, *choice.refused], key=lambda item: item[0])
     first = {model.first_element(layer.weight): layer.view.size for layer in layers}
@@ -128,6 +139,7 @@ class _Choice:
     Args:
         model: that the layers belong to.
         barred: labels of nodes that the user excludes.
+        wanted: labels of nodes that the user includes.
         include_tied: whether other nodes may read a weight.
 
     Attributes:
@@ -135,7 +147,10 @@ class _Choice:
         tied: see `Findings`.
     """
 
-    def __init__(self, model: Lowered, barred: set[Label], *, include_tied: bool) -> None:
+    def __init__(
+        self, model: Lowered, barred: set[Label], wanted: set[Label], *, include_tied: bool
+    ) -> None:
+        self._wanted = wanted
         self._model, self._barred, self._include_tied = model, barred, include_tied
         self._barred_readers = {label.reader for label in barred}
         self.refused: list[tuple[int, Skipped]] = []
@@ -145,8 +160,10 @@ class _Choice:
         """The layers that stay."""
         labels = self._model.plan.labels
         excluded = {
-            c.name: "excluded by the user" for c in candidates if labels[c.index] in self._barred
-        }
+            c.name: "not included by the user"
+            for c in candidates
+            if labels[c.index] not in self._wanted
+        } | {c.name: "excluded by the user" for c in candidates if labels[c.index] in self._barred}
         layers = self._without(candidates, excluded)
         while True:
             reasons = self._tied_elsewhere(layers) or {

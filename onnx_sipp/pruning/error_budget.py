@@ -61,7 +61,7 @@ def error_budget(
     capacities: Sequence[int],
     keep: int,
     importance: Sequence[float] | None = None,
-    floor: float = FLOOR,
+    floor: float | Sequence[float] = FLOOR,
     times: Sequence[Counts | None] | None = None,
 ) -> list[int]:
     """Share out the weights that stay.
@@ -72,7 +72,8 @@ def error_budget(
         capacities: per layer, the number of non-zero weights.
         keep: how many weights stay in all.
         importance: v_ℓ, all 1 if None.
-        floor: share of its weights that every layer keeps at least; less where the total is.
+        floor: share of its weights that every layer keeps at least, or that of each layer; less
+            where the total is.
         times: per layer, how many weights each cost stands for (see `condensed`); None for one.
 
     Returns:
@@ -81,12 +82,13 @@ def error_budget(
     counts = [None] * len(costs) if times is None else times
     ordered = [_in_order(layer, own) for layer, own in zip(costs, counts, strict=True)]
     sizes = [int(own.sum()) for _, own in ordered]
-    floor = min(floor, keep / max(1, sum(sizes)))
+    own_floors = [floor] * len(sizes) if isinstance(floor, float | int) else floor
+    floors = [min(share, keep / max(1, sum(sizes))) for share in own_floors]
     marginals = []
     for index, (layer, own) in enumerate(ordered):
         rate = _marginals(layer, own, powers[index])
         rate *= 1.0 if importance is None else importance[index]
-        guarded = min(max(1, int(floor * sizes[index])), capacities[index])
+        guarded = min(max(1, int(floors[index] * sizes[index])), capacities[index])
         rate[np.cumsum(own[::-1])[::-1] <= guarded] = _GUARDED
         rate[-1:] = np.inf  # one weight of every layer comes before all else
         idle = sizes[index] - capacities[index]  # zeros already, the cheapest to remove

@@ -12,7 +12,18 @@ from onnx_sipp.pruning.candidates import output_costs
 from onnx_sipp.pruning.error_budget import condensed, error_budget, relative_error
 from onnx_sipp.pruning.evidence import Evidence
 
-__all__ = ["Impact", "Survey", "error_counts", "importance_of", "surveys_of"]
+__all__ = [
+    "Curve",
+    "Impact",
+    "Survey",
+    "curve_of",
+    "error_counts",
+    "importance_of",
+    "surveys_of",
+]
+
+# Points of a curve that is shown: at every 2.5 % of the weights.
+_SHOWN = 41
 
 
 # Weights of a layer up to which every one has a place in the curve.
@@ -57,6 +68,30 @@ class Survey:
     capacity: int
 
 
+@dataclass(frozen=True)
+class Curve:
+    """A survey, to look at.
+
+    Attributes:
+        sparsities: shares of the weights that go, ascending.
+        errors: relative error of the output, the square root of what the budget sums.
+    """
+
+    sparsities: tuple[float, ...]
+    errors: tuple[float, ...]
+
+
+def curve_of(survey: Survey) -> Curve:
+    """A few points of the curve."""
+    times = np.ones(survey.costs.size) if survey.times is None else survey.times
+    gone = np.concatenate([[0.0], np.cumsum(times)])
+    lost = np.concatenate([[0.0], np.cumsum(survey.costs * times, dtype=np.float64)])
+    sparsities = np.linspace(0, 1, _SHOWN)
+    squares = np.interp(sparsities * gone[-1], gone, lost) / max(survey.power, 1e-30)
+    errors = np.sqrt(np.clip(squares, 0, 1))
+    return Curve(tuple(map(float, sparsities.round(4))), tuple(map(float, errors)))
+
+
 def surveys_of(
     evidence: Evidence, ways: Sequence[bool], size: int, capacity: int, threads: int
 ) -> dict[bool, Survey]:
@@ -94,7 +129,10 @@ def importance_of(survey: Survey, impact: Impact) -> float:
 
 
 def error_counts(
-    surveys: Sequence[Survey], keep: int, floor: float, importance: Sequence[float] = ()
+    surveys: Sequence[Survey],
+    keep: int,
+    floor: float | Sequence[float],
+    importance: Sequence[float] = (),
 ) -> list[int]:
     """The budget by measured error.
 

@@ -15,10 +15,12 @@ from onnx_sipp.calibration.samples import Samples
 from onnx_sipp.fitting import why_no_sparse_cores
 from onnx_sipp.graph.layers import Findings, Layer
 from onnx_sipp.graph.lowering import Lowered
+from onnx_sipp.graph.steps import steps_of
 from onnx_sipp.measures import Measured
 from onnx_sipp.options import Options
 from onnx_sipp.outcome import Outcome, Refit
 from onnx_sipp.pruning.certificate import Certificate, certify, samples_needed
+from onnx_sipp.report.details import CurveReport, Distribution, StepReport
 from onnx_sipp.report.result import (
     CalibrationReport,
     LayerReport,
@@ -69,6 +71,7 @@ def assemble(
         zeros = sum(
             int(np.count_nonzero(block.stored_in(outcome.model) == 0)) for block in weight.blocks
         )
+        drawn = _distribution(found, outcome.model)
         for layer in weight.layers:
             sampled = _sampled_halves(weight, layer, settled.sampled)
             certificate = _certificate(
@@ -91,8 +94,10 @@ def assemble(
                 no_sparse_cores=None
                 if weight.pattern is None
                 else why_no_sparse_cores(dense, layer, weight.pattern),
+                sensitivities=drawn if layer is weight.layers[0] else None,
+                curve=_curve(outcome, index) if layer is weight.layers[0] else None,
             )
-    layers = [rows[layer.name] for layer in findings.layers]
+    layers, original = [rows[layer.name] for layer in findings.layers], dense.plan.original
     total = sum(weight.size for weight in weights)
     zeros = sum(row.zeros for row in layers if not row.shares_weight_with)
     before = total - sum(weight.capacity for weight in weights)
@@ -115,13 +120,15 @@ def assemble(
             held_out=len(samples.held_out),
             delta=options.delta,
         ),
-        bytes_before=dense.plan.original.bytes_on_disk(),
+        bytes_before=original.bytes_on_disk(),
         bytes_after=None,
         seconds=seconds,
         budget=outcome.plan,
         budgets=dict(outcome.plans),
         freed=sum(outcome.respent.weights),
         freed_errors=list(outcome.respent.errors),
+        model=original.path.name if original.path else "",
+        steps=StepReport.of(steps_of(original, rows)),
         warnings=[
             *samples.warnings,
             *dense.plan.notes,
@@ -133,6 +140,21 @@ def assemble(
             *outcome.notes,
         ],
     )
+
+
+def _distribution(found: Measured, model: Lowered) -> Distribution:
+    """How the sensitivities of a weight are distributed."""
+    return Distribution.of(
+        [
+            (found.maximum.block(number), block.matrix_in(model) != 0)
+            for number, block in enumerate(found.weight.blocks)
+        ]
+    )
+
+
+def _curve(outcome: Outcome, index: int) -> CurveReport | None:
+    curve = outcome.curves[index] if outcome.curves else None
+    return None if curve is None else CurveReport(list(curve.sparsities), list(curve.errors))
 
 
 def _dead_neurons(outcome: Outcome, index: int) -> int:

@@ -48,6 +48,7 @@ def assemble_cut(
         options: of the run.
         seconds: wall time.
     """
+    original = dense.plan.original
     return Report(
         version=__version__,
         options=options.to_dict(),
@@ -67,9 +68,10 @@ def assemble_cut(
             held_out=len(samples.held_out),
             delta=options.delta,
         ),
-        bytes_before=dense.plan.original.bytes_on_disk(),
+        bytes_before=original.bytes_on_disk(),
         bytes_after=None,
         seconds=seconds,
+        model=original.path.name if original.path else "",
         budget=cut.plan,
         budgets=dict(cut.plans),
         warnings=[*samples.warnings, *dense.plan.notes],

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
+
+from onnx_sipp.report.names import shown
 
 __all__ = [
     "LeftTensor",
@@ -104,7 +105,7 @@ def print_packing(report: PackReport, console: Console) -> None:
         table.add_column("bytes", justify="right")
         table.add_column("why")
         for left in report.left:
-            table.add_row(escape(left.name), f"{left.bytes:,}", escape(left.reason))
+            table.add_row(shown(left.name), f"{left.bytes:,}", shown(left.reason))
         console.print(table)
     console.print(packing_sentence(report))
 
@@ -115,7 +116,7 @@ def _packed(tensors: list[PackedTensor]) -> Table:
         table.add_column(title, justify="right")
     for tensor in tensors:
         table.add_row(
-            escape(tensor.name),
+            shown(tensor.name),
             "×".join(map(str, tensor.shape)),
             f"{1 - tensor.kept / tensor.elements:.1%}",
             f"{tensor.encoding}, {tensor.values}",

@@ -6,10 +6,12 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from onnx_sipp.report.details import CurveReport, Distribution, StepReport
 from onnx_sipp.report.finite import finite
 from onnx_sipp.report.outputs import OutputReport
 from onnx_sipp.report.packing import PackReport
 from onnx_sipp.report.quantizing import QuantizeReport
+from onnx_sipp.report.search import SearchReport
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -59,6 +61,9 @@ class LayerReport:
             magnitude, as if all inputs were alike, and nothing is certified.
         no_sparse_cores: with a pattern: why sparse tensor cores cannot run the layer, "" if they
             can. None without a pattern.
+        sensitivities: how they are distributed; None for a weight that was listed before.
+        curve: error against sparsity as the budget saw it; None if the budget is another, or for a
+            weight that was listed before.
     """
 
     name: str
@@ -86,6 +91,8 @@ class LayerReport:
     also_read_by: str = ""
     observed: bool = True
     no_sparse_cores: str | None = None
+    sensitivities: Distribution | None = None
+    curve: CurveReport | None = None
 
     @property
     def sparsity(self) -> float:
@@ -200,6 +207,9 @@ class Report:
         packing: what packing did, None if the weights are stored with their zeros.
         warnings: what the user must know.
         cut: what was cut out of the graph, None if nothing was to be; `layers` is empty if it was.
+        model: name of the input file, "" if the model came from memory.
+        steps: the way through the graph, in order.
+        search: how the sparsity was found, None if it was given.
         schema_version: of this structure; grows when a field changes its meaning or goes.
     """
 
@@ -224,6 +234,9 @@ class Report:
     packing: PackReport | None = None
     warnings: list[str] = field(default_factory=list)
     cut: CutReport | None = None
+    model: str = ""
+    steps: list[StepReport] = field(default_factory=list)
+    search: SearchReport | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -27,6 +27,17 @@ def test_on_a_terminal(monkeypatch):
     assert "10/10" in output
 
 
+def test_few_bars_are_seen_at_a_time(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    bars = Bars()
+    for number in range(20):
+        bars.stage(f"step {number}")
+        if number != 17:  # one that says nothing of how far it is
+            bars.advance(1, 1)
+    seen = [task.description for task in bars._bars.tasks if task.visible]
+    assert seen == ["step 15", "step 16", "step 18", "step 19"]
+
+
 def test_elsewhere(monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert drawn(monkeypatch, terminal=False) == ""

@@ -88,3 +88,11 @@ def test_what_dead_paths_took_is_told(models):
     text = printed(print_report, result.report)
     assert f"{result.report.freed:,} weights that did nothing made room for others (" in text
     assert "dead paths" not in printed(print_report, prune(mlp(), DATA, dead_paths=False).report)
+
+
+def test_results_print_themselves(markup):
+    result = prune(markup, DATA, sparsity=0.5)
+    console = Console(file=io.StringIO(), width=160)
+    console.print(result)
+    assert console.file.getvalue() == printed(print_report, result.report)
+    assert repr(result) == "<PruneResult of a model: 50.00% zeros>"

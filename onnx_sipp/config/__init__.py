@@ -1,0 +1,1 @@
+"""Configuration files: defaults of a run, and rules for single layers."""

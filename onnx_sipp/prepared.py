@@ -1,0 +1,281 @@
+"""A model that has been read and calibrated: what pruning it, at any sparsity, starts from."""
+
+from __future__ import annotations
+
+import glob
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from onnx import ModelProto
+
+from onnx_sipp.calibration.branches import lower_as_run
+from onnx_sipp.calibration.execution import Execution
+from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
+from onnx_sipp.calibration.observe import Observation
+from onnx_sipp.calibration.samples import Chosen, Samples, open_samples
+from onnx_sipp.config.applying import WeightRules, names_left_out, rules_of
+from onnx_sipp.errors import SippError, UsageError
+from onnx_sipp.fitting import fitted
+from onnx_sipp.graph.layers import Findings, find_layers
+from onnx_sipp.graph.lowering import Lowered, lower
+from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.verdict import ensure_same_verdict
+from onnx_sipp.measures import Measured, measure_statistics
+from onnx_sipp.memory import peak_memory
+from onnx_sipp.options import DEFAULT_METHOD, Options
+from onnx_sipp.progress import Progress
+from onnx_sipp.pruning.methods import Goal
+from onnx_sipp.quantizing.refusal import refuse_quantization
+from onnx_sipp.sequential import Refitter
+from onnx_sipp.store import TensorStore
+from onnx_sipp.weights import Weight, group_weights
+from onnx_sipp.workload import (
+    certified_on,
+    made_up_for,
+    multiplications,
+    patch_counts,
+    plan_memory,
+)
+
+__all__ = ["ModelSource", "Prepared", "prepare"]
+
+DEFAULT_MASK = "attention_mask"
+# Of sensitivities, in memory; the others are in files.
+KEPT_BYTES = 32 << 20
+
+ModelSource = ModelProto | bytes | str | Path
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A calibrated model.
+
+    Attributes:
+        dense: as it was read.
+        lowered: the same, lowered.
+        findings: its layers and skipped nodes.
+        weights: what can be pruned.
+        measured: per weight, what calibration told.
+        samples: the data.
+        certified: how many of the samples the sensitivities were measured on.
+        execution: how models are run.
+        mask: the input that tells padding from data, if any.
+        rules: for single weights.
+        options: of the run.
+        progress: told how far it is.
+        started: when it began, on the performance counter.
+        peak: the most memory that the process had had before, in bytes.
+    """
+
+    dense: Model
+    lowered: Lowered
+    findings: Findings
+    weights: Sequence[Weight]
+    measured: Sequence[Measured]
+    samples: Samples
+    certified: int
+    execution: Execution
+    mask: str | None
+    rules: WeightRules
+    options: Options
+    progress: Progress
+    started: float
+    peak: int
+
+    @property
+    def units(self) -> int:
+        """How many parts of the weights stay or go by themselves."""
+        return sum(weight.units for weight in self.weights)
+
+    @property
+    def reachable(self) -> tuple[int, int]:
+        """The fewest and the most units that may stay, as rules fix those of some layers."""
+        sizes = [weight.units for weight in self.weights]
+        fixed = self.rules.fixed(sizes)
+        least = sum(fixed.values())
+        return least, least + sum(size for i, size in enumerate(sizes) if i not in fixed)
+
+    def goal(self, sparsity: float) -> Goal:
+        """What is to be kept at a sparsity, in ``units``.
+
+        Raises:
+            UsageError: rules fix so much that it cannot be met.
+        """
+        keep = self.units - round(sparsity * self.units)
+        least, most = self.reachable
+        # People round what they are told.
+        near = 1e-4 * self.units + 1
+        keep = min(max(keep, least), most) if least - near <= keep <= most + near else keep
+        if not least <= keep <= most:
+            allowed = sorted(1 - count / self.units for count in (least, most))
+            raise UsageError(
+                f"a sparsity of {sparsity:.2%} cannot be met: with the sparsities that rules give "
+                f"to single layers, it can be between {allowed[0]:.4%} and {allowed[1]:.4%}"
+            )
+        return Goal(keep=keep, delta=self.options.delta)
+
+    def observation(self, feeds: Chosen) -> Observation:
+        """How the inputs of the layers are observed on some samples."""
+        return _observation(
+            self.execution, self.lowered, feeds, self.mask, self.options, self.progress
+        )
+
+    def refitter(self) -> Refitter:
+        """What refits layers in graph order."""
+        store = TensorStore(0, self.options.workdir)
+        return Refitter(
+            self.lowered, self.weights, self.measured, self.samples, self.execution, store,
+            self.mask,
+        )  # fmt: skip
+
+    def fidelity(self, pruned: Model) -> list[OutputFidelity]:
+        """Check a pruned model, and compare its outputs on held-out samples.
+
+        Raises:
+            SippError: what the checker says of it differs from what it says of the dense one.
+        """
+        ensure_same_verdict(self.dense, pruned)
+        self.progress.stage("comparing outputs")
+        return measure_fidelity(
+            self.execution, self.dense, pruned, self.samples.held_out, self.progress,
+            self.samples.states,
+        )  # fmt: skip
+
+
+def prepare(model: ModelSource, calibration: Any, options: Options, progress: Progress) -> Prepared:
+    """Read a model, find its layers, and observe them.
+
+    Args:
+        model: a path, the bytes of a model, or a ModelProto.
+        calibration: sample inputs, as for `pipeline.prune`.
+        options: of the run.
+        progress: told how far it is.
+
+    Raises:
+        UsageError: an option does not fit the model.
+        SippError: the model or the data cannot be used.
+    """
+    started, peak = time.perf_counter(), peak_memory()
+    dense = Model.load(model, [Path(library) for library in options.custom_ops])
+    if options.quantize:
+        refuse_quantization(dense)
+    lowered = lower(dense, spare_biases=options.adds_biases)
+    findings = _find(lowered, options)
+    samples = _open(dense, calibration, options)
+    if lowered.plan.conditions or lowered.plan.taps:
+        progress.stage("observing branches")
+        lowered = _lowered(dense, samples, options)
+        findings = _find(lowered, options)
+    execution, layers = _execution(samples, options), findings.layers
+    patches = patch_counts(execution, lowered, layers, samples)
+    work = multiplications(layers, patches)
+    samples = made_up_for(samples, work, options.num_samples)
+    memory = plan_memory(layers, patches, samples, options.memory_limit)
+    execution = replace(execution, memory=memory)
+    weights = group_weights(lowered, layers, execution.memory.block, options.zero_pattern)
+    rules = rules_of(lowered, weights, options.rules)
+    mask = _mask_input(dense, options)
+    kept = TensorStore(KEPT_BYTES, options.workdir)
+
+    progress.stage("calibrating")
+    mixed = options.method == DEFAULT_METHOD
+    certified = certified_on(samples, work) if mixed else samples.calibration
+    run = _observation(execution, lowered, certified, mask, options, progress)
+    measured = measure_statistics(weights, options.method, run, kept)
+    return Prepared(
+        dense, lowered, findings, weights, measured, samples, len(certified), execution, mask,
+        rules, options, progress, started, peak,
+    )  # fmt: skip
+
+
+def _find(model: Lowered, options: Options) -> Findings:
+    find = partial(
+        find_layers,
+        model,
+        exclude_op_types=options.exclude_op_types,
+        include_nodes=options.include_nodes,
+        include_op_types=options.include_op_types,
+        include_tied=options.include_tied,
+    )
+    findings = find(exclude_nodes=options.exclude_nodes)
+    if names := names_left_out(model, findings, options.rules):
+        findings = find(exclude_nodes=[*options.exclude_nodes, *map(glob.escape, names)])
+    if not findings.layers:
+        reasons = "".join(f"\n  {s.name} ({s.op_type}): {s.reason}" for s in findings.skipped[:10])
+        raise SippError(
+            "the model has no weight that can be pruned"
+            + (
+                f"; what multiplies a constant is left alone:{reasons}"
+                if reasons
+                else ": no node multiplies a constant that is stored in the file (a weight that "
+                "comes in as an input of the graph is data)"
+            )
+        )
+    pattern = options.zero_pattern
+    return findings if pattern is None else fitted(model, findings, pattern)
+
+
+def _open(model: Model, calibration: Any, options: Options) -> Samples:
+    return open_samples(
+        model,
+        calibration,
+        num_samples=options.num_samples,
+        seed=options.seed,
+        input_shapes=options.input_shapes,
+        providers=options.providers,
+        states=options.states,
+        state_reset=options.state_reset,
+        store=TensorStore(folder=options.workdir),
+    )
+
+
+def _lowered(model: Model, samples: Samples, options: Options) -> Lowered:
+    return lower_as_run(
+        model,
+        samples.all_feeds(),
+        threads=options.thread_count,
+        providers=options.providers,
+        spare_biases=options.adds_biases,
+    )
+
+
+def _execution(samples: Samples, options: Options) -> Execution:
+    return Execution(
+        samples.inputs,
+        TensorStore(folder=options.workdir),
+        options.thread_count,
+        options.providers,
+        options.batch_size,
+    )
+
+
+def _observation(
+    execution: Execution,
+    model: Lowered,
+    feeds: Chosen,
+    mask: str | None,
+    options: Options,
+    progress: Progress,
+) -> Observation:
+    return Observation(execution, model, feeds, options.thread_count, progress, mask)
+
+
+def _mask_input(model: Model, options: Options) -> str | None:
+    """The input that tells padding from data, if any.
+
+    Raises:
+        UsageError: the model has no input of the given name.
+    """
+    names = [value.name for value in model.proto.graph.input if value.name not in model.stored]
+    if options.mask_input is None:
+        return DEFAULT_MASK if DEFAULT_MASK in names else None
+    if options.mask_input and options.mask_input not in names:
+        raise UsageError(
+            f"the model has no input {options.mask_input!r} to take as the mask; its inputs are "
+            + ", ".join(names)
+        )
+    return options.mask_input or None

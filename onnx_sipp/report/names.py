@@ -1,0 +1,28 @@
+"""Names from models and files, as they may be shown."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+
+__all__ = ["shown", "visible"]
+
+
+def visible(text: str, kept: str = "") -> str:
+    """Show characters that would act rather than be seen, as a Python string would be written.
+
+    Such are the escapes that terminals obey, and marks that turn the direction of writing.
+
+    Args:
+        text: a name, or a message with names in it.
+        kept: characters that stay all the same, such as line ends.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in kept else ascii(char)[1:-1] for char in text
+    )
+
+
+def shown(text: str) -> str:
+    """The same for rich to print, which would take ``[bold]`` for markup."""
+    return escape(visible(text, "\n"))

@@ -1,0 +1,1 @@
+"""Find the sparsity that meets a goal of fidelity."""

@@ -1,0 +1,1 @@
+"""Whole curves: what every sparsity costs, and every layer alone."""
