@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from onnx_sipp.errors import UsageError
 from onnx_sipp.report.advice import guaranteed, hints, sparse_cores, zeros_buy
 from onnx_sipp.report.names import visible
+from onnx_sipp.report.packing import packing_sentence
+from onnx_sipp.report.quantizing import quantizing_sentence
 from onnx_sipp.report.result import Report
 from onnx_sipp.report.search import goal_text, search_rows
 from onnx_sipp.report.totals import total_rows
@@ -69,13 +71,23 @@ def _common(report: Report) -> dict[str, Any]:
         "changes": _changes(report),
         "totals": total_rows(report),
         "refitted": any(layer.candidate for layer in report.layers),
-        "zeros_buy": zeros_buy(report),
+        "zeros_buy": " ".join([*_afterwards(report), zeros_buy(report)]),
         "guaranteed": guaranteed(report),
         "cores": sparse_cores(report) if report.options["pattern"] else [],
         "hints": hints(report),
         "goal": goal_text(report.search.goals) if report.search else "",
         "search": search_rows(report.search) if report.search else None,
     }
+
+
+def _afterwards(report: Report) -> list[str]:
+    """What was done to the pruned model."""
+    done = []
+    if report.quantization is not None:
+        done.append(quantizing_sentence(report.quantization))
+    if report.packing is not None:
+        done.append(packing_sentence(report.packing))
+    return done
 
 
 def _cards(report: Report) -> list[tuple[str, str]]:

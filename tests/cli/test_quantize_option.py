@@ -41,11 +41,24 @@ def wide(folder):
 def test_quantised_and_packed(run, folder, wide, kind):
     arguments = [*OPTIONS, "--calib", "data.npz", "--sparsity", "0.9", "--quantize", kind]
     plain = run("in.onnx", "plain.onnx", *arguments)
-    small = run("in.onnx", "small.onnx", *arguments, "--storage", "packed", "--json", "r.json")
+    small = run(
+        "in.onnx",
+        "small.onnx",
+        *arguments,
+        "--storage",
+        "packed",
+        "--json",
+        "r.json",
+        "--report",
+        "r.md",
+    )
     assert (plain.code, small.code) == (0, 0), small.err
     assert f"Quantised 3 weights ({kind})" in small.out
     assert "after quantising" in small.out
     assert "What integers buy" in small.out
+    page = (folder / "r.md").read_text(encoding="utf-8")
+    assert "Quantised 3 weights" in page
+    assert "Packed 3 tensors" in page
     report = json.loads((folder / "r.json").read_text(encoding="utf-8"))
     found = report["quantization"]
     assert found["kind"] == report["options"]["quantize"] == kind
