@@ -22,6 +22,7 @@ __all__ = [
     "COMPENSATIONS",
     "DEFAULT_METHOD",
     "DEFAULT_SPARSITY",
+    "QUANTIZATIONS",
     "STORAGES",
     "VALUES",
     "Options",
@@ -33,6 +34,8 @@ DEFAULT_METHOD = "mixed"
 COMPENSATIONS = ("sequential", "layerwise", "none")
 DEFAULT_SPARSITY = 0.5
 STORAGES = ("dense", "packed")
+# See docs/quantization.md.
+QUANTIZATIONS = ("int8", "int8-dynamic")
 # Types of packed elements.
 VALUES = ("exact", "fp16", "int8")
 # Goals for which a sparsity is searched.
@@ -98,6 +101,8 @@ class Options:
         memory_limit: bytes that the process may take, all in all. What does not fit goes to files,
             and large layers are worked on in smaller blocks of neurons.
         workdir: folder for those files; None for the system's temporary folder.
+        quantize: turn the pruned model into integers by onnxruntime's quantiser: ``"int8"``
+            (static, calibrated on the samples), ``"int8-dynamic"``, or ``""`` for not.
         storage: how weights are stored: ``"dense"``, or ``"packed"``, without their zeros, to be
             rebuilt by operators when the model is loaded.
         pack_values: type that packed floating-point weights are stored in: ``"exact"``, or with a
@@ -141,6 +146,7 @@ class Options:
     state_reset: int | None = None
     memory_limit: int = DEFAULT_LIMIT
     workdir: Path | None = None
+    quantize: str = ""
     storage: str = "dense"
     pack_values: str = "exact"
     seed: int = 0
@@ -256,6 +262,10 @@ class Options:
                 not self.pattern or tuple(self.candidates) != ("sipp-rand",),
                 "the candidate sipp-rand draws single weights, for which the pattern "  # noqa: ISC004
                 f"{self.pattern} has no room; name another one",
+            ),
+            (
+                not self.quantize or self.quantize in QUANTIZATIONS,
+                f"quantize must be one of {', '.join(QUANTIZATIONS)}, not {self.quantize!r}",
             ),
             (
                 self.storage in STORAGES,

@@ -16,13 +16,14 @@ from onnx import ModelProto
 from onnx_sipp.channels.run import UnitGoal, cut_channels
 from onnx_sipp.errors import UsageError
 from onnx_sipp.files import write_together
+from onnx_sipp.finish import finish
 from onnx_sipp.graph.model import Model
 from onnx_sipp.masks import Masks, write_masks
 from onnx_sipp.measures import measure_errors
 from onnx_sipp.memory import excess
 from onnx_sipp.options import Options
 from onnx_sipp.outcome import Outcome
-from onnx_sipp.packing.pack import PackResult, pack
+from onnx_sipp.packing.pack import PackResult
 from onnx_sipp.passes import Passes
 from onnx_sipp.prepared import ModelSource, Prepared, prepare
 from onnx_sipp.progress import Progress, Silent
@@ -46,8 +47,9 @@ class PruneResult:
     Attributes:
         report: layers, certificate, fidelity, warnings.
         masks: per layer name, bool array in the shape of the weight that the layer multiplies (of
-            the stored tensor, if no route re-arranges it): True where it is kept. None where
-            channels were cut out: then nothing else is zero.
+            the stored tensor, if no route re-arranges it): True where it is kept; quantising may
+            round small ones of those to zero. None where channels were cut out: then nothing else
+            is zero.
     """
 
     report: Report
@@ -57,7 +59,7 @@ class PruneResult:
 
     @property
     def model(self) -> ModelProto:
-        """The pruned model, external weights included; packed, if that was asked for."""
+        """The pruned model, external weights included; quantised and packed, if asked for."""
         return self._model.inlined() if self._packed is None else self._packed.model
 
     def html(self) -> str:
@@ -169,9 +171,9 @@ def result_of(prepared: Prepared, outcome: Outcome) -> PruneResult:
         replace(outcome, notes=notes), errors, fidelity, samples, prepared.certified, options,
         time.perf_counter() - prepared.started,
     )  # fmt: skip
-    packed = pack(pruned, values=options.pack_values) if options.storage == "packed" else None
-    report = replace(report, packing=packed.report if packed else None)
-    return PruneResult(report, Masks(weights, outcome.model), pruned, packed)
+    finished = finish(prepared, pruned, report)
+    masks = Masks(weights, outcome.model)
+    return PruneResult(finished.report, masks, finished.model, finished.packed)
 
 
 def _goal(prepared: Prepared) -> Goal:
@@ -198,4 +200,5 @@ def _cut(prepared: Prepared) -> PruneResult:
     fidelity = prepared.fidelity(cut.model)
     seconds = time.perf_counter() - prepared.started
     report = assemble_cut(dense, findings, weights, cut, fidelity, samples, options, seconds)
-    return PruneResult(report, {}, cut.model)
+    finished = finish(prepared, cut.model, report)
+    return PruneResult(finished.report, {}, finished.model, finished.packed)

@@ -29,6 +29,7 @@ from onnx_sipp.memory import peak_memory
 from onnx_sipp.options import DEFAULT_METHOD, Options
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruning.methods import Goal
+from onnx_sipp.quantizing.refusal import refuse_quantization
 from onnx_sipp.sequential import Refitter
 from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import Weight, group_weights
@@ -160,6 +161,8 @@ def prepare(model: ModelSource, calibration: Any, options: Options, progress: Pr
     """
     started, peak = time.perf_counter(), peak_memory()
     dense = Model.load(model, [Path(library) for library in options.custom_ops])
+    if options.quantize:
+        refuse_quantization(dense)
     lowered = lower(dense, spare_biases=options.adds_biases)
     findings = _find(lowered, options)
     samples = _open(dense, calibration, options)

@@ -26,6 +26,7 @@ def open_session(
     providers: Sequence[str] | None,
     libraries: Sequence[Path] = (),
     idle: bool = False,
+    optimized: Path | None = None,
 ) -> Any:
     """Open an onnxruntime session that logs nothing.
 
@@ -36,6 +37,7 @@ def open_session(
         providers: execution providers, None for the CPU.
         libraries: files with operators that the model needs.
         idle: nothing will be run, so that no constant has to be loaded or prepared.
+        optimized: file for the model with its constants folded, in standard operators.
 
     Raises:
         UsageError: this onnxruntime lacks a provider, or cannot load a library.
@@ -55,6 +57,11 @@ def open_session(
     if idle:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.disable_prepacking", "1")
+    if optimized is not None:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(optimized)
+        key = "session.optimized_model_external_initializers_file_name"
+        options.add_session_config_entry(key, f"{optimized.name}.data")
     if threads is not None:
         options.intra_op_num_threads = threads
     if folder is not None:

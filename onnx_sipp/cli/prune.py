@@ -25,7 +25,7 @@ from onnx_sipp.cli.shared import (
     write_text,
 )
 from onnx_sipp.errors import UsageError
-from onnx_sipp.options import DEFAULT_SPARSITY, STORAGES
+from onnx_sipp.options import DEFAULT_SPARSITY, QUANTIZATIONS, STORAGES
 
 __all__ = ["command"]
 
@@ -57,8 +57,8 @@ _SECTIONS = {
     ),
     "Method": ("method", "allocation", "compensate", "rounds", "new_biases", "seed"),
     "Result": (
-        "storage", "pack_values", "masks_path", "reports", "json_path", "fail_if_drop", "quiet",
-        "verbose", "log_file",
+        "quantize", "storage", "pack_values", "masks_path", "reports", "json_path",
+        "fail_if_drop", "quiet", "verbose", "log_file",
     ),
     "Running": (
         "config_path", "write_config", "threads", "batch_size", "memory_limit", "workdir",
@@ -120,6 +120,12 @@ _SECTIONS = {
     help="Exit with code 3 if what --eval-script gives is more than D lower.",
 )
 @log_options
+@click.option(
+    "--quantize",
+    type=click.Choice(QUANTIZATIONS),
+    metavar="KIND",
+    help="Then into integers, by onnxruntime's quantiser: int8 or int8-dynamic.",
+)
 @click.option(
     "--storage",
     type=click.Choice(STORAGES),

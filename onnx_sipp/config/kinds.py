@@ -86,6 +86,7 @@ KINDS: Mapping[str, tuple[Check, str]] = {
     "state_reset": _COUNT,
     "memory_limit": (lambda value: read_size(str(value)) is not None, "a size, like 2GB"),
     "workdir": _TEXT,
+    "quantize": _TEXT,
     "storage": _TEXT,
     "pack_values": _TEXT,
     "seed": _COUNT,

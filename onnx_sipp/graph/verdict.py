@@ -9,7 +9,7 @@ from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.tensors import is_external
 from onnx_sipp.graph.walk import all_tensors
 
-__all__ = ["ensure_same_verdict"]
+__all__ = ["ensure_no_worse_verdict", "ensure_same_verdict"]
 
 
 def ensure_same_verdict(before: Model, after: Model) -> None:
@@ -25,6 +25,19 @@ def ensure_same_verdict(before: Model, after: Model) -> None:
         raise SippError(
             "the pruned model is damaged, nothing was written; please report this. onnx.checker "
             f"says {verdicts[1] or 'nothing'!r} of it, {verdicts[0] or 'nothing'!r} of the input"
+        )
+
+
+def ensure_no_worse_verdict(before: Model, after: Model) -> None:
+    """Make sure that onnx.checker has nothing to say of a rebuilt model if it had nothing before.
+
+    Raises:
+        SippError: the original passed and the result does not.
+    """
+    if not _verdict(before) and (verdict := _verdict(after)):
+        raise SippError(
+            "the quantised model is damaged, nothing was written; please report this, and leave "
+            f"--quantize out. onnx.checker says {verdict!r} of it"
         )
 
 

@@ -14,7 +14,7 @@ from onnx_sipp.packing.chains import OLDEST_OPSET
 from onnx_sipp.packing.record import Home
 from onnx_sipp.report.packing import LeftTensor
 
-__all__ = ["LEAST_BYTES", "Candidate", "find_candidates", "free_prefix"]
+__all__ = ["LEAST_BYTES", "Candidate", "find_candidates", "free_prefix", "main_opset"]
 
 # A tensor is packed if that saves as many bytes.
 LEAST_BYTES = 1024
@@ -92,10 +92,10 @@ def _is_large(tensor: TensorProto) -> bool:
 
 def _against_all(proto: ModelProto) -> str:
     """Why nothing in a model can be packed, "" if something can."""
-    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
-    if max(versions, default=0) < OLDEST_OPSET:
+    opset = main_opset(proto)
+    if opset < OLDEST_OPSET:
         return (
-            f"opset {max(versions, default=0)} lacks the operators to rebuild it (CumSum, "
+            f"opset {opset} lacks the operators to rebuild it (CumSum, "
             f"ScatterElements); convert the model to opset {OLDEST_OPSET} or later"
         )
     if proto.ir_version < 4:
@@ -104,6 +104,12 @@ def _against_all(proto: ModelProto) -> str:
             "convert the model to IR version 4 or later"
         )
     return ""
+
+
+def main_opset(proto: ModelProto) -> int:
+    """Version of the standard operators, 0 if the model has none."""
+    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    return max(versions, default=0)
 
 
 def free_prefix(proto: ModelProto) -> str:

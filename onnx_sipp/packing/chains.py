@@ -17,10 +17,14 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx_sipp.packing.codes import NIBBLE_SKIP, Codes, Gaps, Mask, Nibbles
 from onnx_sipp.packing.values import Stored
 
-__all__ = ["OLDEST_OPSET", "Chain", "Shared", "build"]
+__all__ = ["OLDEST_OPSET", "Chain", "Piece", "Shared", "build"]
 
 # The first with CumSum and ScatterElements.
 OLDEST_OPSET = 11
+
+
+# From here on Split takes its sizes as an input.
+_SPLIT_INPUT = 13
 
 
 class Shared:
@@ -28,12 +32,14 @@ class Shared:
 
     Args:
         prefix: of all new names.
+        opset: of the model.
     """
 
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
+    def __init__(self, prefix: str, opset: int) -> None:
+        self.prefix, self.opset = prefix, opset
         self._tensors: dict[str, TensorProto] = {}
         self._nodes: dict[str, NodeProto] = {}
+        self._shapes: dict[tuple[int, ...], int] = {}
 
     def constant(self, short: str, value: NDArray[Any]) -> str:
         """Name of a constant, which is made when it is first asked for."""
@@ -41,6 +47,11 @@ class Shared:
         if name not in self._tensors:
             self._tensors[name] = numpy_helper.from_array(value, name)
         return name
+
+    def shape(self, dims: Sequence[int]) -> str:
+        """Name of a shape; they are numbered."""
+        number = self._shapes.setdefault(tuple(dims), len(self._shapes))
+        return self.constant(f"S{number}", np.array(dims, np.int64))
 
     def node(self, short: str, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
         """Name of what a node makes, which is added when it is first asked for."""
@@ -75,11 +86,19 @@ class Shared:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """One of the tensors that a chain makes."""
+
+    name: str
+    stored: Stored
+
+
+@dataclass(frozen=True)
 class Chain:
-    """What makes a tensor.
+    """What makes one tensor, or several.
 
     Attributes:
-        nodes: in topological order; the last one makes the tensor.
+        nodes: in topological order.
         arrays: constants of this chain alone, by name.
         shared: names of what it reads of `Shared`.
     """
@@ -109,6 +128,22 @@ class _Builder:
     def add(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
         name = f"{self._stem}{_letters(len(self.nodes))}"
         self.nodes.append(helper.make_node(op_type, inputs, [name], **attributes))
+        return name
+
+    def split(self, flat: str, sizes: Sequence[int]) -> list[str]:
+        """Parts of so many elements, one after the other."""
+        names = [f"{self._stem}{number}" for number in range(len(sizes))]
+        if self._shared.opset < _SPLIT_INPUT:
+            self.nodes.append(helper.make_node("Split", [flat], names, split=sizes))
+        else:
+            lengths = self.own("L", np.array(sizes, np.int64))
+            self.nodes.append(helper.make_node("Split", [flat, lengths], names))
+        return names
+
+    def shape(self, dims: Sequence[int]) -> str:
+        """A shape, which other tensors may have too."""
+        name = self._shared.shape(dims)
+        self.used.add(name)
         return name
 
     def axis(self) -> str:
@@ -145,40 +180,47 @@ class _Builder:
         return self.add("ScatterElements", [self.filled(usual, size), places, values])
 
 
-def build(codes: Codes, stored: Stored, name: str, shared: Shared, number: int) -> Chain:
-    """Make the operators that rebuild a tensor.
+def build(codes: Codes, pieces: Sequence[Piece], shared: Shared, number: int) -> Chain:
+    """Make the operators that rebuild some tensors.
 
     Args:
-        codes: of its elements as they are stored.
-        stored: their type and shape, and what turns them into the tensor.
-        name: of the tensor.
+        codes: of their elements as they are stored, one tensor after the other.
+        pieces: the tensors; all are stored in the same type, and leave out the same element.
         shared: constants of all chains; what is missing is added.
         number: of the chain in the model.
     """
     builder = _Builder(shared, number)
+    size, usual = sum(piece.stored.size for piece in pieces), pieces[0].stored.usual
     if isinstance(codes, Mask):
         flat = _from_mask(builder, codes)
     elif isinstance(codes, Nibbles):
-        flat = _from_nibbles(builder, codes, stored)
+        flat = _from_nibbles(builder, codes, size)
     else:
-        flat = _from_gaps(builder, codes, stored)
-    shape = np.array(stored.shape, np.int64)
-    tensor = builder.add("Reshape", [flat, builder.own("S", shape)])
+        flat = _from_gaps(builder, codes, usual, size)
+    parts = [flat] if len(pieces) == 1 else builder.split(flat, [p.stored.size for p in pieces])
+    for piece, part in zip(pieces, parts, strict=True):
+        _finish(builder, part, piece)
+    return Chain(builder.nodes, builder.arrays, frozenset(builder.used))
+
+
+def _finish(builder: _Builder, flat: str, piece: Piece) -> None:
+    """Give a tensor its shape, type and name."""
+    stored = piece.stored
+    tensor = builder.add("Reshape", [flat, builder.shape(stored.shape)])
     if stored.casts:
         tensor = builder.add("Cast", [tensor], to=stored.computed_type)
     if stored.scale is not None:
         tensor = builder.add("Mul", [tensor, builder.own("M", stored.scale)])
         if stored.computed_type != stored.data_type:
             builder.add("Cast", [tensor], to=stored.data_type)
-    builder.nodes[-1].output[0] = name
-    return Chain(builder.nodes, builder.arrays, frozenset(builder.used))
+    builder.nodes[-1].output[0] = piece.name
 
 
 def _from_mask(builder: _Builder, codes: Mask) -> str:
     return builder.picked(builder.digits(codes.data, 2, codes.count), codes.values)
 
 
-def _from_nibbles(builder: _Builder, codes: Nibbles, stored: Stored) -> str:
+def _from_nibbles(builder: _Builder, codes: Nibbles, size: int) -> str:
     nibbles = builder.digits(codes.data, 16, codes.count)
     skip = builder.common("skip", np.array([NIBBLE_SKIP], np.int32))
     flags = builder.add("Cast", [builder.add("Less", [nibbles, skip])], to=TensorProto.INT32)
@@ -186,15 +228,15 @@ def _from_nibbles(builder: _Builder, codes: Nibbles, stored: Stored) -> str:
     steps = builder.add("Add", [nibbles, flags])  # an element takes a place, a skip does not
     ends = builder.add("CumSum", [steps, builder.axis()])
     places = builder.add("Sub", [ends, builder.common("one", np.array([1], np.int32))])
-    return builder.scattered(places, values, codes.values[:1], stored.size)
+    return builder.scattered(places, values, codes.values[:1], size)
 
 
-def _from_gaps(builder: _Builder, codes: Gaps, stored: Stored) -> str:
+def _from_gaps(builder: _Builder, codes: Gaps, usual: NDArray[Any], size: int) -> str:
     if not codes.data.size:
-        return builder.filled(stored.usual, stored.size)
+        return builder.filled(usual, size)
     steps = builder.add("Cast", [builder.own("C", codes.data)], to=TensorProto.INT32)
     places = builder.add("CumSum", [steps, builder.axis()])
-    return builder.scattered(places, builder.own("V", codes.values), stored.usual, stored.size)
+    return builder.scattered(places, builder.own("V", codes.values), usual, size)
 
 
 def _letters(number: int) -> str:

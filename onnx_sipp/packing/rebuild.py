@@ -1,4 +1,4 @@
-"""Run the operators that make one tensor."""
+"""Run the operators that make tensors of constants."""
 
 from __future__ import annotations
 
@@ -16,20 +16,25 @@ __all__ = ["rebuilt"]
 
 
 def rebuilt(
-    name: str, nodes: Sequence[NodeProto], tensors: Sequence[TensorProto], model: ModelProto
-) -> NDArray[Any]:
+    names: Sequence[str],
+    nodes: Sequence[NodeProto],
+    tensors: Sequence[TensorProto],
+    model: ModelProto,
+) -> list[NDArray[Any]]:
     """What onnxruntime makes of constants.
 
     Args:
-        name: of the tensor that is asked for.
-        nodes: that make it, in topological order.
+        names: of the tensors that are asked for.
+        nodes: that make them, in topological order.
         tensors: that they read, elements inside.
         model: that they are part of.
 
     Raises:
         SippError: onnxruntime refuses them.
     """
-    graph = helper.make_graph(nodes, "rebuild", [], [ValueInfoProto(name=name)], tensors)
+    graph = helper.make_graph(
+        nodes, "rebuild", [], [ValueInfoProto(name=name) for name in names], tensors
+    )
     alone = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     session = open_session(serialized(alone), folder=None, threads=1, providers=None)
-    return np.asarray(run_session(session, [name], {})[0])
+    return [np.asarray(values) for values in run_session(session, names, {})]

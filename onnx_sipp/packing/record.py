@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ from onnx_sipp.errors import SippError
 __all__ = ["Home", "Record", "is_packed", "read_record", "remove_record", "write_record"]
 
 KEY = "onnx_sipp.packed"
+_DAMAGES = (
+    ValueError, KeyError, TypeError, IndexError, binascii.Error, zlib.error, DecodeError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ def write_record(proto: ModelProto, record: Record) -> None:
         kind = initializers if isinstance(home.holder, TensorProto) else constants
         kind.append([home.index, base64.b64encode(home.holder.SerializeToString()).decode()])
     content = {"prefix": record.prefix, "initializers": initializers, "constants": constants}
-    proto.metadata_props.add(key=KEY, value=json.dumps(content, separators=(",", ":")))
+    text = json.dumps(content, separators=(",", ":"))
+    value = base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+    proto.metadata_props.add(key=KEY, value=value)
 
 
 def read_record(proto: ModelProto) -> Record:
@@ -79,13 +85,13 @@ def read_record(proto: ModelProto) -> Record:
             "example with onnxsim"
         )
     try:
-        content = json.loads(found[0])
+        content = json.loads(zlib.decompress(base64.b64decode(found[0], validate=True)))
         homes = [
             Home(index, _parsed(TensorProto(), text)) for index, text in content["initializers"]
         ]
         homes += [Home(index, _parsed(NodeProto(), text)) for index, text in content["constants"]]
         return Record(str(content["prefix"]), homes)
-    except (ValueError, KeyError, TypeError, IndexError, binascii.Error, DecodeError) as error:
+    except _DAMAGES as error:
         raise SippError(
             f"the record of what was packed (metadata {KEY!r}) is damaged: {error}"
         ) from error

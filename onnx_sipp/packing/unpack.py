@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from onnx_sipp.packing.rebuild import rebuilt
 from onnx_sipp.packing.record import Home, Record, read_record, remove_record
 
 __all__ = ["UnpackResult", "unpack"]
+
+# Elements of small tensors that are rebuilt at a time.
+_BATCH = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -83,32 +87,49 @@ def _rebuilt(source: Model, record: Record) -> Iterator[tuple[Home, NDArray[Any]
     """
     graph = source.proto.graph
     makers = {name: node for node in graph.node for name in node.output if name}
-    own = {one.name for one in graph.initializer if one.name.startswith(record.prefix)}
-    for home in record.homes:
-        nodes, constants = _chain(home.name, makers, own)
+    own = {one.name for one in graph.initializer}
+    for homes in _batches(record.homes):
+        names = [home.name for home in homes]
+        nodes, constants = _chain(names, makers, own)
         tensors = [source.with_payload(name) for name in constants]
-        yield home, rebuilt(home.name, nodes, tensors, source.proto)
+        yield from zip(homes, rebuilt(names, nodes, tensors, source.proto), strict=True)
+
+
+def _batches(homes: Sequence[Home]) -> Iterator[list[Home]]:
+    """Tensors to rebuild at a time: many small ones, which may come out of one chain."""
+    batch: list[Home] = []
+    size = 0
+    for home in homes:
+        elements = prod(_holder(home).dims)
+        if batch and size + elements > _BATCH:
+            yield batch
+            batch, size = [], 0
+        batch.append(home)
+        size += elements
+    if batch:
+        yield batch
 
 
 def _chain(
-    name: str, makers: dict[str, NodeProto], own: set[str]
+    names: Sequence[str], makers: dict[str, NodeProto], own: set[str]
 ) -> tuple[list[NodeProto], list[str]]:
-    """Nodes that make a tensor, in topological order, and the constants that they read."""
+    """Nodes that make tensors, in topological order, and the constants that they read."""
     nodes: dict[str, NodeProto] = {}
     constants: dict[str, None] = {}
-    pending = [name]
+    pending = list(names)
     while pending:
         wanted = pending.pop()
         if wanted in own:
             constants[wanted] = None
         elif wanted in makers:
-            nodes.pop(wanted, None)  # what is needed once more is needed earlier
-            nodes[wanted] = makers[wanted]
-            pending += makers[wanted].input
+            node = makers[wanted]
+            nodes.pop(node.output[0], None)  # what is needed once more is needed earlier
+            nodes[node.output[0]] = node
+            pending += node.input
         else:
             raise SippError(
-                f"the packed tensor {name!r} cannot be rebuilt: {wanted!r} is missing; the file "
-                "was changed after it was packed"
+                f"the packed tensors {', '.join(names)} cannot be rebuilt: {wanted!r} is missing; "
+                "the file was changed after it was packed"
             )
     return list(reversed(nodes.values())), list(constants)
 

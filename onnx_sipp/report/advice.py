@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnx_sipp.report.quantizing import FASTER
 from onnx_sipp.report.result import Report
 
 __all__ = ["Hint", "guaranteed", "hints", "sparse_cores", "zeros_buy"]
@@ -51,6 +52,8 @@ def zeros_buy(report: Report) -> str:
     """Whether the result is smaller or faster by itself."""
     if report.cut is not None:
         return SMALLER
+    if report.quantization is not None:
+        return FASTER
     if report.options["pattern"]:
         return _FOR_CORES if _able(report) else _FOR_PATTERNS
     return _HONEST if report.packing is None else _PACKED

@@ -8,7 +8,9 @@ from typing import Any
 
 from onnx_sipp.report.details import CurveReport, Distribution, StepReport
 from onnx_sipp.report.finite import finite
+from onnx_sipp.report.outputs import OutputReport
 from onnx_sipp.report.packing import PackReport
+from onnx_sipp.report.quantizing import QuantizeReport
 from onnx_sipp.report.search import SearchReport
 
 __all__ = [
@@ -109,17 +111,6 @@ class SkippedReport:
 
 
 @dataclass(frozen=True)
-class OutputReport:
-    """Fidelity of one output; see `calibration.fidelity.OutputFidelity`."""
-
-    name: str
-    relative_error: float | None
-    cosine: float | None
-    top1_agreement: float | None
-    note: str = ""
-
-
-@dataclass(frozen=True)
 class CalibrationReport:
     """What was calibrated on.
 
@@ -211,6 +202,8 @@ class Report:
         freed: weights on dead paths that were dropped, so that others could stay.
         freed_errors: relative error of the outputs, on the samples of ``budgets``, before anything
             was freed and after each pass that freed some; empty if dead paths were not looked for.
+        quantization: what quantising did to the pruned model, None if it was not asked for;
+            `outputs` then is of the quantised model, `layers` of the pruned one.
         packing: what packing did, None if the weights are stored with their zeros.
         warnings: what the user must know.
         cut: what was cut out of the graph, None if nothing was to be; `layers` is empty if it was.
@@ -237,6 +230,7 @@ class Report:
     budgets: dict[str, float] = field(default_factory=dict)
     freed: int = 0
     freed_errors: list[float] = field(default_factory=list)
+    quantization: QuantizeReport | None = None
     packing: PackReport | None = None
     warnings: list[str] = field(default_factory=list)
     cut: CutReport | None = None
@@ -256,6 +250,8 @@ class Report:
         data["sparsity"] = self.sparsity
         for layer, row in zip(self.layers, data["layers"], strict=True):
             row["sparsity"] = layer.sparsity
+        if self.quantization is not None:
+            data["quantization"] = self.quantization.to_dict()
         if self.packing is not None:
             data["packing"] = self.packing.to_dict()
         plain: dict[str, Any] = finite(data)

@@ -14,6 +14,7 @@ from onnx_sipp.report.advice import guaranteed, sparse_cores, zeros_buy
 from onnx_sipp.report.cut_summary import group_table
 from onnx_sipp.report.names import shown, visible
 from onnx_sipp.report.packing import packing_sentence
+from onnx_sipp.report.quantizing import quantizing_sentence
 from onnx_sipp.report.result import LayerReport, Report, SkippedReport
 from onnx_sipp.report.search import search_table
 from onnx_sipp.report.totals import total_rows
@@ -45,10 +46,12 @@ def report_parts(report: Report) -> Iterator[RenderableType]:
         yield Text(visible(f"Warning: {warning}", "\n"), style="bold yellow")
     if report.cut is None:
         yield guaranteed(report)
-        if report.packing is not None:
-            yield packing_sentence(report.packing)
-        if report.options["pattern"]:
-            yield shown("\n  ".join(sparse_cores(report)))
+    if report.quantization is not None:
+        yield shown(quantizing_sentence(report.quantization))
+    if report.packing is not None:
+        yield packing_sentence(report.packing)
+    if report.cut is None and report.options["pattern"]:
+        yield shown("\n  ".join(sparse_cores(report)))
     yield zeros_buy(report)
 
 
@@ -123,7 +126,8 @@ def _totals(report: Report) -> Table:
 
 
 def _outputs(report: Report) -> Table:
-    title = "Fidelity to the dense model on held-out samples"
+    after = "" if report.quantization is None else " after quantising,"
+    title = f"Fidelity to the dense model{after} on held-out samples"
     table = Table("output", title=title, title_justify="left")
     for column in ("relative error", "cosine", "top-1 agreement"):
         table.add_column(column, justify="right")

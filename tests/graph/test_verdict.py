@@ -7,7 +7,7 @@ from small_models import make_model, mlp, save_external, weights
 
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.model import Model
-from onnx_sipp.graph.verdict import ensure_same_verdict
+from onnx_sipp.graph.verdict import ensure_no_worse_verdict, ensure_same_verdict
 
 
 def changed(model):
@@ -53,3 +53,13 @@ def test_an_unknown_operator_is_no_obstacle():
     proto = make_model([("NoSuchOperator", "x w", "y")], {"w": weights(4, 6)})
     model = Model.load(proto)
     ensure_same_verdict(model, model.copy())
+
+
+def test_a_rebuilt_model_may_only_be_better():
+    model = Model.load(mlp())
+    damaged = model.copy()
+    damaged.proto.graph.node[0].op_type = "Nonsense"
+    ensure_no_worse_verdict(model, model.copy())
+    ensure_no_worse_verdict(damaged, model)
+    with pytest.raises(SippError, match="quantised model is damaged"):
+        ensure_no_worse_verdict(model, damaged)

@@ -1,0 +1,1 @@
+"""Models in integers, by onnxruntime's own quantiser."""
