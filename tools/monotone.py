@@ -3,7 +3,7 @@
     python tools/monotone.py
 
 Prunes the models of ``models/`` with several random subsets of the calibration images, and writes
-``docs/results-monotone.md``.
+``docs/results-monotone.md``, anew after every model.
 """
 
 from __future__ import annotations
@@ -87,13 +87,13 @@ def main() -> None:
             for rounds in ROUNDS
         ]
         print(title, by_samples[title], by_rounds[title], flush=True)
-    page = TEXT.format(
-        sparsity=sparsity,
-        seeds=len(SEEDS),
-        tables=table("samples", SAMPLES, by_samples) + "\n" + table("rounds", ROUNDS, by_rounds),
-        version=onnx_sipp.__version__,
-    )
-    (ROOT / "docs" / "results-monotone.md").write_text(page, encoding="utf-8")
+        page = TEXT.format(
+            sparsity=sparsity,
+            seeds=len(SEEDS),
+            tables=f"{table('samples', SAMPLES, by_samples)}\n{table('rounds', ROUNDS, by_rounds)}",
+            version=onnx_sipp.__version__,
+        )
+        (ROOT / "docs" / "results-monotone.md").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
