@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnx_sipp.channels.run import UnitGoal, cut_channels
 from onnx_sipp.errors import UsageError
 from onnx_sipp.files import write_together
 from onnx_sipp.finish import finish
@@ -185,6 +184,8 @@ def _goal(prepared: Prepared) -> Goal:
 
 def _cut(prepared: Prepared) -> PruneResult:
     """Cut channels out of the graph."""
+    from onnx_sipp.channels.run import UnitGoal, cut_channels  # noqa: PLC0415 - few runs need it
+
     options, samples = prepared.options, prepared.samples
     goal = UnitGoal(
         macs=options.macs,

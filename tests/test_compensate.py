@@ -9,6 +9,7 @@ from onnx_sipp import prune
 from onnx_sipp.graph.model import Model
 from onnx_sipp.pruning.candidates import CANDIDATES
 from onnx_sipp.pruning.methods import METHODS, allocations_of
+from onnx_sipp.sequential import Refitter
 
 DATA = weights(60, 4, seed=3)
 EXAMPLES = ("lenet300", "lenet5", "resnet_bn", "transformer")
@@ -84,6 +85,19 @@ def test_rounds(models, compensate):
     assert result.report.zeros == zeros_in(result) == round(0.8 * result.report.prunable)
     once = digits(models, "lenet5", sparsity=0.8, compensate=compensate, **FAST)
     assert result.report.outputs[0].relative_error < 2 * once.report.outputs[0].relative_error
+
+
+@pytest.mark.parametrize(("several", "used"), [(0.5, False), (0.1, True)])
+def test_rounds_are_used_where_they_help(monkeypatch, several, used):
+    errors = iter([several, 0.2])
+    monkeypatch.setattr(Refitter, "output_error", lambda *_: next(errors))
+    options = {"sparsity": 0.6, "threads": 1, "allocation": "error", "dead_paths": False}
+    result = prune(mlp(), DATA, rounds=2, **options)
+    told = any("2 rounds err more" in warning for warning in result.report.warnings)
+    assert told is not used
+    once = prune(mlp(), DATA, **options)
+    same = result.model.SerializeToString() == once.model.SerializeToString()
+    assert same is not used
 
 
 def test_rounds_with_all_budgets():
