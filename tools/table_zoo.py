@@ -47,7 +47,7 @@ Reached over all files that are not refused: {reached:,} of {total:,} parameters
 
 {table}
 Made by `python tools/table_zoo.py FOLDER --sparsity {sparsity} --options OPTIONS.json`; the options
-give three of the files inputs that they can take.
+give some of the files inputs that they can take.
 """
 HEADER = [
     "file",
