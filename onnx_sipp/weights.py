@@ -246,14 +246,20 @@ def stored_values(
         new: ``[group, out, fan_in]``.
         kept: same shape.
     """
-    # A reweighted weight may not fit a narrow type.
-    largest = float(ml_dtypes.finfo(old.dtype).max)
-    wanted = np.clip(new, -largest, largest)
-    values = wanted.astype(old.dtype)
-    before = np.ascontiguousarray(block.view.to_matrix(old))
-    # Weights left as they were keep every bit, also in float64, which is wider than the matrix;
-    # and a kept weight that underflows would be one zero too many.
-    with np.errstate(over="ignore"):
-        same = wanted == before.astype(np.float32, copy=False)
-    changed = np.where(same | (values == 0), before, values)
-    return block.view.to_stored(np.where(kept, changed, old.dtype.type(0)))
+    values: NDArray[Any]
+    if new.dtype == old.dtype:
+        values = np.where(kept, new, old.dtype.type(0))
+    else:
+        # A reweighted weight may not fit a narrow type.
+        largest = float(ml_dtypes.finfo(old.dtype).max)
+        values = np.where(kept, np.clip(new, -largest, largest), 0).astype(old.dtype)
+    # A kept weight that underflows would be one zero too many.
+    as_before = kept & (values == 0)
+    if old.dtype.itemsize > 4:
+        # Weights left as they were keep every bit, also those that the float32 matrix lacks.
+        with np.errstate(over="ignore"):
+            same = new == block.view.to_matrix(old).astype(np.float32)
+        as_before |= kept & same
+    if as_before.any():
+        values[as_before] = block.view.to_matrix(old)[as_before]
+    return block.view.to_stored(values)

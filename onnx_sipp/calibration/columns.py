@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Column"]
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 # How an array becomes the values of one input: "rows" are slices that keep the leading axis as
 # the batch, "whole" are slices that lose it, "shared" is one value for every feed.
 _Layout = Literal["rows", "whole", "shared"]
+_PIECE_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,27 @@ class Column:
         return self._regrouped()
 
     def _checked(self, part: Rows, rows: int) -> Iterator[Array]:
-        for index, block in enumerate(part.blocks(rows)):
-            yield convert(block, self.spec, part.where, index * rows)
+        if not isinstance(part, MemoryRows):
+            for index, block in enumerate(part.blocks(rows)):
+                yield convert(block, self.spec, part.where, index * rows)
+            return
+        size = rows * part.dtype.itemsize * math.prod(part.shape[1:])
+        step = rows * max(1, _PIECE_BYTES // max(1, size))
+        end = part.shape[0] // rows * rows
+        for start in range(0, end, step):
+            yield from self._converted(part, start, min(start + step, end), rows)
+
+    def _converted(self, part: MemoryRows, start: int, stop: int, rows: int) -> Iterator[Array]:
+        """Several blocks, at once unless one is refused, which may never be asked for."""
+        places = range(start, stop, rows)
+        try:
+            piece = convert(part.array[start:stop], self.spec, part.where, start)
+        except SippError:
+            for place in places:
+                block = part.array[place : place + rows]
+                yield convert(block, self.spec, part.where, place)
+        else:
+            yield from (piece[place - start : place - start + rows] for place in places)
 
     def _regrouped(self) -> Iterator[Array]:
         """Fill batches across the borders of files."""

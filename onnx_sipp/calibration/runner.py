@@ -74,7 +74,7 @@ class Runner:
         self.taps = list(dict.fromkeys(outputs if taps is None else taps))
         self.model = model
         self._computed = [name for name in self.taps if name not in fed]
-        data, folder = model.runnable(self._computed)
+        data, folder, lent = model.runnable(self._computed)
         idle = not self._computed and is_large(model)
         self._session = open_session(
             data,
@@ -82,6 +82,7 @@ class Runner:
             threads=threads,
             providers=providers,
             libraries=model.libraries,
+            lent=lent,
             idle=idle,
         )
 

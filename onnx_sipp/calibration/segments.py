@@ -13,7 +13,7 @@ from onnx_sipp.calibration.products import WideProduct
 from onnx_sipp.calibration.session import open_session, run_session
 from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.graph.flow import Flow, Segment, cut
-from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.model import Model, lent_reference
 from onnx_sipp.store import LiveTensors, TensorStore
 
 __all__ = ["SegmentedRun"]
@@ -114,13 +114,15 @@ class SegmentedRun:
                 )  # fmt: skip
                 return
         fed = _fed_constants(self._model, self._flow, segment)
-        proto = _submodel(self._model, self._flow, segment, first, fed)
+        lent: dict[str, Tensor] = {}
+        proto = _submodel(self._model, self._flow, segment, first, fed, lent)
         session = open_session(
             proto.SerializeToString(),
             folder=None,
             threads=self._threads,
             providers=self._providers,
             libraries=self._model.libraries,
+            lent=lent,
         )
         del proto
         for live in self._live:
@@ -140,8 +142,14 @@ def _fed_constants(model: Model, flow: Flow, segment: Segment) -> dict[str, Tens
 
 
 def _submodel(
-    model: Model, flow: Flow, segment: Segment, live: LiveTensors, fed: dict[str, Tensor]
+    model: Model,
+    flow: Flow,
+    segment: Segment,
+    live: LiveTensors,
+    fed: dict[str, Tensor],
+    lent: dict[str, Tensor],
 ) -> ModelProto:
+    """The nodes of a segment as a model; what it needs in memory besides is put into ``lent``."""
     source = model.proto
     graph = GraphProto(name="segment")
     names: set[str] = set()
@@ -155,7 +163,12 @@ def _submodel(
             dims = [onnx.TensorShapeProto.Dimension(dim_value=size) for size in fed[name].shape]
             graph.input[-1].type.tensor_type.shape.dim.extend(dims)
         elif name in model.stored:
-            graph.initializer.append(model.with_payload(name))
+            values = model.lendable(name)
+            if values is None:
+                graph.initializer.append(model.with_payload(name))
+            else:
+                graph.initializer.append(lent_reference(model.stored[name], name))
+                lent[name] = values
         elif name in live:
             graph.input.add(name=name).type.CopyFrom(_type_of(live[name]))
     sparse = [t for t in source.graph.sparse_initializer if t.values.name in names - made]

@@ -25,6 +25,7 @@ def open_session(
     threads: int | None,
     providers: Sequence[str] | None,
     libraries: Sequence[Path] = (),
+    lent: Mapping[str, Tensor] | None = None,
     idle: bool = False,
     optimized: Path | None = None,
 ) -> Any:
@@ -36,6 +37,7 @@ def open_session(
         threads: intra-op threads, None for onnxruntime's default.
         providers: execution providers, None for the CPU.
         libraries: files with operators that the model needs.
+        lent: elements of constants of which a serialised model has only the type.
         idle: nothing will be run, so that no constant has to be loaded or prepared.
         optimized: file for the model with its constants folded, in standard operators.
 
@@ -75,14 +77,19 @@ def open_session(
                 f"onnxruntime {ort.__version__} cannot load the operators of {str(library)!r}: "
                 f"{first_line(error)}"
             ) from error
+    values = [ort.OrtValue.ortvalue_from_numpy(array) for array in (lent or {}).values()]
+    if values:
+        options.add_external_initializers(list(lent or {}), values)
     try:
         chosen = list(providers or ["CPUExecutionProvider"])
         source = str(data) if isinstance(data, Path) else data
-        return ort.InferenceSession(source, options, providers=chosen)
+        session = ort.InferenceSession(source, options, providers=chosen)
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise SippError(
             f"onnxruntime {ort.__version__} refuses the model: {first_line(error)}"
         ) from error
+    session.lent = values  # the session may read them as long as it lives
+    return session
 
 
 def run_session(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import google.protobuf.message
 import onnx
 from numpy.typing import NDArray
-from onnx import AttributeProto, ModelProto, TensorProto, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, numpy_helper
 
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.files import Piece, refuse_place, write_together
@@ -37,11 +37,26 @@ from onnx_sipp.graph.tensors import (
 from onnx_sipp.graph.walk import Holder, all_sites, all_tensors, stored_tensors
 from onnx_sipp.store import Kept, TensorStore, load
 
-__all__ = ["Model", "serialized"]
+__all__ = ["Model", "Runnable", "lent_reference", "serialized"]
 
 _PAGE = 4096
-# External constants from this size on are handed to a runtime without a copy.
+# Constants from this size on are handed to a runtime without a copy.
 MAPPED_BYTES = 1 << 20
+
+
+class Runnable(NamedTuple):
+    """A model for a runtime.
+
+    Attributes:
+        data: the serialised message.
+        folder: of the external data that it refers to, None if there is none.
+        lent: large constants by name, of which the message only has the type; the runtime takes
+            them from memory, so that they are not copied into it and out again.
+    """
+
+    data: bytes
+    folder: Path | None
+    lent: Mapping[str, NDArray[Any]]
 
 
 class Model:
@@ -274,8 +289,15 @@ class Model:
         whole[(slice(None),) * axis + (slice(start, start + values.shape[axis]),)] = values
         self.replace(name, whole)
 
-    def runnable(self, asked: Sequence[str] = ()) -> tuple[bytes, Path | None]:
-        """Bytes for a runtime, and the folder of the external data they still refer to.
+    def lendable(self, name: str) -> NDArray[Any] | None:
+        """A large constant of the message as a runtime can take it from memory; None for others."""
+        tensor = self.stored.get(name)
+        if tensor is None or is_external(tensor) or payload_bytes(tensor) < MAPPED_BYTES:
+            return None
+        return self.read(name) if numpy_dtype(tensor).isbuiltin == 1 else None
+
+    def runnable(self, asked: Sequence[str] = ()) -> Runnable:
+        """The model for a runtime.
 
         Args:
             asked: tensors that will be asked for; the graph's outputs are there anyway.
@@ -283,12 +305,32 @@ class Model:
         Raises:
             SippError: larger than a protobuf message may be (2 GB).
         """
-        proto = ModelProto()
-        proto.CopyFrom(self.proto)
+        lent: dict[str, NDArray[Any]] = {}
+        if self.external:
+            proto = ModelProto()
+            proto.CopyFrom(self.proto)
+            self._put_replaced_inside(proto)
+        else:
+            proto = _without_initializers(self.proto)
+            self._hand_over(self.proto.graph.initializer, proto.graph, lent)
         present = {output.name for output in proto.graph.output}
         proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in asked if n not in present)
-        self._put_replaced_inside(proto)
-        return serialized(proto), self.folder if self.external else None
+        return Runnable(serialized(proto), self.folder if self.external else None, lent)
+
+    def _hand_over(
+        self, tensors: Iterable[TensorProto], graph: GraphProto, lent: dict[str, NDArray[Any]]
+    ) -> None:
+        """Put initializers into a graph for a runtime: those that can be lent as references."""
+        left_inside = {value.name for value in graph.input}  # a feed may replace them
+        for tensor in tensors:
+            name = tensor.name
+            values = None if name in left_inside else self.lendable(name)
+            if values is None:
+                replaced = is_external(tensor) and self.site_of(tensor) in self._replaced
+                graph.initializer.append(self.with_payload(name) if replaced else tensor)
+            else:
+                graph.initializer.append(lent_reference(tensor, name))
+                lent[name] = values
 
     def inlined(self) -> ModelProto:
         """A copy of the message with every payload inside.
@@ -442,6 +484,35 @@ def _parse(data: bytes, what: str) -> ModelProto:
     if not proto.graph.node and not proto.graph.initializer:
         raise SippError(f"{what} holds no graph: it is no ONNX model, or an empty one")
     return proto
+
+
+def lent_reference(tensor: TensorProto, name: str) -> TensorProto:
+    """An initializer without its elements, which a runtime is given in memory."""
+    result = TensorProto(
+        name=name,
+        data_type=tensor.data_type,
+        dims=tensor.dims,
+        data_location=TensorProto.EXTERNAL,
+    )
+    result.external_data.add(key="location", value="lent")
+    return result
+
+
+def _without_initializers(proto: ModelProto) -> ModelProto:
+    """A copy without the initializers of the main graph, which may be large."""
+    result = ModelProto()
+    for source, target, left_out in (
+        (proto, result, "graph"),
+        (proto.graph, result.graph, "initializer"),
+    ):
+        for field, value in source.ListFields():
+            if field.name == left_out:
+                continue
+            if isinstance(value, str | int | float | bytes):
+                setattr(target, field.name, value)
+            else:
+                getattr(target, field.name).MergeFrom(value)
+    return result
 
 
 def serialized(proto: ModelProto) -> bytes:

@@ -12,7 +12,9 @@ import pytest
 from onnx import TensorProto, helper
 from small_models import constant, make_model, mlp, save_external, tensor, weights
 
+from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.errors import SippError, UsageError
+from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.store import TensorStore
 
@@ -220,14 +222,54 @@ def test_runnable_has_the_taps_and_the_new_values(folder):
     path = save_external(mlp(), folder / "m.onnx")
     model = Model.load(path)
     model.replace("w1", np.zeros((4, 8), np.float32))
-    data, where = model.runnable(["h", "y"])
+    data, where, lent = model.runnable(["h", "y"])
     assert where == folder.resolve()
+    assert not lent
     proto = onnx.load_from_string(data)
     assert [output.name for output in proto.graph.output] == ["y", "h"]
     w1, b1 = proto.graph.initializer[:2]
     assert not onnx.numpy_helper.to_array(w1).any()
     assert b1.data_location == TensorProto.EXTERNAL
     assert [output.name for output in model.proto.graph.output] == ["y"]
+
+
+def test_large_constants_in_memory_are_lent(monkeypatch):
+    monkeypatch.setattr("onnx_sipp.graph.model.MAPPED_BYTES", 96)
+    proto = mlp()
+    proto.metadata_props.add(key="author", value="somebody")
+    model = Model.load(proto)
+    data, where, lent = model.runnable(["h"])
+    assert where is None
+    assert set(lent) == {"w1", "w2"}
+    np.testing.assert_array_equal(lent["w1"], weights(4, 8))
+    sent = onnx.load_from_string(data)
+    assert not any(t.raw_data for t in sent.graph.initializer if t.name in lent)
+    whole = model.inlined()
+    whole.graph.output.add(name="h")
+    for message in (sent, whole):
+        for initializer in message.graph.initializer:
+            initializer.Clear()
+    assert sent == whole  # but for the elements, it is the same message
+
+
+@pytest.mark.parametrize("load", [Model.load, lambda proto: lower(Model.load(proto))])
+def test_what_is_lent_is_computed_with(monkeypatch, load):
+    feed = {"x": np.ones((3, 4), np.float32)}
+    expected = Runner(load(mlp()), ["h", "y"]).run(feed)
+    monkeypatch.setattr("onnx_sipp.graph.model.MAPPED_BYTES", 96)
+    changed = load(mlp())
+    assert changed.runnable(["h"]).lent
+    for name, value in Runner(changed, ["h", "y"]).run(feed).items():
+        np.testing.assert_array_equal(value, expected[name])
+    changed.replace("w1", np.zeros((4, 8), np.float32))
+    assert not np.array_equal(Runner(changed).run(feed)["y"], expected["y"])
+
+
+def test_what_a_feed_may_replace_is_not_lent(monkeypatch):
+    monkeypatch.setattr("onnx_sipp.graph.model.MAPPED_BYTES", 96)
+    proto = mlp()
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("w1", TensorProto.FLOAT, [4, 8]))
+    assert set(Model.load(proto).runnable().lent) == {"w2"}
 
 
 def test_inlined_needs_no_file(folder):

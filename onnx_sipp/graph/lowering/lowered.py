@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from onnx_sipp.graph.lowering.flat import Twin
 from onnx_sipp.graph.lowering.reads import Read
 from onnx_sipp.graph.lowering.trace import Tracer
 from onnx_sipp.graph.lowering.virtual import Numbering, Virtual
-from onnx_sipp.graph.model import Model, serialized
+from onnx_sipp.graph.model import Model, Runnable, serialized
 from onnx_sipp.graph.node import Label
 from onnx_sipp.graph.order import only_needed, reads
 from onnx_sipp.graph.payloads import Replacements
@@ -118,7 +117,7 @@ class Lowered(Model):
         """The activations of layers that no sample reaches."""
         return self.plan.unseen
 
-    def runnable(self, asked: Sequence[str] = ()) -> tuple[bytes, Path | None]:
+    def runnable(self, asked: Sequence[str] = ()) -> Runnable:
         """See `Model.runnable`; taps that are not asked for are left out, and all else likewise."""
         source = self.proto.graph
         declared = {value.name: value for value in source.output}
@@ -133,14 +132,12 @@ class Lowered(Model):
         graph.input.extend(source.input)
         graph.node.extend(nodes)
         graph.output.extend(declared.get(n, ValueInfoProto(name=n)) for n in names)
-        for tensor in source.initializer:
-            if tensor.name in used:
-                replaced = self.site_of(tensor) in self._replaced
-                graph.initializer.append(self.with_payload(tensor.name) if replaced else tensor)
+        lent: dict[str, NDArray[Any]] = {}
+        self._hand_over((t for t in source.initializer if t.name in used), graph, lent)
         graph.sparse_initializer.extend(
             tensor for tensor in source.sparse_initializer if tensor.values.name in used
         )
-        return serialized(result), self.folder if self.external else None
+        return Runnable(serialized(result), self.folder if self.external else None, lent)
 
     def copy(self, store: TensorStore | None = None) -> Lowered:
         """See `Model.copy`; the store keeps what will be replaced in the original, too."""
