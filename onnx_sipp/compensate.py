@@ -225,21 +225,27 @@ class Run:
         if plan is None:
             errors = self.errors_of(plans) if len(plans) > 1 else {}
             plan = min(errors, key=lambda name: errors[name]) if errors else ""
-        best = self.improved(self._passed(plans[plan], plan), plans[plan], plan)
+        run, passed = self._passed(plans[plan], plan)
+        best = run.improved(passed, plans[plan], plan)
         return replace(best, plan=plan, plans=errors, curves=self.curves(plans[plan]))
 
-    def _passed(self, impacts: Sequence[Impact], plan: str) -> Outcome:
-        """Prune by one budget; in several rounds only where one round does not err less."""
+    def _passed(self, impacts: Sequence[Impact], plan: str) -> tuple[Run, Outcome]:
+        """Prune by one budget; in several rounds only where one round does not err less.
+
+        Returns:
+            The run with as many rounds as were used, and what came of it.
+        """
         several, rounds = self.in_rounds(impacts, plan), self._options.rounds
         if rounds == 1 or self._options.method != "mixed":
-            return several
+            return self, several
         single = copy(self)
         single._options = replace(self._options, rounds=1)  # noqa: SLF001 - of the same class
         one, error = single.in_rounds(impacts, plan), self._refitter.output_error
         if error(several.model) <= error(one.model):
-            return several
+            return self, several
         told = f"{rounds} rounds err more at the outputs than one round, so that is used"
-        return replace(one, notes=(*one.notes, told))
+        single._notes = (*self._notes, told)  # noqa: SLF001
+        return single, replace(one, notes=single._notes)  # noqa: SLF001
 
     def trial(self, plan: str) -> Lowered:
         """Prune by a budget in a pass that is short of care: the result errs somewhat more."""

@@ -329,11 +329,9 @@ class Refitter:
         for before, after in zip(dense, self._execution.outputs(model, feeds), strict=False):
             for name, old in before.items():
                 if _comparable(old, after[name]):
-                    difference = after[name].astype(np.float64) - old
-                    errors[name] = errors.get(name, 0.0) + float(np.sum(difference**2))
-                    powers[name] = powers.get(name, 0.0) + float(
-                        np.sum(old.astype(np.float64) ** 2)
-                    )
+                    error, power = _squares(old, after[name])
+                    errors[name] = errors.get(name, 0.0) + error
+                    powers[name] = powers.get(name, 0.0) + power
         shares = [error / powers[name] for name, error in errors.items() if powers[name] > 0]
         return float(np.mean(shares)) if shares else 0.0
 
@@ -422,6 +420,14 @@ def _gain(weight: Weight, tail: Tail | None) -> NDArray[np.float64]:
 
 def _comparable(old: Any, new: Any) -> bool:
     return isinstance(old, np.ndarray) and old.dtype.kind in "fV" and old.shape == new.shape
+
+
+def _squares(old: Any, new: Any) -> tuple[float, float]:
+    """Squared error and power, in float64; infinities that mask a score out are left aside."""
+    finite = np.isfinite(old)
+    before = np.where(finite, old, 0).astype(np.float64)
+    error = np.where(finite, new, 0).astype(np.float64) - before
+    return float(np.sum(error**2)), float(np.sum(before**2))
 
 
 def _can_shift(tail: Tail | None) -> bool:

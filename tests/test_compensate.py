@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from small_models import mlp, weights, without_new_biases
+from small_models import make_model, mlp, weights, without_new_biases
 
 from onnx_sipp import prune
 from onnx_sipp.graph.model import Model
@@ -100,6 +100,26 @@ def test_rounds_are_used_where_they_help(monkeypatch, several, used):
     assert same is not used
 
 
+def test_a_pass_is_repeated_with_the_rounds_that_were_used(monkeypatch):
+    made, errors = [], iter([0.5, 0.2])
+    monkeypatch.setattr(Refitter, "output_error", lambda *_: next(errors))
+
+    def repeated(best, *_, again, **__):
+        before = len(made)
+        again()
+        assert len(made) == before + 1  # one pass: one round
+        return best
+
+    def counted(self, *args, refit=Refitter.refit, **options):
+        made.append(refit(self, *args, **options))
+        return made[-1]
+
+    monkeypatch.setattr("onnx_sipp.compensate.spend_again", repeated)
+    monkeypatch.setattr(Refitter, "refit", counted)
+    prune(mlp(), DATA, sparsity=0.6, rounds=2, threads=1, allocation="error")
+    assert len(made) == 4
+
+
 def test_rounds_with_all_budgets():
     result = prune(mlp(), DATA, sparsity=0.6, rounds=2, threads=1)
     assert result.report.zeros == zeros_in(result) == round(0.6 * result.report.prunable)
@@ -126,6 +146,17 @@ def test_other_methods_can_refit(method, compensate):
     assert result.report.zeros == zeros_in(result) == round(0.5 * result.report.prunable)
     last = result.report.layers[-1]  # what Relu cuts off of the first one is free
     assert last.refit_error <= last.refit_error_before
+
+
+def test_outputs_with_masked_scores_are_compared():
+    mask = np.where(np.arange(3) == 1, -np.inf, 0).astype(np.float32)
+    nodes = [("MatMul", "x w1", "h"), ("Relu", "h", "r"), ("MatMul", "r w2", "s")]
+    proto = make_model(
+        [*nodes, ("Add", "s m", "y")], {"w1": weights(4, 8), "w2": weights(8, 3), "m": mask}
+    )
+    result = prune(proto, DATA, sparsity=0.5, threads=1)
+    assert result.report.budgets
+    assert all(0 < error < 1 for error in result.report.budgets.values())
 
 
 def test_a_refit_is_never_worse_on_its_held_out_samples(models):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf, prod
+from math import inf, isfinite, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,6 +164,8 @@ def _per_neuron(model: Model, name: str, layer: Layer, sizes: tuple[int, ...]) -
     values, neurons = model.read(name), prod(sizes)
     if values.size != neurons or values.dtype.kind not in "fV":
         return None
+    if not np.isfinite(values.astype(np.float64)).all():
+        return None  # a mask: behind it nothing is left to aim at
     if len(sizes) > 1:
         return values.astype(np.float64).ravel() if values.shape[-len(sizes) :] == sizes else None
     axis = layer.neuron_axis
@@ -192,7 +194,8 @@ def _scaling(
         return None
     other, neurons = node.input[1] if node.input[0] == output else node.input[0], prod(sizes)
     if other in model.stored and other != output and model.read(other).shape in ((), (1,)):
-        return np.full(neurons, float(model.read(other).item())), np.zeros(neurons), None
+        factor = float(model.read(other).item())
+        return (np.full(neurons, factor), np.zeros(neurons), None) if isfinite(factor) else None
     scale = None if other == output else _per_neuron(model, other, layer, sizes)
     return None if scale is None else (scale, np.zeros(neurons), None)
 

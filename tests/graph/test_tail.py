@@ -152,6 +152,14 @@ def test_a_factor_that_is_no_constant_per_neuron_ends_the_tail(factor):
     assert (tail.output, tail.bias) == ("h", None)
 
 
+@pytest.mark.parametrize("op", ["Add", "Mul"])
+@pytest.mark.parametrize("shape", [(), (4,)])
+def test_a_mask_ends_the_tail(op, shape):
+    mask = np.full(shape, -np.inf, np.float32)
+    nodes = [("MatMul", "x w", "h"), (op, "h m", "y")]
+    assert tail_of(make_model(nodes, {"w": weights(4, 4), "m": mask})).output == "h"
+
+
 @pytest.mark.parametrize("shape", [(2, 3), (1, 1, 2, 3)])
 def test_neurons_that_a_reshape_parts(shape):
     proto = make_model(
