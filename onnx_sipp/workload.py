@@ -15,10 +15,9 @@ __all__ = ["certified_on", "made_up_for", "multiplications", "patch_counts", "pl
 
 # Samples that the certificate asks for: 3 ln(8 η η* / δ) are below this up to 10⁹ outputs of
 # neurons at the default δ. And what sensitivities may cost; but some samples are always looked at.
-_CERTIFYING, _CERTIFYING_WORK = 256, 3e11
-# Inputs that were made up tell little, so what they cost may be less.
-_MADE_UP_WORK = 3e10
-_FEWEST = 4
+_CERTIFYING, _CERTIFYING_WORK, _FEWEST = 256, 3e11, 4
+# Inputs that were made up tell little, so what they cost may be less; one of them is held out.
+_MADE_UP_WORK, _FEWEST_MADE_UP = 3e10, 2
 
 
 def patch_counts(
@@ -64,7 +63,7 @@ def made_up_for(samples: Samples, work: int, asked: int | None) -> Samples:
     """
     if not samples.synthetic or asked is not None:
         return samples
-    return samples.at_most(max(_FEWEST, int(_MADE_UP_WORK // max(1, work))))
+    return samples.at_most(max(_FEWEST_MADE_UP, int(_MADE_UP_WORK // max(1, work))))
 
 
 def certified_on(samples: Samples, work: int) -> Chosen:
