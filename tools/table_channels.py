@@ -1,21 +1,25 @@
-"""Cuts channels out of every model of a folder and prints what came of it as Markdown.
+"""Cuts channels out of every model of a folder and writes what came of it as Markdown.
 
     python tools/table_channels.py FOLDER [--macs 0.5] [--options OPTIONS.json] [--only GLOB]
-        [--groups]
+
+Writes ``docs/results-channels-zoo.md``, anew after every model; with ``--only`` it prints the same
+of these files alone.
 
 Each file is cut in a process of its own, on made-up inputs; where so little may not stay, more may:
 0.75, 0.9. The result is loaded and run, and its inputs and outputs are compared with those of the
-original. ``--groups`` lists every coupled group with how many are kept, or why all are. Inputs that
-need help to be valid get it from a JSON file with options of `onnx_sipp.prune` by the file's stem.
+original. Inputs that need help to be valid get it from a JSON file with options of
+`onnx_sipp.prune` by the file's stem.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,29 @@ import onnx
 
 import onnx_sipp
 
+PAGE = Path(__file__).parents[1] / "docs" / "results-channels-zoo.md"
+TEXT = """\
+# Channels cut out of files from the wild
+
+`--pattern channels --macs {macs}` on {count} ONNX files that others made, each in a process of its
+own, on made-up inputs (the output errors say little about real data). Where so little may not stay,
+0.75 or 0.9 of the multiply-adds may. The result is loaded and run again.
+
+- *groups*: sets of channels, units or heads that can only be cut together; *cut*: those of which
+  some were;
+- *multiply-adds*, *parameters*: share that is left;
+- *seconds*: wall time on {cores} cores of a shared machine, start of the process included; no file
+  may take more than {limit:.0f}.
+
+{table}
+## Group by group
+
+How many are kept, and why where all are; a width is the number of channels that go at once.
+
+{groups}
+Made by `python tools/table_channels.py FOLDER --macs {macs} --options OPTIONS.json`; the options
+give some of the files inputs that they can take.
+"""
 HEADER = ["file", "groups", "cut", "multiply-adds", "parameters", "same in- and outputs",
           "output error", "seconds"]  # fmt: skip
 
@@ -109,8 +136,28 @@ def row(name: str, found: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def sections(found: Mapping[str, dict[str, Any]]) -> str:
+    """Every coupled group of every file."""
+    texts = []
+    for name, result in found.items():
+        rows = []
+        for group in result.get("groups", []):
+            width = f" × {group['width']}" if group["width"] > 1 else ""
+            kept = f"{group['kept']} of {group['units']}{width}"
+            rows.append([f"`{group['name']}`", kept, group["reason"].replace("|", "\\|")])
+        if rows:
+            texts.append(f"### {name}\n\n{table(['group', 'kept', 'why'], rows)}\n")
+    return "".join(texts)
+
+
 def main() -> None:
-    """Prints the table."""
+    """Writes the page."""
     if sys.argv[1:2] == ["--one"]:
         cut_one(*sys.argv[2:])
         return
@@ -118,22 +165,30 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--macs", type=float, default=0.5)
     parser.add_argument("--options", type=Path)
-    parser.add_argument("--only", default="*")
-    parser.add_argument("--groups", action="store_true")
-    parser.add_argument("--limit", type=float, default=120)
+    parser.add_argument("--only", help="glob of file names; prints instead of writing")
+    parser.add_argument("--limit", type=float, default=240, help="seconds for a file")
     given = parser.parse_args()
     own = json.loads(given.options.read_text()) if given.options else {}
-    print("| " + " | ".join(HEADER) + " |\n|" + "---|" * len(HEADER))
+    found: dict[str, dict[str, Any]] = {}
     for path in sorted(given.folder.rglob("*.onnx")):
-        if not fnmatchcase(path.name, given.only):
+        if given.only and not fnmatchcase(path.name, given.only):
             continue
-        options = {"macs": given.macs, **own.get(path.stem, {})}
-        found = measured(path, options, given.limit)
-        print("| " + " | ".join(row(path.name, found)) + " |", flush=True)
-        for group in found.get("groups", []) if given.groups else []:
-            kept = f"{group['kept']} of {group['units']}"
-            width = f" × {group['width']}" if group["width"] > 1 else ""
-            print(f"|   {group['name']} | | {kept}{width} | | | | {group['reason']} | |")
+        name = str(path.relative_to(given.folder))
+        found[name] = measured(path, {"macs": given.macs, **own.get(path.stem, {})}, given.limit)
+        rows = table(HEADER, (row(name, result) for name, result in found.items()))
+        if given.only:
+            print(rows + "\n" + sections(found))
+            continue
+        text = TEXT.format(
+            macs=given.macs,
+            count=len(found),
+            cores=os.cpu_count(),
+            limit=given.limit,
+            table=rows,
+            groups=sections(found),
+        )
+        PAGE.write_text(text, encoding="utf-8")
+        print(name, f"{found[name]['seconds']:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
