@@ -21,6 +21,9 @@ from onnx_sipp.report.totals import total_rows
 
 __all__ = ["print_inspection", "print_report", "report_parts"]
 
+# Of nodes that are left alone for the same reason.
+_NAMED = 3
+
 
 def print_report(report: Report, console: Console) -> None:
     """Print the layers, the totals, the certificate, the fidelity and what the zeros buy.
@@ -37,7 +40,7 @@ def report_parts(report: Report) -> Iterator[RenderableType]:
     """The same piece by piece."""
     yield _layer_table(report.layers) if report.cut is None else group_table(report.cut)
     if report.skipped:
-        yield _skipped_table(report.skipped)
+        yield _skipped_table(_alike(report.skipped))
     if report.search is not None:
         yield search_table(report.search)
     yield _totals(report)
@@ -74,7 +77,7 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
         )
     console.print(table)
     if inspection.skipped:
-        console.print(_skipped_table(inspection.skipped))
+        console.print(_skipped_table([[skip] for skip in inspection.skipped]))
     console.print(
         f"{inspection.prunable:,} of {inspection.parameters:,} parameters ({inspection.share:.1%}) "
         f"in {len(inspection.layers)} layers can be pruned."
@@ -108,13 +111,26 @@ def _layer_table(layers: list[LayerReport]) -> Table:
     return table
 
 
-def _skipped_table(skipped: list[SkippedReport]) -> Table:
+def _alike(skipped: list[SkippedReport]) -> list[list[SkippedReport]]:
+    """Nodes of one operator that are left alone for one reason, together."""
+    groups: dict[tuple[str, str], list[SkippedReport]] = {}
+    for skip in skipped:
+        groups.setdefault((skip.op_type, skip.reason), []).append(skip)
+    return list(groups.values())
+
+
+def _skipped_table(groups: list[list[SkippedReport]]) -> Table:
     table = Table(*_folded("left alone", "op"), title="Left alone", title_justify="left")
     table.add_column("parameters", justify="right")
     table.add_column("why")
-    for skip in skipped:
-        size = f"{skip.parameters:,}" if skip.parameters else ""
-        table.add_row(shown(skip.name), shown(skip.op_type), size, shown(skip.reason))
+    for group in groups:
+        names = ", ".join(shown(skip.name) for skip in group[:_NAMED])
+        more = f" and {len(group) - _NAMED} more" if len(group) > _NAMED else ""
+        size = sum(skip.parameters for skip in group)
+        table.add_row(
+            names + more, shown(group[0].op_type), f"{size:,}" if size else "",
+            shown(group[0].reason),
+        )  # fmt: skip
     return table
 
 

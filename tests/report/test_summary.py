@@ -75,6 +75,19 @@ def test_skipped_nodes_have_a_reason(markup):
     assert "an elementwise factor is no weight matrix" in text
 
 
+def test_nodes_skipped_for_one_reason_are_told_together(models):
+    path = models / "resnet_bn.onnx"
+    options = {"method": "magnitude", "num_samples": 5, "sparsity": 0.5}
+    result = prune(path, models / "digits-calib.npz", exclude_nodes=["fc"], **options)
+    kinds = {skip.op_type for skip in result.report.skipped}
+    text = printed(print_report, result.report)
+    told = text.split("Left alone")[1].split("└")[0]
+    assert told.count("BatchNormalization") == 1
+    assert "and 7 more" in told
+    assert all(kind in told for kind in kinds)
+    assert printed(print_inspection, inspect(path)).count("BatchNormalization") == 10
+
+
 def test_shared_weights_are_pointed_out():
     nodes = [("MatMul", "x v", "h", {"name": "one"}), ("MatMul", "h v", "y", {"name": "two"})]
     model = make_model(nodes, {"v": weights(4, 4)})
