@@ -13,6 +13,7 @@ __all__ = [
     "all_tensors",
     "holder_of",
     "is_constant_node",
+    "main_opset",
     "stored_tensors",
 ]
 
@@ -61,6 +62,12 @@ def all_nodes(proto: ModelProto) -> Iterator[NodeProto]:
                 node_lists.extend(graph.node for graph in attribute.graphs)
                 if attribute.HasField("g"):
                     node_lists.append(attribute.g.node)
+
+
+def main_opset(proto: ModelProto) -> int:
+    """Version of the standard operators, 0 if the model has none."""
+    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    return max(versions, default=0)
 
 
 def all_tensors(proto: ModelProto) -> Iterator[TensorProto]:

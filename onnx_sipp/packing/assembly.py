@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +19,7 @@ from onnx_sipp.graph.walk import all_sites, all_tensors
 from onnx_sipp.slabs import as_bytes
 from onnx_sipp.store import Kept, TensorStore, load
 
-__all__ = ["Assembly"]
+__all__ = ["Assembled", "Assembly"]
 
 # New tensors below this many bytes are inside the message also where others are external.
 INLINE_BYTES = 1024
@@ -145,3 +146,27 @@ def _refer(tensor: TensorProto, location: str, **numbers: int) -> None:
     tensor.external_data.add(key="location", value=location)
     for key, number in numbers.items():
         tensor.external_data.add(key=key, value=str(number))
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """What has been put together, to be had as a message or as a file."""
+
+    _assembly: Assembly
+
+    @property
+    def model(self) -> ModelProto:
+        """The model, external data included."""
+        return self._assembly.inlined()
+
+    def save(self, path: str | Path) -> int:
+        """Write the model, whole or not at all; external data goes to ``<path>.data``.
+
+        Returns:
+            Bytes written.
+
+        Raises:
+            UsageError: the path is an input, a folder, or in a missing or read-only folder.
+            SippError: writing failed.
+        """
+        return self._assembly.save(Path(path))

@@ -9,12 +9,12 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.tensors import is_parameter, payload_bytes
-from onnx_sipp.graph.walk import all_nodes, holder_of
+from onnx_sipp.graph.walk import all_nodes, holder_of, main_opset
 from onnx_sipp.packing.chains import OLDEST_OPSET
 from onnx_sipp.packing.record import Home
 from onnx_sipp.report.packing import LeftTensor
 
-__all__ = ["LEAST_BYTES", "Candidate", "find_candidates", "free_prefix", "main_opset"]
+__all__ = ["LEAST_BYTES", "Candidate", "find_candidates", "free_prefix"]
 
 # A tensor is packed if that saves as many bytes.
 LEAST_BYTES = 1024
@@ -104,12 +104,6 @@ def _against_all(proto: ModelProto) -> str:
             "convert the model to IR version 4 or later"
         )
     return ""
-
-
-def main_opset(proto: ModelProto) -> int:
-    """Version of the standard operators, 0 if the model has none."""
-    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
-    return max(versions, default=0)
 
 
 def free_prefix(proto: ModelProto) -> str:

@@ -13,14 +13,14 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.tensors import payload_bytes
+from onnx_sipp.graph.walk import main_opset
 from onnx_sipp.options import VALUES
-from onnx_sipp.packing.assembly import Assembly
+from onnx_sipp.packing.assembly import Assembled, Assembly
 from onnx_sipp.packing.candidates import (
     LEAST_BYTES,
     Candidate,
     find_candidates,
     free_prefix,
-    main_opset,
 )
 from onnx_sipp.packing.chains import Chain, Piece, Shared, build
 from onnx_sipp.packing.codes import Codes, kept_places
@@ -46,7 +46,7 @@ _MOST_ELEMENTS = 2**31 - 1  # positions are int32
 
 
 @dataclass(frozen=True)
-class PackResult:
+class PackResult(Assembled):
     """A packed model.
 
     Attributes:
@@ -54,24 +54,6 @@ class PackResult:
     """
 
     report: PackReport
-    _assembly: Assembly
-
-    @property
-    def model(self) -> ModelProto:
-        """The packed model, external data included."""
-        return self._assembly.inlined()
-
-    def save(self, path: str | Path) -> int:
-        """Write the model, whole or not at all; external data goes to ``<path>.data``.
-
-        Returns:
-            Bytes written.
-
-        Raises:
-            UsageError: the path is an input, a folder, or in a missing or read-only folder.
-            SippError: writing failed.
-        """
-        return self._assembly.save(Path(path))
 
 
 def pack(model: Model | ModelProto | bytes | str | Path, *, values: str = "exact") -> PackResult:
@@ -114,7 +96,7 @@ def pack(model: Model | ModelProto | bytes | str | Path, *, values: str = "exact
     if packer.packed:
         packer.rewrite()
     sizes = Assembly(source).size(), packer.assembly.size()
-    return PackResult(PackReport(values, packer.packed, left, *sizes), packer.assembly)
+    return PackResult(packer.assembly, PackReport(values, packer.packed, left, *sizes))
 
 
 def _left(candidate: Candidate, reason: str) -> LeftTensor:

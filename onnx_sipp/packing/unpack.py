@@ -15,7 +15,7 @@ from onnx_sipp.errors import SippError
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.tensors import is_external, numpy_dtype
 from onnx_sipp.graph.walk import holder_of
-from onnx_sipp.packing.assembly import Assembly
+from onnx_sipp.packing.assembly import Assembled, Assembly
 from onnx_sipp.packing.rebuild import rebuilt
 from onnx_sipp.packing.record import Home, Record, read_record, remove_record
 
@@ -26,7 +26,7 @@ _BATCH = 1 << 20
 
 
 @dataclass(frozen=True)
-class UnpackResult:
+class UnpackResult(Assembled):
     """A model whose tensors are dense again.
 
     Attributes:
@@ -34,24 +34,6 @@ class UnpackResult:
     """
 
     names: list[str]
-    _assembly: Assembly
-
-    @property
-    def model(self) -> ModelProto:
-        """The model, external data included."""
-        return self._assembly.inlined()
-
-    def save(self, path: str | Path) -> int:
-        """Write the model, whole or not at all; external data goes to ``<path>.data``.
-
-        Returns:
-            Bytes written.
-
-        Raises:
-            UsageError: the path is an input, a folder, or in a missing or read-only folder.
-            SippError: writing failed.
-        """
-        return self._assembly.save(Path(path))
 
 
 def unpack(model: Model | ModelProto | bytes | str | Path) -> UnpackResult:
@@ -76,7 +58,7 @@ def unpack(model: Model | ModelProto | bytes | str | Path) -> UnpackResult:
             )
         assembly.fill(holder, values, external=is_external(holder))
     _rewrite(assembly.proto, record)
-    return UnpackResult([home.name for home in record.homes], assembly)
+    return UnpackResult(assembly, [home.name for home in record.homes])
 
 
 def _rebuilt(source: Model, record: Record) -> Iterator[tuple[Home, NDArray[Any]]]:

@@ -17,6 +17,7 @@ from onnx_sipp.calibration.session import first_line, open_session
 from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.walk import main_opset
 from onnx_sipp.options import QUANTIZATIONS
 from onnx_sipp.quantizing.refusal import refuse_quantization
 from onnx_sipp.quantizing.tidy import tidied
@@ -104,7 +105,7 @@ def _run_quantizer(
 
     integers = quantization.QuantType
     shared: dict[str, Any] = {
-        "per_channel": _opset(onnx.load(source, load_external_data=False)) >= CHANNELS_OPSET,
+        "per_channel": main_opset(onnx.load(source, load_external_data=False)) >= CHANNELS_OPSET,
         "weight_type": integers.QInt8,
         "use_external_data_format": external,
     }
@@ -150,11 +151,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _opset(proto: ModelProto) -> int:
-    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
-    return max(versions, default=0)
 
 
 def _nothing(kind: str, proto: ModelProto) -> str:
