@@ -140,11 +140,13 @@ def _environment(form: str) -> Environment:
         finalize=_seen if form == "html" else _in_markdown,
         keep_trailing_newline=True,
     )
+    from onnx_sipp.report.drawing import parted  # noqa: PLC0415
     from onnx_sipp.report.plots import level  # noqa: PLC0415
 
     environment.filters.update(
-        figure=_figure, sortable=_sortable, plain=_plain, level=level, digest=_digest, verbatim=_Raw
-    )
+        figure=_figure, sortable=_sortable, plain=_plain, level=level, digest=_digest,
+        verbatim=_Raw, parted=parted,
+    )  # fmt: skip
     return environment
 
 

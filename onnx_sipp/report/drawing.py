@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from onnx_sipp.report.flow_plot import MOST_STEPS, flow_plot
+from onnx_sipp.report.names import visible
 from onnx_sipp.report.plots import certificate_plot, curve_plot, sensitivity_plot, sparsity_plot
 from onnx_sipp.report.result import LayerReport, Report
 from onnx_sipp.report.svg import Canvas
 
-__all__ = ["Plots", "key", "plots_of"]
+__all__ = ["Plots", "key", "parted", "plots_of"]
+
+_PARTS = re.compile(r"(?<=[/._:])(?=\w)")
+
+
+def parted(name: str) -> Markup:
+    """A name of a model that may be broken between its parts."""
+    return Markup("<wbr>").join(_PARTS.split(visible(name, "\n")))
 
 
 def key(look: str) -> Markup:

@@ -12,10 +12,11 @@ from small_models import make_model, mlp, weights
 
 from onnx_sipp import UsageError, prune
 from onnx_sipp.report.document import form_of, html_cell, html_page, markdown_page
+from onnx_sipp.report.drawing import parted
 
 DATA = np.random.default_rng(0).standard_normal((30, 4), np.float32)
 EVIL = "<script>alert(1)</script>\"'&\x1b[2Jx\u202ey|`*_"
-VOID = {"meta", "input", "br", "rect", "circle", "path"}
+VOID = {"wbr", "meta", "input", "br", "rect", "circle", "path"}
 
 
 class Page(HTMLParser):
@@ -107,6 +108,11 @@ def test_names_do_nothing(evil):
         assert "\u202e" not in text
         assert r"\x1b[2Jx\u202ey" in Page(text).text
     assert Page(html_page(evil)).count("script") == 1
+
+
+def test_names_may_be_broken_between_their_parts():
+    assert parted("/layer1/conv.weight:0") == "/<wbr>layer1/<wbr>conv.<wbr>weight:<wbr>0"
+    assert parted("<b>/x\x1b") == r"&lt;b&gt;/<wbr>x\x1b"
 
 
 def test_names_are_no_markdown(evil):
