@@ -1,8 +1,10 @@
-"""Write files whole or not at all."""
+"""Write files whole or not at all, and read those of strangers."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -11,9 +13,37 @@ from typing import BinaryIO
 
 from onnx_sipp.errors import SippError, UsageError
 
-__all__ = ["Piece", "refuse_place", "write_together"]
+__all__ = ["Piece", "read_plain", "refuse_full", "refuse_place", "write_together"]
 
 Piece = tuple[Path, Callable[[BinaryIO], object]]
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """The bytes of a file that may be anything: a device that never ends, a pipe that nobody feeds.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+
+    Raises:
+        SippError: it is no regular file, or has more.
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | _WITHOUT_WAITING)
+    with os.fdopen(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise SippError(f"{str(path)!r} is no regular file; give a copy that is one")
+        if status.st_size > most:
+            raise SippError(
+                f"{str(path)!r} is too large: it has {status.st_size:,} bytes, and at most "
+                f"{most:,} can be read"
+            )
+        return stream.read()
+
+
+# Opening a pipe would wait for somebody to write; Windows reads text without the other.
+_WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def refuse_place(place: Path) -> None:
@@ -35,6 +65,20 @@ def refuse_place(place: Path) -> None:
         raise UsageError(f"cannot write {str(place)!r}: {error.strerror}") from error
     if not os.access(place.parent, os.W_OK):
         raise UsageError(f"the folder {str(place.parent)!r} is not writable; write elsewhere")
+
+
+def refuse_full(folder: Path, size: int) -> None:
+    """Check, before any work is done, that so many bytes have room in a folder.
+
+    Raises:
+        SippError: they have not.
+    """
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise SippError(
+            f"the output needs {size:,} bytes, but the disk of {str(folder)!r} has {free:,} left; "
+            "make room, or write elsewhere"
+        )
 
 
 def write_together(pieces: Sequence[Piece]) -> None:

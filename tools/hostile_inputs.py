@@ -101,9 +101,7 @@ def _changes(case: Case, before: dict[str, str], after: dict[str, str], *, done:
     if (folder_log := "folder/log") in after and folder_log not in before:
         mine.add(folder_log)  # a log tells of failures, too
     changed = [
-        name
-        for name in sorted({*before, *after} - mine)
-        if before.get(name) != after.get(name)
+        name for name in sorted({*before, *after} - mine) if before.get(name) != after.get(name)
     ]
     return f"no: {', '.join(changed)[:80]}" if changed else ""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from onnx_sipp import __version__
-from onnx_sipp.errors import SippError
+from onnx_sipp.errors import SippError, UsageError
 
 if TYPE_CHECKING:
     from onnx_sipp.progress import Progress
@@ -131,6 +131,8 @@ def _handlers() -> Iterator[logging.Handler]:
         yield lines
     path = log_file()
     if path is not None:
+        if path.is_symlink():  # it is added to, so what the link points to would change
+            raise UsageError(f"the log {str(path)!r} is a symbolic link; name the file itself")
         try:
             yield logging.FileHandler(path, encoding="utf-8")
         except OSError as error:

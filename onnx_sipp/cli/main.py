@@ -17,6 +17,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from onnx_sipp import __version__
+from onnx_sipp.cli.guard import bounded_memory
 from onnx_sipp.cli.help import WIDTH
 from onnx_sipp.errors import SippError, UsageError
 
@@ -32,6 +33,7 @@ _COMMANDS = {
     "unpack": "Undo that.",
 }
 _DEFAULT = "prune"
+_LONGEST = 4000  # of a message: names may be of any length
 _INTERRUPTED = "interrupted; no file was left half-written. Nothing can be resumed: run it again"
 
 
@@ -109,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> Any:
             stream.reconfigure(errors="replace")  # a terminal without ε must not end the run
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with _terminable():
+        with _terminable(), bounded_memory():
             cli.main(given, prog_name="onnx-sipp", standalone_mode=False, obj=given)
     except click.exceptions.Abort:
         _die(_INTERRUPTED, 1)
@@ -122,6 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> Any:
         _die(str(error), 1)
     except MemoryError:
         _die("out of memory; try fewer samples at a time: --batch-size 1", 1)
+    except RecursionError:
+        _die("the input is nested too deep to be read", 1)
     except OSError as error:
         _die(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
 
@@ -143,5 +147,7 @@ def _die(message: str, code: int) -> None:
     from onnx_sipp.report.names import visible  # noqa: PLC0415 - only where it is needed
 
     message = visible(message, "\n")  # names of a model may hold escapes for the terminal
+    if len(message) > _LONGEST:
+        message = f"{message[:_LONGEST]}… (and {len(message) - _LONGEST:,} characters more)"
     click.echo(f"onnx-sipp: {message}", err=True)
     sys.exit(code)

@@ -25,6 +25,7 @@ from onnx_sipp.cli.shared import (
     write_text,
 )
 from onnx_sipp.errors import UsageError
+from onnx_sipp.files import refuse_full
 from onnx_sipp.options import DEFAULT_SPARSITY, QUANTIZATIONS, STORAGES
 
 __all__ = ["command"]
@@ -163,6 +164,9 @@ def command(
     model = Model.load(source)
     model.refuse_target(target)
     destination = Destination(json_path, reports)
+    smaller = checked.quantize or checked.pattern == "channels" or checked.storage != STORAGES[0]
+    if not smaller:
+        refuse_full(target.parent, model.bytes_on_disk() or 0)
     written = [target, *destination.files, write_config, masks_path, log_file()]
     refuse_outputs(written, [*model.files, *asked.files])
     with listening() as bars:

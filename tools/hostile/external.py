@@ -173,4 +173,3 @@ CASES = [
     Case("outputs: the data file would be that of the input", _data_of_output_is_input,
          (PRUNE, PACK)),
 ]  # fmt: skip
-
