@@ -45,19 +45,17 @@ _OTHERS = "tmp/.ses"
 
 def verdict(case: Case, ended: Ended) -> str:
     """What is wrong with the end of a run, nothing if nothing."""
-    if ended.stopped:
-        return ended.stopped
-    if "Traceback" in ended.err:
-        return "a traceback"
-    if ended.code < 0:
-        return f"ended by signal {-ended.code}"
-    if ended.code and not ended.message.startswith(("onnx-sipp:", "Error:")):
-        return "no message"
-    if ended.code not in (0, 1, 2):
-        return f"exit code {ended.code}"
-    if not case.either and bool(ended.code) != case.refused:
-        return "was not refused" if case.refused else "was refused"
-    return ""
+    told = ended.message.startswith(("onnx-sipp:", "Error:"))
+    wrongs = {
+        ended.stopped: bool(ended.stopped),
+        "a traceback": "Traceback" in ended.err,
+        f"ended by signal {-ended.code}": ended.code < 0,
+        "no message": ended.code != 0 and not told,
+        f"exit code {ended.code}": ended.code > 2,
+        "was not refused": not case.either and case.refused and ended.code == 0,
+        "was refused": not case.either and not case.refused and ended.code != 0,
+    }
+    return next((wrong for wrong, holds in wrongs.items() if holds), "")
 
 
 def tried(case: Case, seconds: float, memory: int) -> list[list[str]]:

@@ -68,8 +68,9 @@ def start(
     out, err = (folder.parent / name for name in ("out", "err"))
     with out.open("wb") as stdout, err.open("wb") as stderr:
         return subprocess.Popen(
-            [*COMMAND, *map(str, arguments)], cwd=folder, env=variables, preexec_fn=prepare,
-            stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
+            [*COMMAND, *map(str, arguments)], cwd=folder, env=variables, stdout=stdout,
+            stderr=stderr, stdin=subprocess.DEVNULL,
+            preexec_fn=prepare,  # noqa: PLW1509 - no thread of ours runs meanwhile
         )  # fmt: skip
 
 

@@ -178,6 +178,8 @@ class _Reader:
             return float(node.value)
         try:
             return _constructed(node)
+        except ValueError as error:  # a number of thousands of digits
+            raise self.refused(node, "this is no number that can be read") from error
         except yaml.YAMLError as error:
             raise self.refused(node, f"tags like {node.tag!r} are not read") from error
 

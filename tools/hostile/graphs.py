@@ -1,6 +1,7 @@
 """Model files that are damaged, claim too much, or unfold without end."""
 
 import base64
+import itertools
 import json
 import os
 import zlib
@@ -188,7 +189,7 @@ def _cycle(folder: Path) -> None:
 
 def _chain(folder: Path) -> None:
     names = ["h", *(f"t{i}" for i in range(20_000))]
-    nodes = [helper.make_node("Relu", [a], [b]) for a, b in zip(names[:-1], names[1:], strict=True)]
+    nodes = [helper.make_node("Relu", [a], [b]) for a, b in itertools.pairwise(names)]
     write(model(nodes), folder)
 
 

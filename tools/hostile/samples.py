@@ -1,6 +1,5 @@
 """Calibration data that is damaged, lies about its size, or would run code."""
 
-import io
 import os
 import pickle
 import struct
@@ -28,9 +27,8 @@ class Touch:
 
 
 def _header(shape: tuple[int, ...], dtype: str = "<f4") -> bytes:
-    out = io.BytesIO()
     text = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
-    return out.getvalue() + b"\x93NUMPY\x01\x00" + _sized(text)
+    return b"\x93NUMPY\x01\x00" + _sized(text)
 
 
 def _sized(text: str) -> bytes:
@@ -73,11 +71,13 @@ def _wide_bomb(folder: Path) -> None:
 
 
 def _zipped(folder: Path, member: str, head: bytes, pieces: int) -> None:
-    with zipfile.ZipFile(folder / "d.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        with archive.open(member, "w", force_zip64=True) as out:
-            out.write(head)
-            for _ in range(pieces):
-                out.write(bytes(1 << 24))
+    with (
+        zipfile.ZipFile(folder / "d.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+        archive.open(member, "w", force_zip64=True) as out,
+    ):
+        out.write(head)
+        for _ in range(pieces):
+            out.write(bytes(1 << 24))
 
 
 def _npz(arrays: dict[str, bytes], folder: Path) -> None:
@@ -199,7 +199,7 @@ CASES = [
     _bad_npy("half of a header", _header((40, 4))[:30]),
     _bad_npy("no elements behind the header", _header((40, 4))),
     _bad_npy("an empty file", b""),
-    Case("npy: a tebibyte of holes", _holes, (NPY,)),
+    Case("npy: a tebibyte of holes", _holes, (NPY,), refused=False),
     Case("test data: claims 16 TiB", _claims, (BESIDE,)),
     Case("test data: elements in `../secret`", _elsewhere, (BESIDE,)),
     Case("test data: texts", _texts, (BESIDE,)),

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from hostile.case import INSPECT, PRUNE, Case, model, write
 
@@ -26,10 +25,8 @@ def _config(text: str, folder: Path) -> None:
 
 
 def _laughs() -> str:
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
-    for level in range(1, 10):
-        lines.append(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]")
-    return "\n".join([*lines, "exclude_nodes: *a9"])
+    lines = (f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10))
+    return "\n".join(["a0: &a0 [x, x, x, x, x, x, x, x, x]", *lines, "exclude_nodes: *a9"])
 
 
 def _laughs_inside(depth: int) -> str:
@@ -47,8 +44,6 @@ def _report(folder: Path) -> None:
 
 def _named(name: str, folder: Path) -> None:
     proto = model(name=name)
-    for value in (*proto.graph.node[0].output, *proto.graph.output):
-        del value
     proto.graph.node[0].output[0] = proto.graph.output[0].name = name
     proto.graph.node[0].input[1] = proto.graph.initializer[0].name = f"w{name}"
     proto.producer_name = proto.graph.name = name
@@ -152,8 +147,4 @@ def _broken(name: str, folder: Path) -> None:
     proto.graph.initializer[0].name = proto.graph.node[0].input[1] = name
     proto.graph.initializer[0].dims[:] = [-4, -16]
     proto.graph.node.add(op_type=name, name=name, input=["h"], output=["y"], domain=name)
-    (folder / "m.onnx").write_bytes(proto.SerializeToString())
     write(proto, folder)
-
-
-__all__ = ["CASES", "onnx"]
