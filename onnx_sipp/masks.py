@@ -9,6 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.errors import SippError
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.weights import Weight
 
@@ -39,14 +40,28 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
         return len(self._found)
 
 
+# Bytes of a name in such a file, with room for `_inside`.
+_LONGEST = 30_000
+
+
+def _inside(name: str) -> str:
+    """A name that leads no unpacking tool out of its folder."""
+    return name.replace("../", "..%2F").replace("..\\", "..%5C")
+
+
 def write_masks(masks: Mapping[str, NDArray[np.bool_]], out: BinaryIO) -> None:
     """Write masks as an ``.npz`` file, one at a time; the same masks give the same bytes.
 
     `numpy.savez` takes them as keywords, and a layer may have a name that is none.
+
+    Raises:
+        SippError: a name is too long for such a file.
     """
+    if longest := max((name for name in masks if len(name.encode()) > _LONGEST), default=""):
+        raise SippError(f"the name of layer {longest[:80]!r}… is too long for a file of masks")
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, mask in masks.items():
-            entry = zipfile.ZipInfo(f"{name}.npy")
+            entry = zipfile.ZipInfo(f"{_inside(name)}.npy")
             entry.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(entry, "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, np.ascontiguousarray(mask), allow_pickle=False)

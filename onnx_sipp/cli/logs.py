@@ -88,7 +88,7 @@ def listening() -> Iterator[Progress]:
     with ExitStack() as stack:
         for handler in _handlers():
             stack.callback(_remove, handler)
-            handler.setFormatter(logging.Formatter(_FORM))
+            handler.setFormatter(_Tame(_FORM))
             _LOG.addHandler(handler)
         _LOG.setLevel(logging.DEBUG)
         bars = stack.enter_context(Bars(shown=not (is_quiet() or _kept("verbose"))))
@@ -102,6 +102,15 @@ def listening() -> Iterator[Progress]:
             _LOG.debug("trace", exc_info=True)
             raise
         steps.end()
+
+
+class _Tame(logging.Formatter):
+    """Shows control characters, which names of a model may have, instead of obeying them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        from onnx_sipp.report.names import visible  # noqa: PLC0415 - only where it is needed
+
+        return visible(super().format(record), "\n")
 
 
 class _Steps:

@@ -24,7 +24,7 @@ from onnx_sipp.cli.shared import (
     refuse_outputs,
     write_text,
 )
-from onnx_sipp.errors import UsageError
+from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.files import refuse_full
 from onnx_sipp.options import DEFAULT_SPARSITY, QUANTIZATIONS, STORAGES
 
@@ -172,10 +172,13 @@ def command(
     with listening() as bars:
         result = prune(source, asked.calibration(), progress=bars, **asked.options)
     report = result.save(target)
-    if masks_path is not None:
-        result.save_masks(masks_path)
-    if write_config is not None:
-        write_text(write_config, asked.written(write_config))
-    destination.deliver(report)
+    try:
+        if masks_path is not None:
+            result.save_masks(masks_path)
+        if write_config is not None:
+            write_text(write_config, asked.written(write_config))
+        destination.deliver(report)
+    except SippError as error:
+        raise SippError(f"{error} ({str(target)!r} was written before, and is whole)") from error
     if limit is not None:
         limit.check(source, target, checked)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 from onnx import FunctionProto, ModelProto, NodeProto, TensorProto
 
 from onnx_sipp.errors import SippError
@@ -26,15 +28,47 @@ def refuse_claims(proto: ModelProto) -> None:
     """Check what later steps, runtimes included, would take at its word.
 
     Raises:
-        SippError: a tensor has negative dims, too many, or some whose product overflows; functions
+        SippError: a text is no UTF-8; a tensor has negative dims, too many, or some whose product overflows; functions
             call each other without end, too deep, or so often that they unfold to too many nodes.
     """
+    try:
+        _refuse_odd_texts(proto)
+    except UnicodeDecodeError as error:
+        raise _NOT_UTF8 from error
     for tensor in all_tensors(proto):
         refuse_dims(tensor)
     for sparse in proto.graph.sparse_initializer:
         refuse_dims(TensorProto(name=sparse.values.name, dims=sparse.dims[: _MOST_AXES + 1]))
     if proto.functions:
         _refuse_calls(proto)
+
+
+_NOT_UTF8 = SippError("a name or text in the model is no UTF-8; the file is damaged")
+
+
+def _refuse_odd_texts(proto: ModelProto) -> None:
+    """Look at all texts; what protobuf gives for one that is no UTF-8 depends on its version."""
+    pending: list[Message] = [proto]
+    while pending:
+        message = pending.pop()
+        if isinstance(message, TensorProto):
+            texts = [message.name, message.doc_string]
+            texts += [text for entry in message.external_data for text in (entry.key, entry.value)]
+            _refuse_bytes(texts)
+            continue  # its elements may be many
+        for field, value in message.ListFields():
+            if field.type not in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_MESSAGE):
+                continue
+            values = [value] if isinstance(value, str | bytes | Message) else value
+            if field.type == FieldDescriptor.TYPE_STRING:
+                _refuse_bytes(values)
+            else:
+                pending.extend(values)
+
+
+def _refuse_bytes(texts: Iterable[object]) -> None:
+    if not all(isinstance(text, str) for text in texts):
+        raise _NOT_UTF8
 
 
 def refuse_dims(tensor: TensorProto) -> None:

@@ -94,7 +94,7 @@ def _inside_masks(folder: Path, out: str, err: str) -> str:
     """Whether the archive of masks unpacks into its folder only."""
     del out, err
     names = np.load(folder / "k.npz").files
-    bad = [name for name in names if name.startswith("/") or ".." in Path(name).parts]
+    bad = [name for name in names if ".." in Path(name).parts]
     return f"masks are called {bad}" if bad else ""
 
 
@@ -145,6 +145,5 @@ CASES = [
 def _broken(name: str, folder: Path) -> None:
     proto = model(name=name)
     proto.graph.initializer[0].name = proto.graph.node[0].input[1] = name
-    proto.graph.initializer[0].dims[:] = [-4, -16]
     proto.graph.node.add(op_type=name, name=name, input=["h"], output=["y"], domain=name)
     write(proto, folder)
