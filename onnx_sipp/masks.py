@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -13,7 +13,7 @@ from onnx_sipp.errors import SippError
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.weights import Weight
 
-__all__ = ["Masks", "write_masks"]
+__all__ = ["Masks", "refuse_names", "write_masks"]
 
 
 class Masks(Mapping[str, NDArray[np.bool_]]):
@@ -49,16 +49,22 @@ def _inside(name: str) -> str:
     return name.replace("../", "..%2F").replace("..\\", "..%5C")
 
 
+def refuse_names(names: Iterable[str]) -> None:
+    """Check that the names of layers can be those of masks in a file.
+
+    Raises:
+        SippError: one is too long.
+    """
+    for name in names:
+        if len(name.encode()) > _LONGEST:
+            raise SippError(f"the name of layer {name[:80]!r}… is too long for a file of masks")
+
+
 def write_masks(masks: Mapping[str, NDArray[np.bool_]], out: BinaryIO) -> None:
     """Write masks as an ``.npz`` file, one at a time; the same masks give the same bytes.
 
     `numpy.savez` takes them as keywords, and a layer may have a name that is none.
-
-    Raises:
-        SippError: a name is too long for such a file.
     """
-    if longest := max((name for name in masks if len(name.encode()) > _LONGEST), default=""):
-        raise SippError(f"the name of layer {longest[:80]!r}… is too long for a file of masks")
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, mask in masks.items():
             entry = zipfile.ZipInfo(f"{_inside(name)}.npy")

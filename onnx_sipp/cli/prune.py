@@ -153,6 +153,7 @@ def command(
 ) -> None:
     """Prune IN.onnx and write OUT.onnx; see `_HELP`."""
     from onnx_sipp.graph.model import Model  # noqa: PLC0415 - heavy; only once there is work to do
+    from onnx_sipp.masks import refuse_names  # noqa: PLC0415
     from onnx_sipp.pipeline import prune  # noqa: PLC0415
 
     places = {"calib": calib, "data_loader_script": data_loader_script}
@@ -171,6 +172,8 @@ def command(
     refuse_outputs(written, [*model.files, *asked.files])
     with listening() as bars:
         result = prune(source, asked.calibration(), progress=bars, **asked.options)
+    if masks_path is not None:
+        refuse_names(result.masks)
     report = result.save(target)
     try:
         if masks_path is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import prod
+from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -21,6 +22,7 @@ _DEEPEST = 64
 _MOST_AXES = 64  # of numpy
 _MOST_ELEMENTS = 1 << 62
 
+_SINGLE = (str, bytes, Message)
 _Key = tuple[str, str, str]
 
 
@@ -28,8 +30,8 @@ def refuse_claims(proto: ModelProto) -> None:
     """Check what later steps, runtimes included, would take at its word.
 
     Raises:
-        SippError: a text is no UTF-8; a tensor has negative dims, too many, or some whose product overflows; functions
-            call each other without end, too deep, or so often that they unfold to too many nodes.
+        SippError: a text is no UTF-8; a tensor has negative dims, too many, or some whose product
+            overflows; functions call each other without end, too deep, or so often that they unfold to too many nodes.
     """
     try:
         _refuse_odd_texts(proto)
@@ -59,7 +61,7 @@ def _refuse_odd_texts(proto: ModelProto) -> None:
         for field, value in message.ListFields():
             if field.type not in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_MESSAGE):
                 continue
-            values = [value] if isinstance(value, str | bytes | Message) else value
+            values: list[Any] = [value] if isinstance(value, _SINGLE) else value
             if field.type == FieldDescriptor.TYPE_STRING:
                 _refuse_bytes(values)
             else:

@@ -156,7 +156,7 @@ def print_comparison(found: Comparison, console: Console) -> None:
             table.add_row(*(Text(visible(cell, "\n")) for cell in row))
         console.print(table)
     for warning in found.warnings:
-        console.print(Text(f"Warning: {warning}", style="bold yellow"))
+        console.print(Text(visible(f"Warning: {warning}", "\n"), style="bold yellow"))
 
 
 def _output_row(output: OutputReport) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.markup import escape
 
-__all__ = ["json_text", "shown", "visible"]
+__all__ = ["in_page", "json_text", "shown", "visible"]
 
 
 def visible(text: str, kept: str = "") -> str:
@@ -24,6 +24,12 @@ def visible(text: str, kept: str = "") -> str:
     return "".join(
         char if char.isprintable() or char in kept else ascii(char)[1:-1] for char in text
     )
+
+
+def in_page(value: Any) -> Any:
+    """What a page shows of a value: texts without hidden characters; markup as it is."""
+    is_text = isinstance(value, str) and not hasattr(value, "__html__")
+    return visible(value, "\n") if is_text else value
 
 
 def json_text(value: Any) -> str:

@@ -180,7 +180,7 @@ def print_sweep(found: Sweep, console: Console) -> None:
             table.add_row(*(Text(visible(cell, "\n")) for cell in row))
         console.print(table)
     for warning in found.warnings:
-        console.print(Text(f"Warning: {warning}", style="bold yellow"))
+        console.print(Text(visible(f"Warning: {warning}", "\n"), style="bold yellow"))
     console.print(f"{found.seconds:.1f} s, with one calibration on {found.samples} samples.")
 
 

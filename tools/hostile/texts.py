@@ -132,7 +132,7 @@ CASES = [
     _shown("HTML and script", partial(_named, SCRIPT), _escaped, refused=False),
     _shown("terminal escapes", partial(_named, ESCAPES), _tame, refused=False),
     _shown("terminal escapes where the model is refused",
-           lambda folder: _broken(ESCAPES, folder), _tame, (TELL, INSPECT)),
+           lambda folder: _broken(ESCAPES, folder), _tame, (TELL,)),
     _shown("`../../x`", partial(_named, "../../x"), _inside_masks, (TELL,), refused=False),
     _shown("1,000,000 characters", partial(_named, "n" * 1_000_000), _escaped, (TELL, INSPECT),
            either=True),
