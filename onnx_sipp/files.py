@@ -6,12 +6,17 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from onnx_sipp.errors import SippError, UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Piece", "read_plain", "refuse_full", "refuse_place", "write_together"]
 
@@ -84,7 +89,8 @@ def refuse_full(folder: Path, size: int) -> None:
 def write_together(pieces: Sequence[Piece]) -> None:
     """Write files that belong together: each beside its place, renamed when all are complete.
 
-    A link at a place is replaced; what it points to stays.
+    A link at a place is replaced; what it points to stays. Of two processes that write to the same
+    places at once, the later one's files stay, all of them.
 
     Args:
         pieces: places, each with a function that writes to the stream it is given. The last one
@@ -103,12 +109,15 @@ def write_together(pieces: Sequence[Piece]) -> None:
                 write(out)
                 out.flush()
                 os.fsync(out.fileno())
-        for temporary, (place, _) in zip(beside, pieces, strict=True):
-            fresh = not place.exists()
-            temporary.replace(place)
-            if fresh:
-                new.append(place)
-        new.clear()
+        with _alone(pieces[-1][0].parent):
+            if len(pieces) > 1:  # an old one must not be found with the new files it refers to
+                pieces[-1][0].unlink(missing_ok=True)
+            for temporary, (place, _) in zip(beside, pieces, strict=True):
+                fresh = not place.exists()
+                temporary.replace(place)
+                if fresh:
+                    new.append(place)
+            new.clear()
     except OSError as error:
         reason = error.strerror or error
         raise SippError(f"cannot write {str(place)!r}: {reason}; nothing was written") from error
@@ -116,6 +125,21 @@ def write_together(pieces: Sequence[Piece]) -> None:
         for left in [*beside, *new]:
             with suppress(OSError):
                 left.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process of ours renames files in a folder; none is left behind for it."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some file systems know no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _temporary(folder: Path) -> Path:

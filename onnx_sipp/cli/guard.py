@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["bounded_memory"]
+from onnx_sipp.errors import SippError
+
+__all__ = ["bounded_memory", "refuse_little_memory"]
 
 # Reserved by threads for each core, and never touched.
 _PER_CORE = 64 << 20
+# Libraries that get less crash or hang instead of telling.
+_LEAST_LIMIT = 1 << 30
+_LEAST_DATA, _LEAST_ADDRESSES = 320 << 20, 768 << 20
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -27,7 +33,7 @@ def bounded_memory() -> Iterator[None]:
         return
     import resource  # noqa: PLC0415 - absent in Windows, which does not come here
 
-    limit = room + _PER_CORE * (os.cpu_count() or 1)
+    limit = max(room, _LEAST_LIMIT) + _PER_CORE * (os.cpu_count() or 1)
     before = soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if soft == resource.RLIM_INFINITY or soft > limit:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
@@ -35,6 +41,29 @@ def bounded_memory() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def refuse_little_memory() -> None:
+    """Check that the process may have the memory that the libraries need to load.
+
+    Raises:
+        SippError: it may not (``ulimit -v``, ``ulimit -d``).
+    """
+    if sys.platform == "win32":
+        return
+    import resource  # noqa: PLC0415
+
+    for kind, least, option in (
+        (resource.RLIMIT_AS, _LEAST_ADDRESSES, "-v"),
+        (resource.RLIMIT_DATA, _LEAST_DATA, "-d"),
+    ):
+        limit = resource.getrlimit(kind)[0]
+        needed = least + _PER_CORE * (os.cpu_count() or 1)
+        if limit != resource.RLIM_INFINITY and limit < needed:
+            raise SippError(
+                f"at least {needed >> 20} MiB of memory are needed, but only {limit >> 20} may be "
+                f"had; raise the limit (ulimit {option})"
+            )
 
 
 def _room() -> int | None:

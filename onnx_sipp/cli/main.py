@@ -17,7 +17,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from onnx_sipp import __version__
-from onnx_sipp.cli.guard import bounded_memory
+from onnx_sipp.cli.guard import bounded_memory, refuse_little_memory
 from onnx_sipp.cli.help import WIDTH
 from onnx_sipp.errors import SippError, UsageError
 
@@ -59,6 +59,10 @@ class _Group(click.Group):
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete commands, and files, which the default command takes."""
         return [*super().shell_complete(ctx, incomplete), CompletionItem(incomplete, type="file")]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        refuse_little_memory()
+        return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {"--help", "-h", "--version"}
@@ -124,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> Any:
         _die(str(error), 1)
     except MemoryError:
         _die("out of memory; try fewer samples at a time: --batch-size 1", 1)
+    except ImportError as error:
+        _die(f"a library cannot be loaded: {error}", 1)
     except RecursionError:
         _die("the input is nested too deep to be read", 1)
     except OSError as error:

@@ -31,7 +31,8 @@ def refuse_claims(proto: ModelProto) -> None:
 
     Raises:
         SippError: a text is no UTF-8; a tensor has negative dims, too many, or some whose product
-            overflows; functions call each other without end, too deep, or so often that they unfold to too many nodes.
+            overflows; functions call each other without end, too deep, or so often that they unfold
+            to too many nodes.
     """
     try:
         _refuse_odd_texts(proto)
