@@ -1,5 +1,6 @@
 """Runs that get too little: disk, memory, files, rights."""
 
+import ctypes
 import os
 import random
 import resource
@@ -13,7 +14,8 @@ from watched import Ended, run
 
 from faults.scene import AGAIN, EXTERNAL, FULL, PLAIN, Kind, Row, Scenes
 
-_NOBODY = 65534
+# From linux/prctl.h and linux/capability.h: CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH.
+_PR_CAPBSET_DROP, _LIFTING_RIGHTS = 24, (1, 2)
 
 
 def _limited(kind: int, value: int) -> Callable[[], None]:
@@ -121,16 +123,16 @@ def rights(scenes: Scenes) -> Iterator[Row]:
                     "the s": scene.folder / "d.npz", "an ol": scene.target,
                 }[what[:5]]  # fmt: skip
                 place.chmod(0o555 if place.is_dir() else 0o444 if place == scene.target else 0)
-                row.add(scene, run(kind.command, scene.folder, prepare=_as_nobody))
+                row.add(scene, run(kind.command, scene.folder, prepare=_bound_by_rights))
         yield row
 
 
-def _as_nobody() -> None:
-    """Rights bind everybody but root."""
+def _bound_by_rights() -> None:
+    """Rights bind everybody but root, unless it gives up what lifts them."""
     if os.getuid() == 0:
-        os.setgroups([])
-        os.setgid(_NOBODY)
-        os.setuid(_NOBODY)
+        libc = ctypes.CDLL(None)
+        for capability in _LIFTING_RIGHTS:
+            libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
 def truncated(scenes: Scenes, count: int, seed: int) -> Iterator[Row]:

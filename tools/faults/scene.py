@@ -167,10 +167,8 @@ class Scene:
         wrong = [] if vanished or self._inputs == self._digests() else ["an input was changed"]
         wrong += ["the output is damaged"] if self.state() == "DAMAGED" else []
         masks, report = self.folder / "k.npz", self.folder / _REPORT
-        if masks.exists() and masks.read_bytes() not in (
-            self.new.get("k.npz"),
-            self.old.get("k.npz"),
-        ):
+        whole = [made.get("k.npz") for made in (self.new, self.old)]
+        if masks.exists() and masks.read_bytes() not in whole:
             wrong.append("the masks are damaged")
         if report.exists() and not report.read_bytes().rstrip().endswith(b"</html>"):
             wrong.append("the report is damaged")
@@ -233,10 +231,11 @@ class Row:
         self.ends[f"exit {code}" if code >= 0 else f"signal {-code}"] += 1
         wrong = scene.damage(killed=killed and code < 0, vanished=vanished)
         if not killed:
-            told = ended.message.startswith(("onnx-sipp:", "Error:", "Usage:"))
-            wrong += ["no message"] if code != 0 and not told and not silent else []
+            is_told = ended.message.startswith(("onnx-sipp:", "Error:", "Usage:"))
+            wrong += ["no message"] if code != 0 and not is_told and not silent else []
             wrong += ["a traceback"] if "Traceback" in ended.err else []
             wrong += [ended.stopped] if ended.stopped else []
             wrong += ["exit 0 without the output"] if code == 0 and scene.state() != "new" else []
-            self.message = self.message or (ended.message if code else "")
+            told = ended.message if code else ""
+            self.message = self.message if len(self.message) > len("onnx-sipp: ") else told
         self.wrong += wrong

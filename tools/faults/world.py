@@ -26,7 +26,7 @@ def vanishing(scenes: Scenes, count: int, seed: int) -> Iterator[Row]:
                 begun = time.perf_counter()
                 command = ["out/o.onnx" if one == "o.onnx" else one for one in EXTERNAL.command]
                 process = start(command, scene.folder)
-                time.sleep(dice.uniform(0.2, 1.3))
+                time.sleep(dice.uniform(0.3, 1.8))
                 take(scene.folder)
                 ended = finish(process, scene.folder, _LIMIT, _MEMORY, begun)
                 if outputs.exists():
@@ -88,8 +88,8 @@ _SETTINGS = {
     "time zone: 14 hours ahead, 12 behind, nonsense": [
         {"TZ": name} for name in ("Pacific/Kiritimati", "Etc/GMT+12", "::nonsense::")
     ],
-    "SOURCE_DATE_EPOCH: 0, the year 2100, nonsense": [
-        {"SOURCE_DATE_EPOCH": value} for value in ("0", "4102444800", "nonsense")
+    "SOURCE_DATE_EPOCH: 0, the year 2100": [
+        {"SOURCE_DATE_EPOCH": value} for value in ("0", "4102444800")
     ],
     "no HOME, COLUMNS=1, TERM=nonsense": [
         {"HOME": "/nonexistent"}, {"COLUMNS": "1"}, {"TERM": "nonsense"},
@@ -151,10 +151,10 @@ def inputs_as_outputs(scenes: Scenes) -> Iterator[Row]:
 
 
 _DISGUISES: dict[str, Callable[[Scene], object]] = {
-    "m.onnx": lambda scene: None,
-    "./m.onnx": lambda scene: None,
-    "../folder/m.onnx": lambda scene: None,
+    "m.onnx": Scene.again,
+    "./m.onnx": Scene.again,
+    "../folder/m.onnx": Scene.again,
     "sub/m.onnx": lambda scene: (scene.folder / "sub").symlink_to(scene.folder),
     "o.onnx": lambda scene: scene.target.symlink_to("m.onnx"),
-    "d.npz": lambda scene: None,
+    "d.npz": Scene.again,
 }
