@@ -5,7 +5,7 @@
 Each run prunes LeNet300-100 in a folder of its own and in a process of its own. Writes
 ``docs/results-faults.md``; with ``--only`` it prints the lines of the faults whose names contain
 the words. The exit code is 1 if anything is lost. Needs Linux; as root it can also mount a small
-disk, and runs as nobody where rights are to bind.
+disk, and gives up what lifts the rights of files where they are to bind.
 """
 
 import argparse
@@ -74,7 +74,6 @@ def lines(arguments: argparse.Namespace) -> Iterator[Row]:
         "inputs as outputs": world.inputs_as_outputs,
     }
     with tempfile.TemporaryDirectory(prefix="faults-") as home:
-        Path(home).chmod(0o755)  # for nobody
         scenes = Scenes(Path(home))
         for name, group in groups.items():
             if arguments.only in name:
@@ -118,7 +117,8 @@ def _write(rows: list[Row], arguments: argparse.Namespace) -> None:
         if mounted
         else "No small disk could be mounted here: a limit on the size of files stands for it."
     )
-    user = "as nobody, as rights do not bind root" if os.getuid() == 0 else "as an ordinary user"
+    root = "as root without the capabilities that lift them (CAP_DAC_*)"
+    user = root if os.getuid() == 0 else "as an ordinary user"
     text = TEXT.format(
         runs=sum(row.runs for row in rows), bad=sum(len(row.wrong) for row in rows),
         table="".join(f"| {' | '.join(line)} |\n" for line in table),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import signal
 import sys
 import threading
@@ -110,6 +111,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> Any:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ε must not end the run
@@ -134,6 +136,18 @@ def main(arguments: Sequence[str] | None = None) -> Any:
         _die("the input is nested too deep to be read", 1)
     except OSError as error:
         _die(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+
+
+def _open_closed_streams() -> None:
+    """Have what is printed go nowhere, not into the next file that is opened."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
 
 
 @contextmanager

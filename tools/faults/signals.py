@@ -40,7 +40,7 @@ def _killed(scenes: Scenes, kind: Kind, count: int, dice: random.Random, *, writ
             process = start(kind.command, scene.folder)
             if writing:
                 _wait_for_writing(scene.folder, begun + whole * 2)
-                time.sleep(dice.uniform(0, 0.03))
+                time.sleep(dice.uniform(0, 0.01))
             else:
                 time.sleep(dice.uniform(0, whole))
             process.send_signal(signal.SIGKILL)
