@@ -1,19 +1,54 @@
-"""Write files whole or not at all."""
+"""Write files whole or not at all, and read those of strangers."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import stat
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from onnx_sipp.errors import SippError, UsageError
 
-__all__ = ["Piece", "refuse_place", "write_together"]
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["Piece", "read_plain", "refuse_full", "refuse_place", "write_together"]
 
 Piece = tuple[Path, Callable[[BinaryIO], object]]
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """The bytes of a file that may be anything: a device that never ends, a pipe that nobody feeds.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+
+    Raises:
+        SippError: it is no regular file, or has more.
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | _WITHOUT_WAITING)
+    with os.fdopen(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise SippError(f"{str(path)!r} is no regular file; give a copy that is one")
+        if status.st_size > most:
+            raise SippError(
+                f"{str(path)!r} is too large: it has {status.st_size:,} bytes, and at most "
+                f"{most:,} can be read"
+            )
+        return stream.read()
+
+
+# Opening a pipe would wait for somebody to write; Windows reads text without the other.
+_WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def refuse_place(place: Path) -> None:
@@ -37,10 +72,25 @@ def refuse_place(place: Path) -> None:
         raise UsageError(f"the folder {str(place.parent)!r} is not writable; write elsewhere")
 
 
+def refuse_full(folder: Path, size: int) -> None:
+    """Check, before any work is done, that so many bytes have room in a folder.
+
+    Raises:
+        SippError: they have not.
+    """
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise SippError(
+            f"the output needs {size:,} bytes, but the disk of {str(folder)!r} has {free:,} left; "
+            "make room, or write elsewhere"
+        )
+
+
 def write_together(pieces: Sequence[Piece]) -> None:
     """Write files that belong together: each beside its place, renamed when all are complete.
 
-    A link at a place is replaced; what it points to stays.
+    A link at a place is replaced; what it points to stays. Of two processes that write to the same
+    places at once, the later one's files stay, all of them.
 
     Args:
         pieces: places, each with a function that writes to the stream it is given. The last one
@@ -59,12 +109,15 @@ def write_together(pieces: Sequence[Piece]) -> None:
                 write(out)
                 out.flush()
                 os.fsync(out.fileno())
-        for temporary, (place, _) in zip(beside, pieces, strict=True):
-            fresh = not place.exists()
-            temporary.replace(place)
-            if fresh:
-                new.append(place)
-        new.clear()
+        with _alone(pieces[-1][0].parent):
+            if len(pieces) > 1:  # an old one must not be found with the new files it refers to
+                pieces[-1][0].unlink(missing_ok=True)
+            for temporary, (place, _) in zip(beside, pieces, strict=True):
+                fresh = not place.exists()
+                temporary.replace(place)
+                if fresh:
+                    new.append(place)
+            new.clear()
     except OSError as error:
         reason = error.strerror or error
         raise SippError(f"cannot write {str(place)!r}: {reason}; nothing was written") from error
@@ -72,6 +125,18 @@ def write_together(pieces: Sequence[Piece]) -> None:
         for left in [*beside, *new]:
             with suppress(OSError):
                 left.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process of ours renames files in a folder; none is left behind for it."""
+    with ExitStack() as stack:
+        with suppress(OSError):  # some file systems know no locks, some folders may not be read
+            if fcntl is not None:
+                descriptor = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
 
 
 def _temporary(folder: Path) -> Path:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.errors import SippError
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.weights import Weight
 
-__all__ = ["Masks", "write_masks"]
+__all__ = ["Masks", "refuse_names", "write_masks"]
 
 
 class Masks(Mapping[str, NDArray[np.bool_]]):
@@ -39,6 +40,26 @@ class Masks(Mapping[str, NDArray[np.bool_]]):
         return len(self._found)
 
 
+# Bytes of a name in such a file, with room for `_inside`.
+_LONGEST = 30_000
+
+
+def _inside(name: str) -> str:
+    """A name that leads no unpacking tool out of its folder."""
+    return name.replace("../", "..%2F").replace("..\\", "..%5C")
+
+
+def refuse_names(names: Iterable[str]) -> None:
+    """Check that the names of layers can be those of masks in a file.
+
+    Raises:
+        SippError: one is too long.
+    """
+    for name in names:
+        if len(name.encode()) > _LONGEST:
+            raise SippError(f"the name of layer {name[:80]!r}… is too long for a file of masks")
+
+
 def write_masks(masks: Mapping[str, NDArray[np.bool_]], out: BinaryIO) -> None:
     """Write masks as an ``.npz`` file, one at a time; the same masks give the same bytes.
 
@@ -46,7 +67,7 @@ def write_masks(masks: Mapping[str, NDArray[np.bool_]], out: BinaryIO) -> None:
     """
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, mask in masks.items():
-            entry = zipfile.ZipInfo(f"{name}.npy")
+            entry = zipfile.ZipInfo(f"{_inside(name)}.npy")
             entry.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(entry, "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, np.ascontiguousarray(mask), allow_pickle=False)

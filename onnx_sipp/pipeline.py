@@ -17,7 +17,7 @@ from onnx_sipp.errors import UsageError
 from onnx_sipp.files import write_together
 from onnx_sipp.finish import finish
 from onnx_sipp.graph.model import Model
-from onnx_sipp.masks import Masks, write_masks
+from onnx_sipp.masks import Masks, refuse_names, write_masks
 from onnx_sipp.measures import measure_errors
 from onnx_sipp.memory import excess
 from onnx_sipp.options import Options
@@ -103,10 +103,11 @@ class PruneResult:
 
         Raises:
             UsageError: there are none, because channels were cut out.
-            SippError: writing failed.
+            SippError: writing failed, or the name of a layer is too long.
         """
         if self.report.cut is not None:
             raise UsageError("channels were cut out of the graph, so there are no masks")
+        refuse_names(self.masks)
         write_together([(Path(path), partial(write_masks, self.masks))])
 
 

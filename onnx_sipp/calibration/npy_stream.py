@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Enough that the cost of a call vanishes, too little to be seen beside a model.
 _CHUNK_BYTES = 1 << 20
+# What is compressed by more, as a mask of ones is, may not unpack to more than that.
+_MOST_RATIO, _HARMLESS_BYTES = 200, 256 << 20
 
 _READ_ERRORS = (
     *(OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
@@ -103,6 +105,7 @@ def _opened(path: Path, member: str | None) -> Iterator[IO[bytes]]:
     """Open the bytes of an array, header and all."""
     if member is None:
         with reading(str(path)):
+            _refuse_odd_file(path)
             stream: IO[bytes] = path.open("rb")
         with stream:
             yield stream
@@ -158,15 +161,36 @@ def open_npz(path: Path, names: Collection[str]) -> tuple[dict[str, Rows], list[
     Raises:
         SippError: If it is no such file, is damaged, or a wanted array holds pickled objects.
     """
+    with reading(str(path)):
+        _refuse_odd_file(path)
     with reading(str(path)), zipfile.ZipFile(path) as archive:
-        members = {info.filename: info.file_size for info in archive.infolist()}
+        infos = archive.infolist()
+    members = {info.filename: info.file_size for info in infos}
+    bombs = {info.filename for info in infos if _is_bomb(info)}
     present = {member.removesuffix(".npy"): member for member in members if member[-4:] == ".npy"}
+    for name in names:
+        if present.get(name) in bombs:
+            raise SippError(
+                f"{path}, {present[name]}: unpacks to {members[present[name]]:,} bytes, more than "
+                f"{_MOST_RATIO} times what is stored: this is a bomb, or holds little but one "
+                "value; if it is meant, store it without compression (numpy.savez)"
+            )
     arrays = {
         name: _open_array(path, present[name], members[present[name]])
         for name in names
         if name in present
     }
     return arrays, list(present)
+
+
+def _is_bomb(info: zipfile.ZipInfo) -> bool:
+    return info.file_size > max(_HARMLESS_BYTES, _MOST_RATIO * info.compress_size)
+
+
+def _refuse_odd_file(path: Path) -> None:
+    """Refuse what might never end, or not even begin."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no regular file")
 
 
 def _open_array(path: Path, member: str | None, size: int) -> Rows:

@@ -13,12 +13,16 @@ from google.protobuf.message import DecodeError
 from onnx_sipp.calibration.checks import conform
 from onnx_sipp.calibration.npy_stream import reading
 from onnx_sipp.errors import SippError
+from onnx_sipp.files import read_plain
+from onnx_sipp.graph.claims import refuse_dims
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from onnx_sipp.calibration.specs import Array, Feed, InputSpec
+
+_MOST_BYTES = (2 << 30) - 1  # of a protobuf message
 
 
 def find_test_data(folder: Path) -> list[Path]:
@@ -114,7 +118,7 @@ class OnnxTestData:
 def _read_tensor(path: Path) -> Array:
     tensor = onnx.TensorProto()
     with reading(str(path)):
-        data = path.read_bytes()
+        data = read_plain(path, _MOST_BYTES)
         try:
             tensor.ParseFromString(data)
         except DecodeError as error:
@@ -124,4 +128,5 @@ def _read_tensor(path: Path) -> Array:
         # Where the data would lie is the file's word; nothing outside it is opened.
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise SippError(f"{path}: keeps its data in another file, which is not read")
+        refuse_dims(tensor)
         return onnx.numpy_helper.to_array(tensor)

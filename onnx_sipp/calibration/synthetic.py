@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["SyntheticSource"]
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_COUNT = 32
 _DEFAULT_SIZE = 8
+_MOST_BYTES = 1 << 30  # of one input of one sample
 
 
 class SyntheticSource:
@@ -51,8 +53,8 @@ class SyntheticSource:
             input_shapes: Full shapes, batch included, by input name; inputs may be left out.
 
         Raises:
-            UsageError: If an input has no shape, a shape does not fit the model, or the seed is
-                negative.
+            UsageError: If an input has no shape, a shape does not fit the model or is huge, or
+                the seed is negative.
         """
         if seed < 0:
             raise UsageError(f"the seed must be 0 or more, but it is {seed}")
@@ -61,6 +63,7 @@ class SyntheticSource:
         self._shapes, guessed = _choose_shapes(
             self._specs, [spec for spec in fixed if not spec.optional]
         )
+        _refuse_huge(self._specs, self._shapes)
         self._count = num_samples or _DEFAULT_COUNT
         plural = "s" if self._count > 1 else ""
         self.description = f"synthetic: {self._count} seeded random sample{plural}"
@@ -80,6 +83,17 @@ class SyntheticSource:
                 spec.name: _draw(rng, spec, shape)
                 for spec, shape in zip(self._specs, self._shapes, strict=True)
             }
+
+
+def _refuse_huge(specs: Sequence[InputSpec], shapes: Sequence[tuple[int, ...]]) -> None:
+    for spec, shape in zip(specs, shapes, strict=True):
+        size = math.prod(shape) * spec.dtype.itemsize
+        if size > _MOST_BYTES:
+            raise UsageError(
+                f"input {spec.name!r} has the shape {list(shape)}, and made-up values for it would "
+                f"take {size >> 20:,} MiB, more than {_MOST_BYTES >> 20:,}: give real data, or a "
+                "smaller shape if the model leaves it open"
+            )
 
 
 def _choose_shapes(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -55,6 +54,7 @@ def command(
     """List the prunable layers; see `_HELP`."""
     from onnx_sipp.graph.model import Model  # noqa: PLC0415 - heavy; only once there is work to do
     from onnx_sipp.inspection import inspect  # noqa: PLC0415
+    from onnx_sipp.report.names import json_text  # noqa: PLC0415
     from onnx_sipp.report.summary import print_inspection  # noqa: PLC0415
 
     refuse_outputs([as_file(json_path)], Model.load(source).files if json_path else [])
@@ -68,6 +68,6 @@ def command(
     )
     deliver(
         json_path,
-        lambda: json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n",
+        lambda: json_text(found.to_dict()),
         lambda console: print_inspection(found, console),
     )

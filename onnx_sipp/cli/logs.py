@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from onnx_sipp import __version__
-from onnx_sipp.errors import SippError
+from onnx_sipp.errors import SippError, UsageError
 
 if TYPE_CHECKING:
     from onnx_sipp.progress import Progress
@@ -88,7 +88,7 @@ def listening() -> Iterator[Progress]:
     with ExitStack() as stack:
         for handler in _handlers():
             stack.callback(_remove, handler)
-            handler.setFormatter(logging.Formatter(_FORM))
+            handler.setFormatter(_Tame(_FORM))
             _LOG.addHandler(handler)
         _LOG.setLevel(logging.DEBUG)
         bars = stack.enter_context(Bars(shown=not (is_quiet() or _kept("verbose"))))
@@ -102,6 +102,15 @@ def listening() -> Iterator[Progress]:
             _LOG.debug("trace", exc_info=True)
             raise
         steps.end()
+
+
+class _Tame(logging.Formatter):
+    """Shows control characters, which names of a model may have, instead of obeying them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        from onnx_sipp.report.names import visible  # noqa: PLC0415 - only where it is needed
+
+        return visible(super().format(record), "\n")
 
 
 class _Steps:
@@ -131,6 +140,8 @@ def _handlers() -> Iterator[logging.Handler]:
         yield lines
     path = log_file()
     if path is not None:
+        if path.is_symlink():  # it is added to, so what the link points to would change
+            raise UsageError(f"the log {str(path)!r} is a symbolic link; name the file itself")
         try:
             yield logging.FileHandler(path, encoding="utf-8")
         except OSError as error:

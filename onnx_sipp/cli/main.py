@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import signal
 import sys
 import threading
@@ -17,6 +18,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from onnx_sipp import __version__
+from onnx_sipp.cli.guard import bounded_memory, refuse_little_memory
 from onnx_sipp.cli.help import WIDTH
 from onnx_sipp.errors import SippError, UsageError
 
@@ -32,6 +34,7 @@ _COMMANDS = {
     "unpack": "Undo that.",
 }
 _DEFAULT = "prune"
+_LONGEST = 4000  # of a message: names may be of any length
 _INTERRUPTED = "interrupted; no file was left half-written. Nothing can be resumed: run it again"
 
 
@@ -57,6 +60,10 @@ class _Group(click.Group):
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete commands, and files, which the default command takes."""
         return [*super().shell_complete(ctx, incomplete), CompletionItem(incomplete, type="file")]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        refuse_little_memory()
+        return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {"--help", "-h", "--version"}
@@ -104,12 +111,13 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> Any:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ε must not end the run
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with _terminable():
+        with _terminable(), bounded_memory():
             cli.main(given, prog_name="onnx-sipp", standalone_mode=False, obj=given)
     except click.exceptions.Abort:
         _die(_INTERRUPTED, 1)
@@ -122,8 +130,24 @@ def main(arguments: Sequence[str] | None = None) -> Any:
         _die(str(error), 1)
     except MemoryError:
         _die("out of memory; try fewer samples at a time: --batch-size 1", 1)
+    except ImportError as error:
+        _die(f"a library cannot be loaded: {error}", 1)
+    except RecursionError:
+        _die("the input is nested too deep to be read", 1)
     except OSError as error:
         _die(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+
+
+def _open_closed_streams() -> None:
+    """Have what is printed go nowhere, not into the next file that is opened."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
 
 
 @contextmanager
@@ -143,5 +167,7 @@ def _die(message: str, code: int) -> None:
     from onnx_sipp.report.names import visible  # noqa: PLC0415 - only where it is needed
 
     message = visible(message, "\n")  # names of a model may hold escapes for the terminal
+    if len(message) > _LONGEST:
+        message = f"{message[:_LONGEST]}… (and {len(message) - _LONGEST:,} characters more)"
     click.echo(f"onnx-sipp: {message}", err=True)
     sys.exit(code)

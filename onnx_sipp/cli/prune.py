@@ -24,7 +24,8 @@ from onnx_sipp.cli.shared import (
     refuse_outputs,
     write_text,
 )
-from onnx_sipp.errors import UsageError
+from onnx_sipp.errors import SippError, UsageError
+from onnx_sipp.files import refuse_full
 from onnx_sipp.options import DEFAULT_SPARSITY, QUANTIZATIONS, STORAGES
 
 __all__ = ["command"]
@@ -152,6 +153,7 @@ def command(
 ) -> None:
     """Prune IN.onnx and write OUT.onnx; see `_HELP`."""
     from onnx_sipp.graph.model import Model  # noqa: PLC0415 - heavy; only once there is work to do
+    from onnx_sipp.masks import refuse_names  # noqa: PLC0415
     from onnx_sipp.pipeline import prune  # noqa: PLC0415
 
     places = {"calib": calib, "data_loader_script": data_loader_script}
@@ -163,15 +165,23 @@ def command(
     model = Model.load(source)
     model.refuse_target(target)
     destination = Destination(json_path, reports)
+    smaller = checked.quantize or checked.pattern == "channels" or checked.storage != STORAGES[0]
+    if not smaller:
+        refuse_full(target.parent, model.bytes_on_disk() or 0)
     written = [target, *destination.files, write_config, masks_path, log_file()]
     refuse_outputs(written, [*model.files, *asked.files])
     with listening() as bars:
         result = prune(source, asked.calibration(), progress=bars, **asked.options)
-    report = result.save(target)
     if masks_path is not None:
-        result.save_masks(masks_path)
-    if write_config is not None:
-        write_text(write_config, asked.written(write_config))
-    destination.deliver(report)
+        refuse_names(result.masks)
+    report = result.save(target)
+    try:
+        if masks_path is not None:
+            result.save_masks(masks_path)
+        if write_config is not None:
+            write_text(write_config, asked.written(write_config))
+        destination.deliver(report)
+    except SippError as error:
+        raise SippError(f"{error} ({str(target)!r} was written before, and is whole)") from error
     if limit is not None:
         limit.check(source, target, checked)

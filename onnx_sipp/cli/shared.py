@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from onnx_sipp.cli.logs import is_quiet
-from onnx_sipp.errors import UsageError
+from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.files import refuse_place, write_together
 from onnx_sipp.memory import read_size
 from onnx_sipp.options import VALUES
@@ -234,14 +235,22 @@ def deliver(
         show: prints the result.
 
     Raises:
-        SippError: the file cannot be written.
+        SippError: the file cannot be written, or nobody takes what is printed.
     """
-    if json_path == STDOUT:
-        click.echo(text(), nl=False)
-        return
-    if json_path is not None:
+    if json_path is not None and json_path != STDOUT:
         write_text(json_path, text())
-    show(output_console())
+    try:
+        if json_path == STDOUT:
+            click.echo(text(), nl=False)
+        else:
+            show(output_console())
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would try once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SippError(
+            f"cannot print the result: {error.strerror}; what goes to files is written"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -260,7 +269,13 @@ def output_console() -> Console:
     """
     from rich.console import Console  # noqa: PLC0415 - heavy; only once there is work to do
 
+    class Telling(Console):
+        """A console that tells when nobody listens any more; rich would just exit."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
     if is_quiet():
         return Console(quiet=True)
     narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if narrow else PIPE_WIDTH)
+    return Telling(width=None if narrow else PIPE_WIDTH)

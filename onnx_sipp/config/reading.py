@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,12 +15,15 @@ import yaml
 
 from onnx_sipp.config.kinds import KINDS, PLACES, checked_kind
 from onnx_sipp.config.rules import EFFECTS, SELECTORS, Rule, checked_value, unknown_key
-from onnx_sipp.errors import UsageError
+from onnx_sipp.errors import SippError, UsageError
+from onnx_sipp.files import read_plain
 from onnx_sipp.pruning.methods import METHODS
 
 __all__ = ["Config", "read_config"]
 
 _MOST_BYTES = 64 << 20  # a report of a large model has some
+_MOST_YAML_BYTES = 1 << 20  # it is read a thousand times slower than JSON
+_MOST_VALUES = 50_000
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _FLOAT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # which YAML 1.1 takes for text
 
@@ -62,14 +67,15 @@ def read_config(path: Path) -> Config:
 class _Reader:
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._left = _MOST_VALUES
         try:
-            if path.stat().st_size > _MOST_BYTES:
-                raise UsageError(f"{path}: is too large for a configuration")
-            text = path.read_text(encoding="utf-8")
-            node = yaml.compose(text, yaml.SafeLoader)
+            text = read_plain(path, _MOST_BYTES).decode()
+            node = yaml.compose(_shortened(text, path), yaml.SafeLoader)
+        except SippError as error:
+            raise UsageError(str(error)) from error
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
             raise UsageError(f"{path}: is no text file in UTF-8") from error
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark
@@ -153,6 +159,9 @@ class _Reader:
         """
         if depth > 8:
             raise self.refused(node, "this is nested too deep")
+        self._left -= 1
+        if self._left < 0:
+            raise self.refused(node, f"there are more than {_MOST_VALUES:,} values, aliases undone")
         if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN_TAGS:
             raise self.refused(node, f"tags like {node.tag!r} are not read")
         if isinstance(node, yaml.MappingNode):
@@ -169,8 +178,27 @@ class _Reader:
             return float(node.value)
         try:
             return _constructed(node)
+        except ValueError as error:  # a number of thousands of digits
+            raise self.refused(node, "this is no number that can be read") from error
         except yaml.YAMLError as error:
             raise self.refused(node, f"tags like {node.tag!r} are not read") from error
+
+
+def _shortened(text: str, path: Path) -> str:
+    """The text, of a report only the part that is read.
+
+    Raises:
+        UsageError: it is too large.
+    """
+    if len(text) <= _MOST_YAML_BYTES:
+        return text
+    with suppress(ValueError, RecursionError):
+        found = json.loads(text)
+        if isinstance(found, dict) and "schema_version" in found and "options" in found:
+            text = json.dumps({key: found[key] for key in ("schema_version", "options")})
+    if len(text) > _MOST_YAML_BYTES:
+        raise UsageError(f"{path}: is too large for a configuration, and no report")
+    return text
 
 
 def _constructed(node: yaml.Node) -> Any:

@@ -76,18 +76,21 @@ def checked_file(location: str, folder: Path) -> Path:
     if ".." in parts or ".." in PureWindowsPath(location).parts:
         raise SippError(f"external data {location!r} leaves the model's folder; {_MEND}")
     path = folder
-    for part in parts:
-        path = path / part
-        if path.is_symlink():
+    try:
+        for part in parts:
+            path = path / part
+            if path.is_symlink():
+                raise SippError(
+                    f"external data {location!r}: {path.name!r} is a symbolic link; {_MEND}"
+                )
+        if not path.exists():
             raise SippError(
-                f"external data {location!r}: {path.name!r} is a symbolic link; {_MEND}"
+                f"external data file {location!r} is missing in {folder}; "
+                "copy it there: a model and its data files belong together"
             )
-    if not path.exists():
-        raise SippError(
-            f"external data file {location!r} is missing in {folder}; "
-            "copy it there: a model and its data files belong together"
-        )
-    _refuse_odd_file(path.lstat(), location)
+        _refuse_odd_file(path.lstat(), location)
+    except OSError as error:  # such as a name that is too long
+        raise SippError(f"cannot open external data {location!r}: {error.strerror}") from error
     return path
 
 
@@ -109,7 +112,7 @@ def open_checked(location: str, folder: Path) -> BinaryIO:
     """
     path = checked_file(location, folder)
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        descriptor = _descriptor(path, folder)
     except OSError as error:
         raise SippError(f"cannot open external data {location!r}: {error.strerror}") from error
     stream = os.fdopen(descriptor, "rb")
@@ -119,6 +122,31 @@ def open_checked(location: str, folder: Path) -> BinaryIO:
         stream.close()
         raise
     return stream
+
+
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0)
+_FILE = os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+def _descriptor(path: Path, folder: Path) -> int:
+    """Open a file in a folder, each component from the one before it, so that none can be swapped.
+
+    Raises:
+        OSError: it cannot be opened, or a link has come to stand there since it was checked.
+    """
+    if os.open not in os.supports_dir_fd:  # Windows
+        return os.open(path, _FILE)
+    *folders, name = path.relative_to(folder).parts
+    place = os.open(folder, _FOLDER)
+    try:
+        for part in folders:
+            inner = os.open(part, _FOLDER | _NO_LINK, dir_fd=place)
+            os.close(place)
+            place = inner
+        return os.open(name, _FILE, dir_fd=place)
+    finally:
+        os.close(place)
 
 
 def read_bytes(reference: ExternalReference, folder: Path, expected: int) -> NDArray[np.uint8]:
@@ -169,8 +197,8 @@ def read_external_slab(tensor: TensorProto, folder: Path, axis: int, rows: slice
 def _refuse_short(stream: BinaryIO, reference: ExternalReference, expected: int) -> None:
     size = os.fstat(stream.fileno()).st_size
     length = size - reference.offset if reference.length is None else reference.length
-    if length < expected or reference.offset + expected > size:
+    if length < expected or reference.offset + max(length, expected) > size:
         raise SippError(
             f"external data {reference.location!r} is too short: {expected} bytes are needed "
-            f"from byte {reference.offset} on, the file has {size}"
+            f"from byte {reference.offset} on, {length} are said to be there, the file has {size}"
         )

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, numpy_helper
 
 from onnx_sipp.errors import SippError, UsageError
-from onnx_sipp.files import Piece, refuse_place, write_together
+from onnx_sipp.files import Piece, read_plain, refuse_place, write_together
+from onnx_sipp.graph.claims import refuse_claims
 from onnx_sipp.graph.external import (
     checked_file,
     external_reference,
@@ -40,6 +41,8 @@ from onnx_sipp.store import Kept, TensorStore, load
 __all__ = ["Model", "Runnable", "lent_reference", "serialized"]
 
 _PAGE = 4096
+# Of a protobuf message.
+_MOST_BYTES = (2 << 30) - 1
 # Constants from this size on are handed to a runtime without a copy.
 MAPPED_BYTES = 1 << 20
 
@@ -114,12 +117,13 @@ class Model:
         if isinstance(source, ModelProto):
             proto = ModelProto()
             proto.CopyFrom(source)
+            refuse_claims(proto)
             return cls(proto, None, libraries)
         if isinstance(source, bytes):
             return cls(_parse(source, "the given bytes"), None, libraries)
         path = Path(source)
         try:
-            data = path.read_bytes()
+            data = read_plain(path, _MOST_BYTES)
         except FileNotFoundError as error:
             raise UsageError(f"there is no file {str(path)!r}") from error
         except IsADirectoryError as error:
@@ -483,6 +487,7 @@ def _parse(data: bytes, what: str) -> ModelProto:
         ) from error
     if not proto.graph.node and not proto.graph.initializer:
         raise SippError(f"{what} holds no graph: it is no ONNX model, or an empty one")
+    refuse_claims(proto)
     return proto
 
 

@@ -17,8 +17,10 @@ from onnx_sipp.errors import SippError
 __all__ = ["Home", "Record", "is_packed", "read_record", "remove_record", "write_record"]
 
 KEY = "onnx_sipp.packed"
+_MOST_BYTES = 32 << 20  # some hundred are needed for each packed tensor
 _DAMAGES = (
-    ValueError, KeyError, TypeError, IndexError, binascii.Error, zlib.error, DecodeError,
+    *(ValueError, KeyError, TypeError, IndexError, RecursionError),
+    *(binascii.Error, zlib.error, DecodeError),
 )  # fmt: skip
 
 
@@ -85,7 +87,7 @@ def read_record(proto: ModelProto) -> Record:
             "example with onnxsim"
         )
     try:
-        content = json.loads(zlib.decompress(base64.b64decode(found[0], validate=True)))
+        content = json.loads(_unpacked(base64.b64decode(found[0], validate=True)))
         homes = [
             Home(index, _parsed(TensorProto(), text)) for index, text in content["initializers"]
         ]
@@ -95,6 +97,14 @@ def read_record(proto: ModelProto) -> Record:
         raise SippError(
             f"the record of what was packed (metadata {KEY!r}) is damaged: {error}"
         ) from error
+
+
+def _unpacked(data: bytes) -> bytes:
+    unpacker = zlib.decompressobj()
+    text = unpacker.decompress(data, _MOST_BYTES)
+    if not unpacker.eof:
+        raise ValueError(f"it is cut off, or unpacks to more than {_MOST_BYTES:,} bytes")
+    return text
 
 
 def remove_record(proto: ModelProto) -> None:

@@ -96,24 +96,32 @@ def _chain(
     names: Sequence[str], makers: dict[str, NodeProto], own: set[str]
 ) -> tuple[list[NodeProto], list[str]]:
     """Nodes that make tensors, in topological order, and the constants that they read."""
-    nodes: dict[str, NodeProto] = {}
+    done: dict[int, NodeProto] = {}
+    begun: set[int] = set()
     constants: dict[str, None] = {}
     pending = list(names)
     while pending:
-        wanted = pending.pop()
+        wanted = pending[-1]
         if wanted in own:
             constants[wanted] = None
-        elif wanted in makers:
-            node = makers[wanted]
-            nodes.pop(node.output[0], None)  # what is needed once more is needed earlier
-            nodes[node.output[0]] = node
-            pending += node.input
-        else:
+            pending.pop()
+            continue
+        if wanted not in makers:
             raise SippError(
                 f"the packed tensors {', '.join(names)} cannot be rebuilt: {wanted!r} is missing; "
                 "the file was changed after it was packed"
             )
-    return list(reversed(nodes.values())), list(constants)
+        node = makers[wanted]
+        if id(node) in begun:  # all that it reads is there by now
+            done[id(node)] = node
+            pending.pop()
+            continue
+        begun.add(id(node))
+        open_ones = begun - done.keys()
+        if any(id(makers.get(name)) in open_ones for name in node.input if name not in own):
+            raise SippError(f"the graph goes round in a circle, at {wanted!r}; the file is damaged")
+        pending += node.input
+    return list(done.values()), list(constants)
 
 
 def _rewrite(proto: ModelProto, record: Record) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnx_sipp.report.finite import finite
+from onnx_sipp.report.names import json_text, shown, visible
 from onnx_sipp.report.result import OutputReport
 
 __all__ = ["Comparison", "Footprint", "Latency", "Metric", "comparison_tables", "print_comparison"]
@@ -117,7 +117,7 @@ class Comparison:
 
     def to_json(self) -> str:
         """The same as JSON text."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(self.to_dict())
 
 
 Rows = list[list[str]]
@@ -149,14 +149,14 @@ def comparison_tables(found: Comparison) -> list[tuple[str, list[str], Rows]]:
 def print_comparison(found: Comparison, console: Console) -> None:
     """Print all tables and warnings."""
     for title, heads, rows in comparison_tables(found):
-        table = Table(title=Text(title), title_justify="left")
+        table = Table(title=Text(visible(title)), title_justify="left")
         for index, head in enumerate(heads):
-            table.add_column(head, justify="right" if index else "left", overflow="fold")
+            table.add_column(shown(head), justify="right" if index else "left", overflow="fold")
         for row in rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(visible(cell, "\n")) for cell in row))
         console.print(table)
     for warning in found.warnings:
-        console.print(Text(f"Warning: {warning}", style="bold yellow"))
+        console.print(Text(visible(f"Warning: {warning}", "\n"), style="bold yellow"))
 
 
 def _output_row(output: OutputReport) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx_sipp.errors import UsageError
 from onnx_sipp.report.advice import guaranteed, hints, sparse_cores, zeros_buy
-from onnx_sipp.report.names import visible
+from onnx_sipp.report.names import in_page, visible
 from onnx_sipp.report.packing import packing_sentence
 from onnx_sipp.report.quantizing import quantizing_sentence
 from onnx_sipp.report.result import Report
@@ -137,7 +137,7 @@ def _environment(form: str) -> Environment:
         loader=jinja2.PackageLoader("onnx_sipp", "report/templates"),
         autoescape=jinja2.select_autoescape(["html.j2"]),
         undefined=jinja2.StrictUndefined,
-        finalize=_seen if form == "html" else _in_markdown,
+        finalize=in_page if form == "html" else _in_markdown,
         keep_trailing_newline=True,
     )
     from onnx_sipp.report.drawing import parted  # noqa: PLC0415
@@ -154,12 +154,6 @@ class _Raw(str):
     """Text that needs no more care."""
 
     __slots__ = ()
-
-
-def _seen(value: Any) -> Any:
-    """What a page shows: names without hidden characters; markup as it is."""
-    is_name = isinstance(value, str) and not hasattr(value, "__html__")
-    return visible(value, "\n") if is_name else value
 
 
 def _in_markdown(value: Any) -> Any:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
 
-from onnx_sipp.report.names import shown
+from onnx_sipp.report.names import json_text, shown
 
 __all__ = [
     "LeftTensor",
@@ -91,7 +90,7 @@ class PackReport:
 
     def to_json(self) -> str:
         """The same as JSON text."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(self.to_dict())
 
 
 def print_packing(report: PackReport, console: Console) -> None:

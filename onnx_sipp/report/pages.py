@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from onnx_sipp.report.names import in_page
+
 __all__ = ["page_of_tables"]
 
 _PAGE = """\
@@ -64,7 +66,9 @@ def page_of_tables(
     import jinja2  # noqa: PLC0415 - only where a page is asked for
     import markupsafe  # noqa: PLC0415
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, finalize=in_page
+    )
     template = environment.from_string(_PAGE)
     page = template.render(
         title=title,

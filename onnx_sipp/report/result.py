@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from onnx_sipp.report.details import CurveReport, Distribution, StepReport
 from onnx_sipp.report.finite import finite
+from onnx_sipp.report.names import json_text
 from onnx_sipp.report.outputs import OutputReport
 from onnx_sipp.report.packing import PackReport
 from onnx_sipp.report.quantizing import QuantizeReport
@@ -259,4 +259,4 @@ class Report:
 
     def to_json(self) -> str:
         """The same as JSON text."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(self.to_dict())

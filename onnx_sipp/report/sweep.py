@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnx_sipp.report.finite import finite
+from onnx_sipp.report.names import json_text, shown, visible
 from onnx_sipp.report.result import OutputReport
 
 __all__ = ["LayerCurve", "Sweep", "SweepDense", "SweepPoint", "print_sweep", "sweep_tables"]
@@ -122,7 +122,7 @@ class Sweep:
 
     def to_json(self) -> str:
         """The same as JSON text."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return json_text(self.to_dict())
 
     def to_csv(self) -> str:
         """A line per sparsity, or per layer; a number that does not exist is an empty cell."""
@@ -173,14 +173,14 @@ def sweep_tables(found: Sweep) -> list[Columns]:
 def print_sweep(found: Sweep, console: Console) -> None:
     """Print the table and the warnings."""
     for title, heads, rows in sweep_tables(found):
-        table = Table(title=Text(title), title_justify="left")
+        table = Table(title=Text(visible(title)), title_justify="left")
         for index, head in enumerate(heads):
-            table.add_column(head, justify="right" if index else "left", overflow="fold")
+            table.add_column(shown(head), justify="right" if index else "left", overflow="fold")
         for row in rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(visible(cell, "\n")) for cell in row))
         console.print(table)
     for warning in found.warnings:
-        console.print(Text(f"Warning: {warning}", style="bold yellow"))
+        console.print(Text(visible(f"Warning: {warning}", "\n"), style="bold yellow"))
     console.print(f"{found.seconds:.1f} s, with one calibration on {found.samples} samples.")
 
 

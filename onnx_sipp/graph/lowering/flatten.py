@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 
 from onnx import FunctionProto, GraphProto, NodeProto, OperatorSetIdProto, helper
 
-from onnx_sipp.errors import SippError
 from onnx_sipp.graph.kinds import known_as, node_kind, node_labels
 from onnx_sipp.graph.lowering.flat import Flat, Labelled
 from onnx_sipp.graph.lowering.scopes import Names, Scope, defined_in
@@ -27,11 +26,8 @@ def flatten(model: Model, branches: Mapping[str, bool] | None = None) -> Flat:
     """List the nodes and constants of the main graph.
 
     Args:
-        model: the original; is not changed.
+        model: the original; is not changed. No function of it calls itself (see `claims`).
         branches: what conditions of Ifs always are, by label.
-
-    Raises:
-        SippError: a function calls itself.
     """
     return _Flattener(model, branches or {}).main()
 
@@ -119,8 +115,6 @@ class _Flattener:
         scope: Scope,
         sink: list[Labelled],
     ) -> None:
-        if node.op_type in scope.calls:
-            raise SippError(f"the function {node.op_type!r} calls itself, at {label.name!r}")
         inner = scope.called(function, node, f"{label.name} > ")
         targets = [scope.name(name) for name in node.output]
         self._dissolve(function.node, function.output, targets, label, inner, sink)

@@ -38,9 +38,6 @@ def lower(
         watched: how the layers inside nodes of the main graph are to be watched, by label.
         rules: by domain and operator; without any, only functions and known branches dissolve.
         spare_biases: give layers a bias that could have one but do not (see `spare`).
-
-    Raises:
-        SippError: a function calls itself.
     """
     flat, builder = _decided(model, branches or {}, watched or {}, rules)
     for node, label in flat.nodes:

@@ -187,8 +187,8 @@ def test_domains_that_only_a_function_imports():
 def test_a_function_that_calls_itself():
     endless = function("Endless", "x", "y", [call("Endless", "x", "y")])
     model = make_model([call("Endless", "x", "y")], {}, functions=[endless], domains=["local"])
-    with pytest.raises(SippError, match="the function 'Endless' calls itself, at 'Endless#0 > End"):
-        flatten(Model.load(model))
+    with pytest.raises(SippError, match="the function 'Endless' calls itself"):
+        Model.load(model)
 
 
 # --- branches ----------------------------------------------------------------------------------

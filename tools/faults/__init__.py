@@ -1,0 +1,1 @@
+"""What can go wrong around a run, for `fault_matrix.py`."""

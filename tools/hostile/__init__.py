@@ -1,0 +1,1 @@
+"""Files that strangers might send, for `hostile_inputs.py`."""
