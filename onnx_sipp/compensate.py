@@ -163,7 +163,8 @@ class Run:
     ) -> None:
         self._refitter, self._weights, self._measured = refitter, weights, measured
         self._goal, self._options, self._progress = goal, options, progress
-        several, mixed = len(weights) > 1, options.method == "mixed"
+        several = len(weights) > 1
+        mixed = options.method == "mixed" and rules.masks is None
         self._unit = next((w.cells.unit for w in weights if w.cells is not None), 1)
         self._n_of_m = any(weight.cells and weight.cells.kept for weight in weights)
         self._by_error = (
@@ -369,6 +370,8 @@ class Run:
     ) -> Chooser:
         options = self._options
         named = self._rules.candidates
+        if self._rules.masks is not None:
+            return Chooser(options, round_, ways, masks=self._rules.masks)
         if options.method == "mixed" and len(self._weights) == 1:
             return Chooser(options, round_, ways, counts=[goal.keep or 0], candidates=named)
         if self._by_error:
