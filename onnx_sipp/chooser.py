@@ -82,7 +82,9 @@ class Chooser:
     def _settle(self, evidence: Evidence, kept: Mask) -> Choice:
         threads = self._options.thread_count
         given = self._options.masks is not None
-        proposal, name = Proposal(kept), "mask" if given else self._options.method
+        # Masks of the user's may keep weights that are zero, which no choice does.
+        proposal = Proposal(kept & (evidence.weight != 0) if given else kept)
+        name = "mask" if given else self._options.method
         return settle(evidence, proposal, name, threads=threads, refits=self._refits)
 
     def _choose(

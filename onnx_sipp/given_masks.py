@@ -78,9 +78,7 @@ class GivenMasks:
         }
         return without_layers(model, findings, reasons)
 
-    def placed(
-        self, weights: Sequence[Weight], store: TensorStore
-    ) -> Callable[[int, int], Mask]:
+    def placed(self, weights: Sequence[Weight], store: TensorStore) -> Callable[[int, int], Mask]:
         """See the masks as the matrices of weights.
 
         Args:

@@ -386,7 +386,8 @@ class Options:
         """Plain data for the report."""
         plain = {option.name: _plain(getattr(self, option.name)) for option in fields(self)}
         if isinstance(self.masks, Mapping):
-            plain["masks"] = f"of {len(self.masks)} layers, from memory"
+            layers = "1 layer" if len(self.masks) == 1 else f"{len(self.masks)} layers"
+            plain["masks"] = f"of {layers}, from memory"
         return plain
 
 
@@ -432,7 +433,9 @@ def _refuse_beside_masks(given: Mapping[str, Any]) -> None:
             f"{' and '.join([*goals, *idle])} out"
         )
     rules = [Rule.of(rule) for rule in given.get("rules", ())]
-    if any(rule.sparsity is not None or rule.floor is not None or rule.candidates for rule in rules):
+    if any(
+        rule.sparsity is not None or rule.floor is not None or rule.candidates for rule in rules
+    ):
         raise UsageError("beside masks, rules for single layers can only exclude them")
 
 
