@@ -433,9 +433,7 @@ def _refuse_beside_masks(given: Mapping[str, Any]) -> None:
             f"{' and '.join([*goals, *idle])} out"
         )
     rules = [Rule.of(rule) for rule in given.get("rules", ())]
-    if any(
-        rule.sparsity is not None or rule.floor is not None or rule.candidates for rule in rules
-    ):
+    if any(r.sparsity is not None or r.floor is not None or r.candidates for r in rules):
         raise UsageError("beside masks, rules for single layers can only exclude them")
 
 

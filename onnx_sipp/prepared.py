@@ -183,9 +183,8 @@ def prepare(model: ModelSource, calibration: Any, options: Options, progress: Pr
     weights = group_weights(lowered, layers, execution.memory.block, options.zero_pattern)
     rules = rules_of(lowered, weights, options.rules)
     if masks is not None:
-        rules = replace(
-            rules, masks=masks.placed(weights, TensorStore(KEPT_BYTES, options.workdir))
-        )
+        store = TensorStore(KEPT_BYTES, options.workdir)
+        rules = replace(rules, masks=masks.placed(weights, store))
     mask = _mask_input(dense, options)
     kept = TensorStore(KEPT_BYTES, options.workdir)
 
