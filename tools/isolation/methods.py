@@ -13,7 +13,7 @@ import onnx_sipp
 from isolation.tasks import Images, Task
 from isolation.training import Masks, weights_of
 
-__all__ = ["METHODS", "Question"]
+__all__ = ["METHODS", "SNIP_BATCH", "Question"]
 
 # Labelled images that SNIP's one batch has, and samples that SiPP is calibrated on.
 SNIP_BATCH = 128

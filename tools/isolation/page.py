@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import onnx_sipp
+from isolation.methods import SNIP_BATCH
 from isolation.study import DENSE, SPARSITIES, Run
 from isolation.summary import Summary, summaries
 
@@ -14,30 +15,30 @@ _CLOSE_LOOK = 0.95
 TEXT = """\
 # Training in isolation
 
-The SiPP paper ends on the claim that its sub-networks "can be trained successfully in isolation". Here
-that is tried. A network gets random weights; a method says which of them stay, by a look at those
-random weights, or at the ones that training made of them. The rest is removed, and what stays is trained
-from its **initial** weights with the mask held: removed weights are zero before the first step and
-after every step.
+The SiPP paper ends on the claim that its sub-networks "can be trained successfully in isolation".
+Here that is tried. A network gets random weights; a method says which of them stay, by a look at
+those random weights, or at the ones that training made of them. The rest is removed, and what stays
+is trained from its **initial** weights with the mask held: what is removed is zero in every step.
 
 - *SiPP, ranked* is `--method sipp-det` (the largest mean sensitivities of all layers together),
-  *SiPP, hybrid* is `--method sipp-hybrid` (the convex budget; sampled or ranked, by the smaller bound).
-  Both see images without labels, and only their masks are used, no new weights.
-- *magnitude* keeps the largest weights of all layers together, *SNIP* the largest |g·w| on one batch of 128
-  labelled images, *random* any; it looks at no weights, so it is there once.
+  *SiPP, hybrid* is `--method sipp-hybrid` (the convex budget; sampled or ranked, by the smaller
+  bound). Both see images without labels. Only their masks are used, no new weights.
+- *magnitude* keeps the largest weights of all layers together, *SNIP* the largest |g·w| on one batch
+  of {batch} labelled images, *random* any; it looks at no weights, so it is there once.
 - All remove the same share of the weights of all layers together; biases stay.
-- The digits are scikit-learn's (1,200 to learn from, 597 to be judged by). Of CIFAR-10 there are 2,000
-  labelled images (1,500 and 500), and 512 others, without labels, for SiPP: accuracy is low for everyone.
-- Cells are test accuracy in per cent: mean ± standard deviation over the seeds ({seeds}). A seed gives the
-  initial weights, the order of the images, and whatever the method draws, the same for all methods.
+- The digits are scikit-learn's (1,200 to learn from, 597 to be judged by). Of CIFAR-10 there are
+  2,000 labelled images (1,500 and 500), and 512 others, without labels, for SiPP: accuracy is low for
+  everyone.
+- Cells are test accuracy in per cent: mean ± standard deviation over the seeds ({seeds}). A seed
+  gives the initial weights, the order of the images, and whatever the method draws.
 
 ![Accuracy against sparsity](results-isolation.svg)
 
 {findings}
 
 {tables}
-Made by `python tools/train_in_isolation.py --cifar labelled.npz unlabelled.npz` with onnx-sipp {version};
-`--page-only` makes the page from [results-isolation.json](results-isolation.json), without training.
+Made by `python tools/train_in_isolation.py --cifar labelled.npz unlabelled.npz` with onnx-sipp
+{version}; `--page-only` makes it anew from [all runs](results-isolation.json), without training.
 """
 FINDINGS = """\
 ## What is to be seen
@@ -53,6 +54,7 @@ def page(runs: Sequence[Run]) -> str:
         seeds=", ".join(f"{one.seeds} for {one.task}" for one in found),
         findings=FINDINGS.strip(),
         tables="\n".join(map(_section, found)),
+        batch=SNIP_BATCH,
         version=onnx_sipp.__version__,
     )
 
@@ -63,7 +65,7 @@ def _section(summary: Summary) -> str:
         f"## {summary.task}\n\nDense: {dense} %.\n\n{_accuracies(summary)}\n"
         "Runs in which a layer lost all its weights, so that nothing can be learned:\n\n"
         f"{_emptied(summary)}\n"
-        f"Share of its weights that each layer keeps at {_CLOSE_LOOK:.0%}, in per cent, the mean:\n\n"
+        f"Share of its weights that each layer keeps at {_CLOSE_LOOK:.0%}, in per cent, mean:\n\n"
         f"{_shares(summary)}"
     )
 

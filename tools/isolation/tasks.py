@@ -52,7 +52,7 @@ class Task:
         graph: gives the same as an ONNX model.
         epochs: passes over the images.
         rate: peak of the one-cycle learning rate.
-        flips: whether images are mirrored at random.
+        flips: whether batches are mirrored at random.
     """
 
     name: str

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import custom_from_mask
 
 from isolation.tasks import Images, Task
 
@@ -37,17 +38,17 @@ def train(
         task: says how.
         images: its data.
         seed: of the order of the images.
-        masks: what stays; the rest is zero from the start on, and after every step.
+        masks: what stays; the rest is zero from the start on, in every step.
     """
     random = torch.Generator().manual_seed(seed)
-    held = [(weights_of(network)[name], mask) for name, mask in (masks or {}).items()]
+    for name, mask in (masks or {}).items():
+        custom_from_mask(network.get_submodule(name), "weight", mask)
     optimizer = torch.optim.AdamW(network.parameters(), lr=task.rate, weight_decay=_DECAY)
     steps = len(images.train) // _BATCH
     rates = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, task.rate, total_steps=task.epochs * steps
     )
     loss_of = nn.CrossEntropyLoss()
-    _hold(held)
     for _ in range(task.epochs):
         order = torch.randperm(len(images.train), generator=random)
         for chosen in order[: steps * _BATCH].chunk(steps):
@@ -59,13 +60,6 @@ def train(
             loss.backward()
             optimizer.step()
             rates.step()
-            _hold(held)
-
-
-def _hold(held: list[tuple[Tensor, Tensor]]) -> None:
-    with torch.no_grad():
-        for weight, mask in held:
-            weight.mul_(mask)
 
 
 def accuracy(network: nn.Module, images: Images) -> float:
