@@ -23,12 +23,12 @@ is trained from its **initial** weights with the mask held: what is removed is z
 - *SiPP, ranked* is `--method sipp-det` (the largest mean sensitivities of all layers together),
   *SiPP, hybrid* is `--method sipp-hybrid` (the convex budget; sampled or ranked, by the smaller
   bound). Both see images without labels. Only their masks are used, no new weights.
-- *magnitude* keeps the largest weights of all layers together, *SNIP* the largest |g·w| on one batch
-  of {batch} labelled images, *random* any; it looks at no weights, so it is there once.
+- *magnitude* keeps the largest weights of all layers together, *SNIP* the largest |g·w| on one
+  batch of {batch} labelled images, *random* any; it looks at no weights, so it is there once.
 - All remove the same share of the weights of all layers together; biases stay.
 - The digits are scikit-learn's (1,200 to learn from, 597 to be judged by). Of CIFAR-10 there are
-  2,000 labelled images (1,500 and 500), and 512 others, without labels, for SiPP: accuracy is low for
-  everyone.
+  2,000 labelled images (1,500 and 500), and 512 others, without labels, for SiPP: accuracy is low
+  for everyone.
 - Cells are test accuracy in per cent: mean ± standard deviation over the seeds ({seeds}). A seed
   gives the initial weights, the order of the images, and whatever the method draws.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
 from isolation.study import DENSE, INITS, SPARSITIES
 from isolation.summary import Summary
@@ -24,10 +25,7 @@ path { stroke-width: 1.8; stroke-linejoin: round } .random { stroke-dasharray: 5
 
 def drawn(summaries: Sequence[Summary]) -> str:
     """An SVG file: full lines for masks from trained weights, broken ones for random weights."""
-    lines = summaries[0].lines
-    rows = -(-len(lines) // 5) + 1
-    width = _LEFT + len(summaries) * (_FIELD + _GAP)
-    height = _TOP + _HEIGHT + 40 + 18 * rows
+    width, height = _LEFT + len(summaries) * (_FIELD + _GAP), _TOP + _HEIGHT + 80
     canvas = Canvas(width, height, "Accuracy of sub-networks trained in isolation")
     canvas.rect((0, 0), (width, height), "paper")
     for number, summary in enumerate(summaries):
@@ -42,15 +40,16 @@ def drawn(summaries: Sequence[Summary]) -> str:
 def _field(canvas: Canvas, summary: Summary, left: float) -> None:
     bottom = _TOP + _HEIGHT
     places = Scale(0, len(SPARSITIES) - 1, left + 10, left + _FIELD - 10)
-    accuracy = Scale(0, 1, bottom, _TOP)
+    dense = summary.mean("", DENSE, 0.0)
+    top = min(1.0, ceil(10 * dense + 0.5) / 10)
+    accuracy = Scale(0, top, bottom, _TOP)
     canvas.text((left + _FIELD / 2, _TOP - 12), summary.task, "mid")
     canvas.line([(left, _TOP), (left, bottom), (left + _FIELD, bottom)], "axis")
-    for share in (0, 0.25, 0.5, 0.75, 1):
+    for share in (0, top / 4, top / 2, 3 * top / 4, top):
         canvas.text((left - 4, accuracy(share) + 4), f"{share:.0%}", "end")
     for place, sparsity in enumerate(SPARSITIES):
         canvas.text((places(place), bottom + 16), f"{sparsity:.0%}", "mid")
-    dense = accuracy(summary.mean("", DENSE, 0.0))
-    canvas.line([(left, dense), (left + _FIELD, dense)], "dense")
+    canvas.line([(left, accuracy(dense)), (left + _FIELD, accuracy(dense))], "dense")
     for init, method in summary.lines:
         points = [
             (places(place), accuracy(summary.mean(init, method, sparsity)))

@@ -36,10 +36,10 @@ class Summary:
 
     @property
     def lines(self) -> list[tuple[str, str]]:
-        """Weights that were looked at, and methods; those from trained weights first."""
+        """Weights that were looked at, and methods; those of trained weights first."""
         return [
             (init, method)
-            for init in ("", *reversed(INITS))
+            for init in (*reversed(INITS), "")
             for method in self.methods
             if self.of(init, method)
         ]
