@@ -86,6 +86,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--out", type=Path, help="folder for models and masks")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # the network is too small for more
     digits, samples = load(), MODELS / "digits-calib.npz"
     dense = current = onnx.load(MODELS / "lenet5.onnx")
     print(f"dense: {accuracy(dense, digits):.1f} %\n")

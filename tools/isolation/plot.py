@@ -18,8 +18,9 @@ text { font: 12px sans-serif; fill: #333 } .end { text-anchor: end } .mid { text
 path { stroke-width: 1.8; stroke-linejoin: round } .random { stroke-dasharray: 5 3 }
 .m0 { stroke: #d1495b; fill: none } .m1 { stroke: #7b2cbf; fill: none }
 .m2 { stroke: #00798c; fill: none } .m3 { stroke: #b8860b; fill: none }
-.m4 { stroke: #6c757d; fill: none } .paper { fill: #fff }
-@media (prefers-color-scheme: dark) { .paper { fill: #1b1b1b } text { fill: #ddd } }
+.m4 { stroke: #6c757d; fill: none } .key { stroke: #555; fill: none }
+.paper { fill: #fff }
+@media (prefers-color-scheme: dark) { .paper { fill: #1b1b1b } text { fill: #ddd } .key { stroke: #ccc } }
 """
 
 
@@ -66,8 +67,8 @@ def _legend(canvas: Canvas, summary: Summary, top: float) -> None:
         canvas.text((at + 30, top + 4), method, "")
     at = _LEFT
     for look, words in (
-        ("m4", "mask from trained weights"),
-        ("m4 random", "mask from random weights"),
+        ("key", "mask from trained weights"),
+        ("key random", "mask from random weights"),
         ("dense", "dense"),
     ):
         canvas.line([(at, top + 20), (at + 24, top + 20)], look)
