@@ -20,7 +20,9 @@ path { stroke-width: 1.8; stroke-linejoin: round } .random { stroke-dasharray: 5
 .m2 { stroke: #00798c; fill: none } .m3 { stroke: #b8860b; fill: none }
 .m4 { stroke: #6c757d; fill: none } .key { stroke: #555; fill: none }
 .paper { fill: #fff }
-@media (prefers-color-scheme: dark) { .paper { fill: #1b1b1b } text { fill: #ddd } .key { stroke: #ccc } }
+@media (prefers-color-scheme: dark) {
+  .paper { fill: #1b1b1b } text { fill: #ddd } .key { stroke: #ccc }
+}
 """
 
 
