@@ -142,6 +142,40 @@ def test_masks_of_convolutions_have_the_shape_of_their_weights():
     np.testing.assert_array_equal(stored(result.model, "m") != 0, masks["fc"])
 
 
+def lstm():
+    node = onnx.helper.make_node("LSTM", ["x", "w", "r"], ["y"], name="lstm", hidden_size=5)
+    constants = {"w": weights(1, 20, 4), "r": weights(1, 20, 5, seed=1)}
+    inputs, outputs = {"x": [7, 1, 4]}, {"y": [7, 1, 1, 5]}
+    return make_model([node], constants, inputs, outputs)
+
+
+def quantised():
+    nodes = [
+        ("DequantizeLinear", "q s z", "w", {"axis": 1}),
+        ("MatMul", "x w", "y", {"name": "product"}),
+    ]
+    values = {"q": RNG.integers(-99, 99, (4, 6)), "z": RNG.integers(-9, 9, 6)}
+    narrow = {name: value.astype(np.int8) for name, value in values.items()}
+    return make_model(nodes, {**narrow, "s": np.full(6, 0.02, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("proto", "feeds"),
+    [
+        (lstm(), [{"x": weights(7, 1, 4, seed=seed)} for seed in range(20)]),
+        (quantised(), DATA),
+    ],
+    ids=["lstm", "quantised"],
+)
+def test_masks_come_back_whatever_the_layer(proto, feeds, tmp_path):
+    first = prune(proto, feeds, sparsity=0.5)
+    first.save_masks(tmp_path / "kept.npz")
+    again = prune(proto, feeds, masks=tmp_path / "kept.npz")
+    assert again.report.zeros == first.report.zeros == first.report.prunable // 2
+    for name, mask in first.masks.items():
+        np.testing.assert_array_equal(again.masks[name], mask)
+
+
 @pytest.mark.parametrize(
     ("masks", "message"),
     [

@@ -93,15 +93,15 @@ def main() -> None:
     print("| sparsity | pruned at once | pruned after the step before | then retrained |")
     print("| ---: | ---: | ---: | ---: |")
     for sparsity in arguments.sparsities:
-        at_once = onnx_sipp.prune(dense, samples, sparsity=sparsity).model
         pruned = onnx_sipp.prune(current, samples, sparsity=sparsity)
+        at_once = pruned if current is dense else onnx_sipp.prune(dense, samples, sparsity=sparsity)
         network = network_of(pruned.model)
         retrain(network, pruned.masks, digits, arguments.epochs)
         trained = put_back(network, pruned.model)
         # Checks that the zeros are where they were, and certifies and measures what is there now.
         result = onnx_sipp.prune(trained, samples, masks=pruned.masks, compensate="none")
         current = result.model
-        cells = [accuracy(model, digits) for model in (at_once, pruned.model, current)]
+        cells = [accuracy(model, digits) for model in (at_once.model, pruned.model, current)]
         print(f"| {result.report.sparsity:.1%} |", " | ".join(f"{c:.1f}" for c in cells), "|")
         if arguments.out:
             result.save(arguments.out / f"retrained-{sparsity:g}.onnx")
