@@ -81,7 +81,10 @@ class Chooser:
 
     def _settle(self, evidence: Evidence, kept: Mask) -> Choice:
         threads = self._options.thread_count
-        proposal, name = Proposal(kept), self._options.method
+        given = self._options.masks is not None
+        # Masks of the user's may keep weights that are zero, which no choice does.
+        proposal = Proposal(kept & (evidence.weight != 0) if given else kept)
+        name = "mask" if given else self._options.method
         return settle(evidence, proposal, name, threads=threads, refits=self._refits)
 
     def _choose(

@@ -163,13 +163,14 @@ class Run:
     ) -> None:
         self._refitter, self._weights, self._measured = refitter, weights, measured
         self._goal, self._options, self._progress = goal, options, progress
-        several, mixed = len(weights) > 1, options.method == "mixed"
+        several = len(weights) > 1
+        mixed = options.method == "mixed" and rules.masks is None
         self._unit = next((w.cells.unit for w in weights if w.cells is not None), 1)
         self._n_of_m = any(weight.cells and weight.cells.kept for weight in weights)
         self._by_error = (
             mixed and several and not self._n_of_m and options.allocation in REFIT_ALLOCATIONS
         )
-        self._notes: tuple[str, ...] = ()
+        self._notes = _told_of_masks(weights, rules)
         self._rules = rules
         self._with_impacts = self._by_error and options.allocation in ("auto", "impact")
         if self._with_impacts and (why := self._why_no_trials(samples)):
@@ -375,6 +376,8 @@ class Run:
     ) -> Chooser:
         options = self._options
         named = self._rules.candidates
+        if self._rules.masks is not None:
+            return Chooser(options, round_, ways, masks=self._rules.masks)
         if options.method == "mixed" and len(self._weights) == 1:
             return Chooser(options, round_, ways, counts=[goal.keep or 0], candidates=named)
         if self._by_error:
@@ -515,6 +518,19 @@ class Run:
 def _stage_name(plan: str, round_: int, rounds: int) -> str:
     budget = f", {plan} budget" if plan else ""
     return f"refitting{budget}, round {round_} of {rounds}" if rounds > 1 else f"refitting{budget}"
+
+
+def _told_of_masks(weights: Sequence[Weight], rules: WeightRules) -> tuple[str, ...]:
+    """What to say of weights that masks keep, but that are zero."""
+    if rules.masks is None:
+        return ()
+    idle = 0
+    for index, weight in enumerate(weights):
+        for number, block in enumerate(weight.blocks):
+            idle += int(np.count_nonzero(rules.masks(index, number) & (block.matrix == 0)))
+    if not idle:
+        return ()
+    return (f"{idle} of the weights that masks keep were zero before, and stay so",)
 
 
 def _capacity(weight: Weight, idle: Idle | None) -> int:

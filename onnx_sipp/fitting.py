@@ -8,13 +8,12 @@ matrix product; the rows of blocks are neighbouring output channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.errors import SippError
-from onnx_sipp.graph.layers import Findings, Layer, Skipped
+from onnx_sipp.graph.layers import Findings, Layer, without_layers
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.pruning.cells import Cells
 from onnx_sipp.pruning.patterns import Blocks, NofM
@@ -41,24 +40,13 @@ def fitted(model: Lowered, findings: Findings, pattern: NofM | Blocks) -> Findin
         why = next(filter(None, (_why_not(layer, pattern) for layer in sharing)), "")
         if not why and not _agree(model, sharing, pattern):
             why = "its layers multiply it along different axes, so that no pattern is right for all"
-        reasons.update({layer.name: why for layer in sharing if why})
-    layers = tuple(layer for layer in findings.layers if layer.name not in reasons)
-    left = [
-        Skipped(layer.name, layer.op_type, layer.view.size, f"{pattern}: {reasons[layer.name]}")
-        for layer in findings.layers
-        if layer.name in reasons
-    ]
-    if not layers:
+        reasons.update({layer.name: f"{pattern}: {why}" for layer in sharing if why})
+    result = without_layers(model, findings, reasons)
+    if not result.layers:
+        left = result.skipped[len(findings.skipped) :]
         told = "".join(f"\n  {skip.name} ({skip.op_type}): {skip.reason}" for skip in left[:10])
         raise SippError(f"the pattern {pattern} fits no layer of the model:{told}")
-    first = {model.first_element(layer.weight): layer.view.size for layer in layers}
-    return replace(
-        findings,
-        layers=layers,
-        skipped=(*findings.skipped, *left),
-        prunable=sum(first.values()),
-        tied={name: by for name, by in findings.tied.items() if name not in reasons},
-    )
+    return result
 
 
 def why_no_sparse_cores(model: Lowered, layer: Layer, pattern: NofM | Blocks) -> str:

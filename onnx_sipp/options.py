@@ -38,6 +38,11 @@ STORAGES = ("dense", "packed")
 QUANTIZATIONS = ("int8", "int8-dynamic")
 # Types of packed elements.
 VALUES = ("exact", "fp16", "int8")
+# What masks leave nothing to do for, with what it is if nobody says anything.
+_IDLE_BESIDE_MASKS: Mapping[str, Any] = {
+    "pattern": "", "method": DEFAULT_METHOD, "allocation": "auto", "rounds": 1, "floor": FLOOR,
+    "candidates": (),
+}  # fmt: skip
 # Goals for which a sparsity is searched.
 _SOUGHT = ("max_error", "min_agreement", "max_drop")
 
@@ -57,6 +62,9 @@ class Options:
             model's. Several of these three must all hold.
         eval_script: for ``max_drop``: ``"file.py:function"``, or a function of a model's path; its
             number is the higher the better.
+        masks: instead of a sparsity: which weights stay, as `PruneResult.masks` or the path of a
+            ``.npz`` file has them: bool arrays by layer name, in the shape of the weight that the
+            layer multiplies. They are refitted; layers without a mask are left alone.
         delta: failure probability of the certificate.
         method: key of `METHODS`.
         pattern: what the zeros have to lie in: ``"N:M"``, ``"RxC"``, ``"channels"``; ``""`` for
@@ -116,6 +124,7 @@ class Options:
     min_agreement: float | None = None
     max_drop: float | None = None
     eval_script: str | Callable[[Path], float] | None = None
+    masks: str | Path | Mapping[str, Any] | None = None
     delta: float = DELTA
     method: str = DEFAULT_METHOD
     pattern: str = ""
@@ -169,13 +178,14 @@ class Options:
         given = {name: value for name, value in options.items() if value is not None}
         if "sparsity" in given and "epsilon" in given:
             raise UsageError("give either a sparsity or an epsilon, not both: each fixes the other")
+        _refuse_beside_masks(given)
         shape = parse_pattern(given.get("pattern", ""))
         _refuse_second_goal(given, shape)
         if isinstance(shape, NofM):
             implied = _sparsity_of(shape, given)
             if "epsilon" not in given:
                 given["sparsity"] = implied
-        if not {"epsilon", "macs", "latency", *_SOUGHT} & set(given):
+        if not {"epsilon", "macs", "latency", "masks", *_SOUGHT} & set(given):
             given.setdefault("sparsity", DEFAULT_SPARSITY)
         # A bound is about weights that are dropped or sampled, not about refitted ones.
         method = given.setdefault("method", "sipp-hybrid" if "epsilon" in given else DEFAULT_METHOD)
@@ -370,11 +380,15 @@ class Options:
     @property
     def frees_dead_paths(self) -> bool:
         """Whether weights on dead paths are looked for."""
-        return self.dead_paths and self.compensate != "none"
+        return self.dead_paths and self.compensate != "none" and self.masks is None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the report."""
-        return {option.name: _plain(getattr(self, option.name)) for option in fields(self)}
+        plain = {option.name: _plain(getattr(self, option.name)) for option in fields(self)}
+        if isinstance(self.masks, Mapping):
+            layers = "1 layer" if len(self.masks) == 1 else f"{len(self.masks)} layers"
+            plain["masks"] = f"of {layers}, from memory"
+        return plain
 
 
 def _refuse_second_goal(given: Mapping[str, Any], pattern: Pattern | None) -> None:
@@ -399,6 +413,28 @@ def _refuse_second_goal(given: Mapping[str, Any], pattern: Pattern | None) -> No
             f"{' and '.join(sought)} cannot be searched for by cutting channels; give "
             "macs, latency or a sparsity"
         )
+
+
+def _refuse_beside_masks(given: Mapping[str, Any]) -> None:
+    """Check that nothing else says which weights stay where masks do.
+
+    Raises:
+        UsageError: something does.
+    """
+    if "masks" not in given:
+        return
+    goals = [n for n in ("sparsity", "epsilon", "macs", "latency", *_SOUGHT) if n in given]
+    # Files that write all options down have these, too.
+    idle = [name for name, usual in _IDLE_BESIDE_MASKS.items() if given.get(name, usual) != usual]
+    idle = [name for name in idle if given[name]]
+    if goals or idle:
+        raise UsageError(
+            "masks say which weights stay, and so how many; leave "
+            f"{' and '.join([*goals, *idle])} out"
+        )
+    rules = [Rule.of(rule) for rule in given.get("rules", ())]
+    if any(r.sparsity is not None or r.floor is not None or r.candidates for r in rules):
+        raise UsageError("beside masks, rules for single layers can only exclude them")
 
 
 def _sparsity_of(pattern: NofM, given: Mapping[str, Any]) -> float:

@@ -178,6 +178,8 @@ def result_of(prepared: Prepared, outcome: Outcome) -> PruneResult:
 
 def _goal(prepared: Prepared) -> Goal:
     options = prepared.options
+    if options.masks is not None:
+        return Goal(keep=prepared.units)  # masks say which of them stay
     if options.sparsity is None:
         return Goal(epsilon=options.epsilon, delta=options.delta)
     return prepared.goal(options.sparsity)

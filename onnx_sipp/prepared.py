@@ -20,6 +20,7 @@ from onnx_sipp.calibration.samples import Chosen, Samples, open_samples
 from onnx_sipp.config.applying import WeightRules, names_left_out, rules_of
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.fitting import fitted
+from onnx_sipp.given_masks import GivenMasks
 from onnx_sipp.graph.layers import Findings, find_layers
 from onnx_sipp.graph.lowering import Lowered, lower
 from onnx_sipp.graph.model import Model
@@ -170,6 +171,9 @@ def prepare(model: ModelSource, calibration: Any, options: Options, progress: Pr
         progress.stage("observing branches")
         lowered = _lowered(dense, samples, options)
         findings = _find(lowered, options)
+    masks = None if options.masks is None else GivenMasks(options.masks)
+    if masks is not None:
+        findings = masks.fitted(lowered, findings)
     execution, layers = _execution(samples, options), findings.layers
     patches = patch_counts(execution, lowered, layers, samples)
     work = multiplications(layers, patches)
@@ -178,6 +182,9 @@ def prepare(model: ModelSource, calibration: Any, options: Options, progress: Pr
     execution = replace(execution, memory=memory)
     weights = group_weights(lowered, layers, execution.memory.block, options.zero_pattern)
     rules = rules_of(lowered, weights, options.rules)
+    if masks is not None:
+        store = TensorStore(KEPT_BYTES, options.workdir)
+        rules = replace(rules, masks=masks.placed(weights, store))
     mask = _mask_input(dense, options)
     kept = TensorStore(KEPT_BYTES, options.workdir)
 

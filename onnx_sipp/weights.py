@@ -137,7 +137,7 @@ class Weight:
             return values
         return values.ravel()[self.places[layer.name]]
 
-    def from_layer(self, layer: Layer, values: Float) -> Float:
+    def from_layer(self, layer: Layer, values: NDArray[Value]) -> NDArray[Value]:
         """Undo `as_seen_by`."""
         if self.seen_alike(layer):
             return values

@@ -50,7 +50,7 @@ _SECTIONS = {
     ),
     "Goal": (
         "sparsity", "max_error", "min_agreement", "max_drop", "eval_script", "epsilon", "delta",
-        "pattern", "macs", "latency", "align",
+        "pattern", "macs", "latency", "align", "masks",
     ),
     "Layers": (
         "exclude_nodes", "exclude_op_types", "include_nodes", "include_op_types", "include_tied",
@@ -82,8 +82,7 @@ _SECTIONS = {
 @click.option(
     "--pattern",
     metavar="P",
-    help="Zeros in N:M (2:4 for sparse tensor cores), in RxC blocks, or channels, "
-    "which are cut out of the graph. [default: anywhere]",
+    help="Zeros in N:M (2:4), RxC, or channels, cut out. [default: anywhere]",
 )
 @click.option(
     "--macs",
@@ -108,6 +107,13 @@ _SECTIONS = {
     type=float,
     metavar="E",
     help="Instead: as far as every certified ε stays at most E.",
+)
+@click.option(
+    "--apply-masks",
+    "masks",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Instead: keep what masks say, as --masks writes them, and refit it.",
 )
 @method_options
 @exclusion_options

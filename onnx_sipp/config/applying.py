@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from onnx_sipp.config.rules import Rule
 from onnx_sipp.errors import UsageError
@@ -22,11 +25,14 @@ class WeightRules:
         sparsity: share of zeros that they get.
         floors: share that they keep at least, where that is not the one of all.
         candidates: ways of choosing that are compared.
+        masks: gives, for a weight and the number of a block of it, what stays; None where that is
+            to be chosen.
     """
 
     sparsity: Mapping[int, float] = field(default_factory=dict)
     floors: Mapping[int, float] = field(default_factory=dict)
     candidates: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    masks: Callable[[int, int], NDArray[np.bool_]] | None = None
 
     def fixed(self, sizes: Sequence[int], part: float = 1.0) -> dict[int, int]:
         """How many units stay of weights with a sparsity of their own.

@@ -57,6 +57,7 @@ KINDS: Mapping[str, tuple[Check, str]] = {
     "min_agreement": _NUMBER,
     "max_drop": _NUMBER,
     "eval_script": _TEXT,
+    "masks": _TEXT,
     "delta": _NUMBER,
     "method": _TEXT,
     "pattern": _TEXT,
@@ -93,7 +94,7 @@ KINDS: Mapping[str, tuple[Check, str]] = {
 }
 # Files that the command line opens.
 PLACES: Mapping[str, tuple[Check, str]] = {"calib": _TEXT, "data_loader_script": _TEXT}
-PATHS = ("calib", "data_loader_script", "eval_script", "workdir")
+PATHS = ("calib", "data_loader_script", "eval_script", "masks", "workdir")
 _LISTS = tuple(name for name, kind in KINDS.items() if kind is _TEXTS)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -23,7 +23,11 @@ from onnx_sipp.graph.node import Constants, Label, NotPrunable
 from onnx_sipp.graph.sharing import other_readers, partial_overlaps
 from onnx_sipp.graph.tensors import is_parameter
 
-__all__ = ["Findings", "Layer", "Skipped", "find_layers"]
+__all__ = ["CHOSEN_BY_USER", "Findings", "Layer", "Skipped", "find_layers", "without_layers"]
+
+_EXCLUDED, _NOT_INCLUDED = "excluded by the user", "not included by the user"
+# Reasons of `Skipped` that are the user's own.
+CHOSEN_BY_USER = (_EXCLUDED, _NOT_INCLUDED)
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,24 @@ def find_layers(
     )
 
 
+def without_layers(model: Lowered, findings: Findings, reasons: Mapping[str, str]) -> Findings:
+    """Leave out layers, by name, that share no weight with others; each with the reason."""
+    layers = tuple(layer for layer in findings.layers if layer.name not in reasons)
+    left = [
+        Skipped(layer.name, layer.op_type, layer.view.size, reasons[layer.name])
+        for layer in findings.layers
+        if layer.name in reasons
+    ]
+    first = {model.first_element(layer.weight): layer.view.size for layer in layers}
+    return replace(
+        findings,
+        layers=layers,
+        skipped=(*findings.skipped, *left),
+        prunable=sum(first.values()),
+        tied={name: by for name, by in findings.tied.items() if name not in reasons},
+    )
+
+
 def _candidates(model: Lowered) -> tuple[list[Layer], list[tuple[int, Skipped]]]:
     """All nodes that are layers by themselves; the others that weigh a constant, with places."""
     proto, labels = model.proto, model.plan.labels
@@ -160,10 +182,8 @@ class _Choice:
         """The layers that stay."""
         labels = self._model.plan.labels
         excluded = {
-            c.name: "not included by the user"
-            for c in candidates
-            if labels[c.index] not in self._wanted
-        } | {c.name: "excluded by the user" for c in candidates if labels[c.index] in self._barred}
+            c.name: _NOT_INCLUDED for c in candidates if labels[c.index] not in self._wanted
+        } | {c.name: _EXCLUDED for c in candidates if labels[c.index] in self._barred}
         layers = self._without(candidates, excluded)
         while True:
             reasons = self._tied_elsewhere(layers) or {

@@ -20,7 +20,7 @@ def total_rows(report: Report) -> Rows:
     data, options = report.calibration, report.options
     samples = f"{data.samples}, and {data.held_out} held out"
     rows.append(("calibrated on", f"{data.source}: {samples}"))
-    rows.append(("method", f"{options['method']}, {_budget(report)}"))
+    rows.append(_method(report))
     if options["pattern"]:
         rows.append(("pattern", options["pattern"]))
     if options["compensate"] != "none":
@@ -41,6 +41,13 @@ def _zero_rows(report: Report) -> Rows:
         ("zeros among prunable weights", found),
         ("of all parameters", f"{of_all:.2%} of {report.parameters:,}"),
     ]
+
+
+def _method(report: Report) -> tuple[str, str]:
+    options = report.options
+    if options.get("masks"):
+        return "masks", options["masks"]
+    return "method", f"{options['method']}, {_budget(report)}"
 
 
 def _budget(report: Report) -> str:

@@ -34,7 +34,7 @@ SPARSITIES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 # Options of `prune` that a sweep goes through, or that are about the one file it writes.
 PRUNE_ONLY = (
     "sparsity", "epsilon", "max_error", "min_agreement", "max_drop", "eval_script", "macs",
-    "latency", "quantize", "storage", "pack_values",
+    "latency", "masks", "quantize", "storage", "pack_values",
 )  # fmt: skip
 
 

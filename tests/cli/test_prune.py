@@ -379,3 +379,31 @@ def test_a_terminal_without_greek_letters(command, folder):
     assert result.returncode == 0, result.stderr
     assert b"What is guaranteed: ?" in result.stdout
     assert sys.getdefaultencoding() == "utf-8"
+
+
+def test_masks_go_out_and_come_back_in(run, refused, folder):
+    first = run("in.onnx", "out.onnx", "--calib", "data.npz", "--sparsity", "0.6",
+                "--masks", "kept.npz")  # fmt: skip
+    assert first.code == 0, first
+    again = run("in.onnx", "again.onnx", "--calib", "data.npz", "--apply-masks", "kept.npz",
+                "--json", "report.json", "--write-config", "effective.yaml")  # fmt: skip
+    assert again.code == 0, again
+    assert "kept.npz" in again.out
+    a, b = (Model.load(name) for name in ("out.onnx", "again.onnx"))
+    for name in ("w1", "w2"):
+        np.testing.assert_array_equal(a.read(name) == 0, b.read(name) == 0)
+    for source in ("report.json", "effective.yaml"):
+        result = run("in.onnx", "third.onnx", "--calib", "data.npz", "--config", source)
+        assert result.code == 0, result
+        assert (folder / "third.onnx").read_bytes() == (folder / "again.onnx").read_bytes()
+    overrule = ["--config", "effective.yaml", "--sparsity", "0.25"]
+    assert run("in.onnx", "third.onnx", *overrule).code == 0
+    assert zeros("third.onnx") == 14
+
+
+def test_masks_are_a_goal_and_an_input(run, refused, folder):
+    np.savez(folder / "kept.npz", first=np.ones((4, 8), bool))
+    asked = ["in.onnx", "out.onnx", "--calib", "data.npz", "--apply-masks", "kept.npz"]
+    refused(2, "leave sparsity out", *asked, "--sparsity", "0.5")
+    refused(2, "kept.npz", *asked, "--masks", "kept.npz")
+    refused(2, "no such file of masks", *asked[:-1], "kep.npz")

@@ -134,15 +134,16 @@ class GraphBuilder:
         product = self.op("Mul", [source, raised], f"{name}.mul")
         return self.op("Mul", [product, half], f"{name}.halve")
 
-    def build(self, name: str, output: str) -> onnx.ModelProto:
+    def build(self, name: str, output: str, image: tuple[int, ...] = (1, 8, 8)) -> onnx.ModelProto:
         """Finishes the graph and checks the model.
 
         Args:
             name: The name of the graph.
             output: The value that becomes the graph's output ``logits``.
+            image: The shape of one image.
 
         Returns:
-            The model, from ``input`` [batch, 1, 8, 8] to ``logits`` [batch, 10].
+            The model, from ``input`` [batch, *image] to ``logits`` [batch, 10].
 
         Raises:
             ValueError: ``output`` is not the output of the last node.
@@ -154,7 +155,7 @@ class GraphBuilder:
         graph = helper.make_graph(
             self._nodes,
             name,
-            [_float_value("input", ["batch", 1, 8, 8])],
+            [_float_value("input", ["batch", *image])],
             [_float_value("logits", ["batch", 10])],
             self._initializers,
         )
