@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -100,7 +101,6 @@ def write_together(pieces: Sequence[Piece]) -> None:
         SippError: writing failed; nothing is left behind.
     """
     beside: list[Path] = []
-    new: list[Path] = []
     place = Path()
     try:
         for place, write in pieces:
@@ -110,21 +110,44 @@ def write_together(pieces: Sequence[Piece]) -> None:
                 out.flush()
                 os.fsync(out.fileno())
         with _alone(pieces[-1][0].parent):
-            if len(pieces) > 1:  # an old one must not be found with the new files it refers to
-                pieces[-1][0].unlink(missing_ok=True)
-            for temporary, (place, _) in zip(beside, pieces, strict=True):
-                fresh = not place.exists()
-                temporary.replace(place)
-                if fresh:
-                    new.append(place)
-            new.clear()
+            _put(beside, [place for place, _ in pieces])
     except OSError as error:
         reason = error.strerror or error
         raise SippError(f"cannot write {str(place)!r}: {reason}; nothing was written") from error
     finally:
-        for left in [*beside, *new]:
+        for left in beside:
             with suppress(OSError):
                 left.unlink(missing_ok=True)
+
+
+def _put(files: Sequence[Path], places: Sequence[Path]) -> None:
+    """Rename files to their places; if that fails, what was there before is there again.
+
+    Of several files, old ones are moved away first, the one that refers to the others before them:
+    whenever the process dies, it is not found with files that it does not refer to.
+    """
+    moved: list[tuple[Path, Path]] = []
+    made: list[Path] = []
+    try:
+        for place in reversed(places) if len(places) > 1 else ():
+            if place.exists() or place.is_symlink():
+                aside = place.with_name(f".onnx-sipp-{secrets.token_hex(6)}.old")
+                place.replace(aside)
+                moved.append((aside, place))
+        for file, place in zip(files, places, strict=True):
+            fresh = not place.exists()
+            file.replace(place)
+            if fresh:
+                made.append(place)
+    except BaseException:
+        for place in reversed(made):
+            place.unlink(missing_ok=True)
+        for aside, place in reversed(moved):
+            aside.rename(place)
+        raise
+    for aside, _ in moved:
+        with suppress(OSError):
+            aside.unlink()
 
 
 @contextmanager

@@ -527,6 +527,24 @@ def test_nothing_is_left_behind(external, folder, out, monkeypatch, failure, pla
     assert (digests(folder), digests(out)) == before
 
 
+@pytest.mark.parametrize("failing", [1, 2, 3, 4])
+def test_a_failure_between_renames_brings_the_old_files_back(external, out, monkeypatch, failing):
+    rename, calls = Path.replace, []
+    (out / "o.onnx").write_bytes(b"old")
+    (out / "o.onnx.data").write_bytes(b"old data")
+    before = digests(out)
+
+    def one_fails(self, target):
+        calls.append(target)
+        return full_disk() if len(calls) == failing else rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", one_fails)
+    with pytest.raises(SippError, match="nothing was written"):
+        external.save(out / "o.onnx")
+    assert len(calls) == failing
+    assert digests(out) == before
+
+
 def test_a_failure_between_two_renames_leaves_no_new_data(external, out, monkeypatch):
     rename, calls = Path.replace, []
 
