@@ -140,7 +140,7 @@ def as_layer(node: NodeProto, label: Label, index: int, constants: Constants) ->
     try:
         parts = build(node, constants)
         output = node.output[0]
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, LookupError) as error:
         raise NotPrunable(f"the node is malformed: {error}") from error
     if parts is None:
         return None

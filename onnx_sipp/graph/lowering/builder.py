@@ -293,7 +293,7 @@ class Builder:
                     found = rule(node, self)
                 except NotPrunable as reason:
                     self._refuse(label, reason)
-                except (TypeError, ValueError, IndexError) as error:
+                except (TypeError, ValueError, LookupError) as error:
                     self._refuse(label, NotPrunable(f"the node is malformed: {error}"))
         if found is None:
             return [(node, label)]

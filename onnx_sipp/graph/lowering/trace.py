@@ -145,6 +145,8 @@ class Tracer:
                 found = self._step(node, known)
             except NotPrunable as reason:
                 found = [reason] * len(node.output)
+            except (TypeError, ValueError, LookupError) as error:
+                found = [NotPrunable(f"{node.op_type} is malformed: {error}")] * len(node.output)
             known.update(zip(node.output, found, strict=False))
         return known
 
@@ -201,6 +203,8 @@ class Tracer:
         )
 
     def _rearranged(self, node: NodeProto, operands: Mapping[int, Traced]) -> list[Traced]:
+        if not operands:
+            raise NotPrunable(f"{node.op_type} is malformed: it has no input")
         first = next(iter(operands.values()))
         kinds = {
             (o.grid and (o.grid.dtype, o.grid.stored), o.levels, o.dtype) for o in operands.values()
