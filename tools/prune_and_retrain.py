@@ -47,7 +47,7 @@ def retrain(network: nn.Module, masks: Masks, digits: Digits, epochs: int) -> No
         holding.custom_from_mask(network.get_submodule(name), "weight", torch.from_numpy(mask))
     random = torch.Generator().manual_seed(0)
     images, labels = torch.from_numpy(digits.train_images), torch.from_numpy(digits.train_labels)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     loss_of = nn.CrossEntropyLoss()
     for _ in range(epochs):
@@ -83,7 +83,7 @@ def main() -> None:
     """Go through the sparsities."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--out", type=Path, help="folder for models and masks")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # the network is too small for more
