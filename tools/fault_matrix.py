@@ -48,8 +48,8 @@ HEADER = ["fault", "runs", "ended", "output", "left", "message (the first)", "lo
 NOTES = """\
 - No clock is turned: the tool that does so (faketime) was not there. Files from 1970 and 2100, and
   odd time zones, stand for it; nothing that is written holds the time of day.
-- A file that is shortened in place while a run has it mapped ends that run by a signal (SIGBUS)
-  and without a message; the output is absent.
+- The size of a data file is checked whenever it is read. If it is cut short in the very moment of
+  reading, the system ends the run by a signal (SIGBUS), without a message and without an output.
 - {disk}
 """
 
@@ -57,7 +57,7 @@ NOTES = """\
 def lines(arguments: argparse.Namespace) -> Iterator[Row]:
     """All faults whose functions' names, or whose own, contain the words."""
     kills, seed = arguments.kills, arguments.seed
-    few = max(1, kills // 10)
+    few = max(1, kills // 20)
     groups: dict[str, Callable[[Scenes], Iterator[Row]]] = {
         "kill": lambda s: signals.kills(s, kills, seed),
         "signal": lambda s: signals.interrupted(s, few, seed),
