@@ -3,9 +3,10 @@
     python tools/fault_matrix.py [--kills 200] [--seed 0] [--only WORDS]
 
 Each run prunes LeNet300-100 in a folder of its own and in a process of its own. Writes
-``docs/results-faults.md``; with ``--only`` it prints the lines of the faults whose names contain
-the words. The exit code is 1 if anything is lost. Needs Linux; as root it can also mount a small
-disk, and gives up what lifts the rights of files where they are to bind.
+``docs/results-faults.md``, anew after every fault; with ``--only``, only the groups whose names
+contain the words are tried, and their lines replaced. The exit code is 1 if anything is lost.
+Needs Linux; as root it can also mount a small disk, and gives up what lifts the rights of files
+where they are to bind.
 """
 
 import argparse
@@ -24,8 +25,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "results-faults.md"
 TEXT = """\
 # When things go wrong
 
-{runs} disturbed runs of `onnx-sipp`, each in a folder of its own; {bad} of them lost or damaged
-anything. After each, it is checked that
+{runs} disturbed runs of `onnx-sipp`, each in a folder of its own; {bad} of the {faults} faults
+lost or damaged anything. After each, it is checked that
 
 - every input has the bytes that it had;
 - the output is absent, or that of an earlier run, or byte for byte that of a run that nobody
@@ -47,17 +48,17 @@ LeNet300-100, by `--method magnitude` on 64 samples. What hostile input does is 
 HEADER = ["fault", "runs", "ended", "output", "left", "message (the first)", "lost"]
 NOTES = """\
 - No clock is turned: the tool that does so (faketime) was not there. Files from 1970 and 2100, and
-  odd time zones, stand for it; nothing that is written holds the time of day.
-- A file that is shortened in place while a run has it mapped ends that run by a signal (SIGBUS)
-  and without a message; the output is absent.
+  odd time zones, stand for it.
+- The size of a data file is checked whenever it is read. If it is cut short in the very moment of
+  reading, the system ends the run by a signal (SIGBUS), without a message and without an output.
 - {disk}
 """
 
 
 def lines(arguments: argparse.Namespace) -> Iterator[Row]:
-    """All faults whose functions' names, or whose own, contain the words."""
+    """All faults of the groups whose names contain the words."""
     kills, seed = arguments.kills, arguments.seed
-    few = max(1, kills // 10)
+    few = max(1, kills // 20)
     groups: dict[str, Callable[[Scenes], Iterator[Row]]] = {
         "kill": lambda s: signals.kills(s, kills, seed),
         "signal": lambda s: signals.interrupted(s, few, seed),
@@ -99,19 +100,24 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--only", default="", help="words in the name of the group")
     arguments = parser.parse_args()
-    rows = []
+    done = _lines_of_page() if arguments.only else {}
     for row in lines(arguments):
-        print(" | ".join(cells(row)), flush=True)
-        rows.append(row)
-    bad = sum(bool(row.wrong) for row in rows)
-    if not arguments.only:
-        _write(rows, arguments)
-    return int(bool(bad))
+        line = cells(row)
+        print(" | ".join(line), flush=True)
+        done[row.fault] = line
+        _write(done, arguments)
+    return int(any(line[-1] != "nothing" for line in done.values()))
 
 
-def _write(rows: list[Row], arguments: argparse.Namespace) -> None:
-    table = [HEADER, ["---"] * len(HEADER), *map(cells, rows)]
-    mounted = any("tmpfs" in row.fault for row in rows)
+def _lines_of_page() -> dict[str, list[str]]:
+    text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    found = [line[2:-2].split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return {line[0]: line for line in found[2:]}
+
+
+def _write(lines: dict[str, list[str]], arguments: argparse.Namespace) -> None:
+    table = [HEADER, ["---"] * len(HEADER), *lines.values()]
+    mounted = any("tmpfs" in fault for fault in lines)
     disk = (
         "The full disk is a file system of some kilobytes in memory (tmpfs)."
         if mounted
@@ -120,7 +126,8 @@ def _write(rows: list[Row], arguments: argparse.Namespace) -> None:
     root = "as root without the capabilities that lift them (CAP_DAC_*)"
     user = root if os.getuid() == 0 else "as an ordinary user"
     text = TEXT.format(
-        runs=sum(row.runs for row in rows), bad=sum(len(row.wrong) for row in rows),
+        runs=sum(int(line[1]) for line in lines.values()), faults=len(lines),
+        bad=sum(line[-1] != "nothing" for line in lines.values()),
         table="".join(f"| {' | '.join(line)} |\n" for line in table),
         notes=NOTES.format(disk=f"{disk} Rights were tried {user}."),
         kills=arguments.kills, seed=arguments.seed, version=onnx_sipp.__version__,

@@ -105,7 +105,6 @@ def _opened(path: Path, member: str | None) -> Iterator[IO[bytes]]:
     """Open the bytes of an array, header and all."""
     if member is None:
         with reading(str(path)):
-            _refuse_odd_file(path)
             stream: IO[bytes] = path.open("rb")
         with stream:
             yield stream
@@ -144,6 +143,7 @@ def open_npy(path: Path) -> Rows:
         SippError: If it is no such file, is truncated, or holds pickled objects.
     """
     with reading(str(path)):
+        _refuse_odd_file(path)
         size = path.stat().st_size
     return _open_array(path, None, size)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tempfile
 import tracemalloc
 import zipfile
@@ -190,3 +191,20 @@ def test_encrypted_archive(tmp_path):
     path.write_bytes(data)
     with pytest.raises(SippError, match=r"x.npz: cannot be read: .*encrypted"):
         open_source(path, [SPEC])
+
+
+def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(npy_stream, "_HARMLESS_BYTES", 1 << 16)
+    ones = np.ones((1 << 16, 3), np.float32)
+    np.savez_compressed(tmp_path / "a.npz", x=ones)
+    with pytest.raises(SippError, match="unpacks to 786,560 bytes, more than 200 times"):
+        open_npz(tmp_path / "a.npz", ["x"])
+    np.savez(tmp_path / "b.npz", x=ones)
+    assert open_npz(tmp_path / "b.npz", ["x"])[0]["x"].shape == ones.shape
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    for name, opened in (("a.npy", open_npy), ("a.npz", lambda path: open_npz(path, ["x"]))):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(SippError, match="no regular file"):
+            opened(tmp_path / name)

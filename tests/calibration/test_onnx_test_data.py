@@ -120,3 +120,15 @@ def test_data_in_another_file_is_not_read(folder):
     (folder / "test_data_set_0" / "input_0.pb").write_bytes(tensor.SerializeToString())
     with pytest.raises(SippError, match="another file, which is not read"):
         open_source(folder, SPECS)
+
+
+def test_claims_and_devices_are_refused(tmp_path):
+    place = write_set(tmp_path / "test_data_set_0", np.ones((1, 3), np.float32)) / "input_0.pb"
+    claim = onnx.TensorProto(data_type=1, dims=[1 << 62, 1 << 62], raw_data=bytes(12))
+    place.write_bytes(claim.SerializeToString())
+    with pytest.raises(SippError, match="impossible dims"):
+        open_source(tmp_path, SPECS[:1])
+    place.unlink()
+    place.symlink_to("/dev/zero")
+    with pytest.raises(SippError, match="no regular file"):
+        open_source(tmp_path, SPECS[:1])

@@ -100,3 +100,8 @@ def test_negative_seed():
 
 def test_no_test_data_beside_the_model(tmp_path):
     assert open_source(None, SPECS, model_path=tmp_path / "model.onnx").synthetic
+
+
+def test_huge_inputs_are_not_made_up():
+    with pytest.raises(UsageError, match=r"'x' has the shape \[1, 1099511627776\].*4,194,304 MiB"):
+        open_source(None, [spec("x", np.float32, ("N", 1 << 40))])

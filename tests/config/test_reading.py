@@ -1,6 +1,7 @@
 """Configurations are read by plain rules, and errors name the line."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -95,3 +96,29 @@ def test_files_that_are_none(config, tmp_path):
         read_config(tmp_path / "bytes.yaml")
     with pytest.raises(UsageError, match="is no YAML"):
         config("a: " + "[" * 100_000)
+
+
+def test_aliases_that_unfold_without_end(config):
+    text = "&a0 [x, x, x, x, x, x, x, x, x]"
+    for level in range(1, 8):
+        text = f"&a{level} [{text}, {', '.join([f'*a{level - 1}'] * 8)}]"
+    with pytest.raises(UsageError, match="aliases undone"):
+        config(f"exclude_nodes: {text}")
+    assert config("exclude_nodes: &a [x]\ninclude_nodes: *a").options["include_nodes"] == ["x"]
+
+
+def test_large_files(config, monkeypatch):
+    report = {"schema_version": 1, "options": {"sparsity": 0.7}, "layers": ["x" * 100] * 20_000}
+    assert config(json.dumps(report)).options == {"sparsity": 0.7}
+    with pytest.raises(UsageError, match="too large for a configuration, and no report"):
+        config(f"exclude_nodes: [{'x, ' * 500_000}]")
+
+
+def test_numbers_of_many_digits(config):
+    with pytest.raises(UsageError, match="line 1: this is no number that can be read"):
+        config(f"seed: {'9' * 10_000}")
+
+
+def test_a_device(tmp_path):
+    with pytest.raises(UsageError, match="no regular file"):
+        read_config(Path("/dev/zero"))

@@ -10,6 +10,7 @@ from onnx import TensorProto
 from small_models import make_model, save_external, tensor, weights
 
 from onnx_sipp.errors import SippError
+from onnx_sipp.graph import external
 from onnx_sipp.graph.external import external_reference
 from onnx_sipp.graph.model import Model
 
@@ -131,6 +132,34 @@ def test_a_link_put_there_after_the_check_is_refused(folder, outside):
     (folder / "w.bin").symlink_to(outside)
     with pytest.raises(SippError, match="is a symbolic link"):
         model.read("w")
+
+
+def test_a_folder_that_became_a_link_is_refused_when_it_is_opened(folder, outside, monkeypatch):
+    """Even between the check and the opening."""
+    (folder / "data").mkdir()
+    (folder / "data" / "secret.bin").write_bytes(WEIGHT.tobytes())
+    model = Model.load(model_at(folder, "data/secret.bin"))
+    np.testing.assert_array_equal(model.read("w"), WEIGHT)
+    checked = external.checked_file
+
+    def swapped(location, place):
+        path = checked(location, place)
+        (folder / "data").rename(folder / "moved")
+        (folder / "data").symlink_to(outside.parent)
+        return path
+
+    monkeypatch.setattr(external, "checked_file", swapped)
+    with pytest.raises(SippError, match="cannot open external data"):
+        model.read("w")
+
+
+def test_a_length_beyond_the_file(folder):
+    (folder / "w.bin").write_bytes(WEIGHT.tobytes())
+    refused(model_at(folder, "w.bin", length=WEIGHT.nbytes + 1), "97 are said to be there")
+
+
+def test_a_name_that_is_too_long(folder):
+    refused(model_at(folder, "w" * 5000), "File name too long")
 
 
 def test_folders_and_devices_are_refused(folder):

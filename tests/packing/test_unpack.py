@@ -1,5 +1,8 @@
 """Unpacking gives back the model that was packed."""
 
+import base64
+import zlib
+
 import numpy as np
 import onnx
 import pytest
@@ -68,4 +71,20 @@ def test_a_file_that_was_changed():
     values = next(tensor for tensor in packed.graph.initializer if tensor.name == "pk0.V")
     packed.graph.initializer.remove(values)
     with pytest.raises(SippError, match=r"w1, w2, w3 cannot be rebuilt: 'pk0\.V' is missing"):
+        onnx_sipp.unpack(packed)
+
+
+def test_a_record_that_unpacks_without_end():
+    packed = onnx_sipp.pack(three_layers(0.9)).model
+    bomb = base64.b64encode(zlib.compress(bytes(64 << 20), 9)).decode()
+    packed.metadata_props[-1].value = bomb
+    with pytest.raises(SippError, match=r"unpacks to more than 33,554,432 bytes"):
+        onnx_sipp.unpack(packed)
+
+
+def test_a_graph_that_goes_round():
+    packed = onnx_sipp.pack(three_layers(0.9)).model
+    maker = next(node for node in packed.graph.node if "w1" in node.output)
+    maker.input[0] = "w1"
+    with pytest.raises(SippError, match="goes round in a circle"):
         onnx_sipp.unpack(packed)

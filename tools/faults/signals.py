@@ -1,5 +1,6 @@
 """Runs that are ended from outside."""
 
+import os
 import random
 import signal
 import time
@@ -43,7 +44,7 @@ def _killed(scenes: Scenes, kind: Kind, count: int, dice: random.Random, *, writ
                 time.sleep(dice.uniform(0, 0.01))
             else:
                 time.sleep(dice.uniform(0, whole))
-            process.send_signal(signal.SIGKILL)
+            os.kill(process.pid, signal.SIGKILL)  # which may have ended: it is not waited for
             row.add(scene, finish(process, scene.folder, _LIMIT, _MEMORY, begun), killed=True)
     return row
 
@@ -64,7 +65,7 @@ def interrupted(scenes: Scenes, count: int, seed: int) -> Iterator[Row]:
                 begun = time.perf_counter()
                 process = start(kind.command, scene.folder)
                 time.sleep(_STARTED + dice.uniform(0, 1.2))
-                process.send_signal(number)
+                os.kill(process.pid, number)
                 row.add(scene, finish(process, scene.folder, _LIMIT, _MEMORY, begun))
         yield row
 

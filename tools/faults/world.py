@@ -44,6 +44,10 @@ def _drop(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink(missing_ok=True)
 
 
+def _cut_short(folder: Path) -> None:
+    os.truncate(folder / "m.onnx.data", 1000)
+
+
 def _clear_temporary(folder: Path) -> None:
     for path in (folder.parent / "tmp").iterdir():
         shutil.rmtree(path, ignore_errors=True)
@@ -54,6 +58,7 @@ _TAKEN: dict[str, Callable[[Path], None]] = {
     "the temporary folder is emptied": _clear_temporary,
     "the input vanishes": _drop("m.onnx"),
     "the data of the input vanish": _drop("m.onnx.data"),
+    "the data of the input are cut short": _cut_short,
     "the samples of the input vanish": _drop("d.npz"),
 }
 
