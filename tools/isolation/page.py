@@ -52,9 +52,8 @@ FINDINGS = """\
   samples, does as well at 50 and 80 %, and somewhat better at 90 and 95 % (by far at 98 % with
   LeNet5).
 - **On random weights** SiPP's hybrid still beats chance, clearly on the digits, by little on
-  CIFAR-10. SNIP, which sees labels, is as good there or better,
-  most of all at 95 and 98 % on the digits. On
-  trained weights, where gradients are small, it loses that lead on the digits.
+  CIFAR-10. SNIP, which sees labels, is as good there or better, most of all at 95 and 98 % on the
+  digits. On trained weights, where gradients are small, it loses that lead on the digits.
 - **One list for all layers empties layers.** SiPP ranked by its mean sensitivities, and magnitude
   on random weights, take nearly everything from the layers with the most inputs: shares of a sum,
   and first weights too, are the smaller the more inputs a neuron has. Soon nothing passes such a
