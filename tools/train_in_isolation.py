@@ -27,8 +27,7 @@ def main() -> None:
     """Train what is missing, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cifar", nargs=2, type=Path, metavar="NPZ")
-    parser.add_argument("--digits-seeds", type=int, default=5)
-    parser.add_argument("--cifar-seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--page-only", action="store_true")
     parser.add_argument("--out", type=Path, default=DOCS, help="folder of page, plot and runs")
     arguments = parser.parse_args()
@@ -36,9 +35,9 @@ def main() -> None:
     runs = Runs(arguments.out / "results-isolation.json")
     if not arguments.page_only:
         for task in DIGITS.values():
-            runs.add(task, digits_images(), range(arguments.digits_seeds))
+            runs.add(task, digits_images(), range(arguments.seeds))
         if arguments.cifar:
-            runs.add(CIFAR, cifar_images(*arguments.cifar), range(arguments.cifar_seeds))
+            runs.add(CIFAR, cifar_images(*arguments.cifar), range(arguments.seeds))
     found = summaries(runs.all)
     (arguments.out / "results-isolation.svg").write_text(drawn(found), encoding="utf-8")
     (arguments.out / "results-isolation.md").write_text(page(runs.all), encoding="utf-8")
