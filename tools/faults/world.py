@@ -17,6 +17,8 @@ _LIMIT, _MEMORY = 60.0, 4 << 30
 def vanishing(scenes: Scenes, count: int, seed: int) -> Iterator[Row]:
     """Something is taken away while the run is under way."""
     dice = random.Random(seed + 3)
+    with scenes.scene(EXTERNAL) as scene:
+        whole = run(EXTERNAL.command, scene.folder).seconds
     for what, take in _TAKEN.items():
         row = Row(f"{what} at a random moment")
         for _ in range(count):
@@ -26,7 +28,7 @@ def vanishing(scenes: Scenes, count: int, seed: int) -> Iterator[Row]:
                 begun = time.perf_counter()
                 command = ["out/o.onnx" if one == "o.onnx" else one for one in EXTERNAL.command]
                 process = start(command, scene.folder)
-                time.sleep(dice.uniform(0.3, 1.8))
+                time.sleep(dice.uniform(0.3, whole))
                 take(scene.folder)
                 ended = finish(process, scene.folder, _LIMIT, _MEMORY, begun)
                 if outputs.exists():
