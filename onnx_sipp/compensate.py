@@ -16,6 +16,8 @@ from onnx_sipp.chooser import Chooser
 from onnx_sipp.config.applying import WeightRules
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.idle import Idle
+from onnx_sipp.keeping.folder import RunFolder
+from onnx_sipp.keeping.surveys import read_surveys, write_surveys
 from onnx_sipp.measures import Measured
 from onnx_sipp.options import Options
 from onnx_sipp.outcome import Outcome, Settled
@@ -53,6 +55,7 @@ LEAST_SHARE = 0.3
 TRIALS_LIMIT, MADE_UP_TRIALS_LIMIT = 5e12, 1e11
 # To compare budgets, on how many samples layers are refitted, and how their weights are chosen.
 _TRIAL_SAMPLES, _TRIAL_CANDIDATE = 256, "removal-cost"
+_SURVEY = "survey.npz"
 
 
 def mask_only(
@@ -147,6 +150,7 @@ class Run:
         rules: for single weights.
         share: of its weights that a layer keeps where it is pruned alone, to see what that does to
             the outputs; None for that of the goal.
+        kept: where finished parts of the run are kept, None if they are not.
     """
 
     def __init__(
@@ -160,8 +164,11 @@ class Run:
         progress: Progress,
         rules: WeightRules,
         share: float | None = None,
+        kept: RunFolder | None = None,
     ) -> None:
         self._refitter, self._weights, self._measured = refitter, weights, measured
+        self._kept = kept
+        self._outcomes = None if kept is None else refitter.kept_in(kept)
         self._goal, self._options, self._progress = goal, options, progress
         several, mixed = len(weights) > 1, options.method == "mixed"
         self._unit = next((w.cells.unit for w in weights if w.cells is not None), 1)
@@ -259,9 +266,20 @@ class Run:
 
     def survey(self) -> None:
         """Look at the layers of the dense model, as far as that is needed."""
-        if self._by_error or self._with_impacts or any(len(w.layers) > 1 for w in self._weights):
+        shared = any(len(weight.layers) > 1 for weight in self._weights)
+        if not (self._by_error or self._with_impacts or shared):
+            return
+        before = None if self._kept is None else self._kept.part(_SURVEY, read_surveys)
+        look = self._look
+        if before is not None:
+            self._surveys, self._impacts = before
+            self._first = self._surveys
+            look = _nothing
+        if before is None or shared:  # what layers share is not kept
             self._progress.stage("measuring layers")
-            self._refitter.survey(self._look, self._progress)
+            self._refitter.survey(look, self._progress)
+        if before is None and self._kept is not None:
+            write_surveys(self._kept.place(_SURVEY), self._surveys, self._impacts)
 
     def _look(self, index: int, evidence: Evidence) -> None:
         if self._with_impacts:
@@ -328,7 +346,13 @@ class Run:
         return quick
 
     def in_rounds(self, impacts: Sequence[Impact], plan: str = "") -> Outcome:
-        """Prune and refit by one budget."""
+        """Prune and refit by one budget, unless an interrupted run has done it."""
+        if self._outcomes is None:
+            return self._made(impacts, plan)
+        told = {"keep": self._goal.keep, "plan": plan, "rounds": self._options.rounds}
+        return self._outcomes.or_made(told, lambda: self._made(impacts, plan))
+
+    def _made(self, impacts: Sequence[Impact], plan: str) -> Outcome:
         options, goal = self._options, self._goal
         assert goal.keep is not None
         total = sum(weight.units for weight in self._weights)
@@ -504,6 +528,10 @@ class Run:
             self._refitter.survey(look, self._progress)
             self._surveys = surveys
         return True
+
+
+def _nothing(index: int, evidence: Evidence) -> None:
+    """Look at nothing."""
 
 
 def _stage_name(plan: str, round_: int, rounds: int) -> str:

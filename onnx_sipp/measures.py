@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,22 @@ class Sensitivity:
     def __init__(self, weight: Weight, reduction: Reduction, store: TensorStore) -> None:
         self._weight, self._reduction, self._store = weight, reduction, store
         self._blocks: dict[int, Kept] = {}
+
+    @classmethod
+    def of_blocks(
+        cls, weight: Weight, reduction: Reduction, store: TensorStore, blocks: Iterable[Float32]
+    ) -> Sensitivity:
+        """Sensitivities that are known.
+
+        Args:
+            weight: that they are of.
+            reduction: ``"mean"`` or ``"max"``.
+            store: keeps them.
+            blocks: those of every block of the weight, in the shape of its matrix.
+        """
+        made = cls(weight, reduction, store)
+        made._blocks = {index: store.keep(values) for index, values in enumerate(blocks)}
+        return made
 
     def block(self, index: int) -> Float32:
         """Those of a block, in the shape of its matrix."""
@@ -152,10 +168,14 @@ def measure_statistics(
 
 
 class PatchCount:
-    """The most patches that a sample had."""
+    """The most patches that a sample had.
 
-    def __init__(self) -> None:
-        self.most = self._current = 0
+    Args:
+        most: so far.
+    """
+
+    def __init__(self, most: int = 0) -> None:
+        self.most, self._current = most, 0
 
     def update(self, patches: Patches) -> None:
         """Take in the patches of some samples."""

@@ -22,6 +22,7 @@ __all__ = [
     "COMPENSATIONS",
     "DEFAULT_METHOD",
     "DEFAULT_SPARSITY",
+    "PRUNE_ONLY",
     "QUANTIZATIONS",
     "STORAGES",
     "VALUES",
@@ -38,6 +39,11 @@ STORAGES = ("dense", "packed")
 QUANTIZATIONS = ("int8", "int8-dynamic")
 # Types of packed elements.
 VALUES = ("exact", "fp16", "int8")
+# Options that are about one pruned model: a sweep goes through several, calibration through none.
+PRUNE_ONLY = (
+    "sparsity", "epsilon", "max_error", "min_agreement", "max_drop", "eval_script", "macs",
+    "latency", "quantize", "storage", "pack_values",
+)  # fmt: skip
 # Goals for which a sparsity is searched.
 _SOUGHT = ("max_error", "min_agreement", "max_drop")
 
@@ -100,7 +106,9 @@ class Options:
             file of a folder for a sequence, and other data for one.
         memory_limit: bytes that the process may take, all in all. What does not fit goes to files,
             and large layers are worked on in smaller blocks of neurons.
-        workdir: folder for those files; None for the system's temporary folder.
+        workdir: folder for those files; None for the system's temporary folder. Finished parts of
+            the run are kept there, too, until it is done: an interrupted run goes on.
+        statistics: file that `calibrate` wrote, to take the statistics from.
         quantize: turn the pruned model into integers by onnxruntime's quantiser: ``"int8"``
             (static, calibrated on the samples), ``"int8-dynamic"``, or ``""`` for not.
         storage: how weights are stored: ``"dense"``, or ``"packed"``, without their zeros, to be
@@ -146,6 +154,7 @@ class Options:
     state_reset: int | None = None
     memory_limit: int = DEFAULT_LIMIT
     workdir: Path | None = None
+    statistics: str | Path | None = None
     quantize: str = ""
     storage: str = "dense"
     pack_values: str = "exact"

@@ -38,6 +38,7 @@ class Passes:
             prepared.progress,
             prepared.rules,
             share,
+            prepared.kept,
         )
         self._run.begin()
 

@@ -133,9 +133,16 @@ def prune(
     """
     chosen = Options.checked(options)
     prepared = prepare(model, calibration, chosen, progress or Silent())
-    if isinstance(chosen.parsed_pattern, Channels):
+    result = _pruned(prepared)
+    prepared.finished()
+    return result
+
+
+def _pruned(prepared: Prepared) -> PruneResult:
+    options = prepared.options
+    if isinstance(options.parsed_pattern, Channels):
         return _cut(prepared)
-    if chosen.goals:
+    if options.goals:
         found = search(prepared)
         result = result_of(prepared, found.outcome)
         return replace(result, report=replace(result.report, search=found.report))

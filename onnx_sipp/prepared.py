@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from onnx import ModelProto
 
+from onnx_sipp import __version__
 from onnx_sipp.calibration.branches import lower_as_run
 from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
@@ -24,6 +25,9 @@ from onnx_sipp.graph.layers import Findings, find_layers
 from onnx_sipp.graph.lowering import Lowered, lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.verdict import ensure_same_verdict
+from onnx_sipp.keeping.fingerprint import Fingerprint, data_digest, model_digest
+from onnx_sipp.keeping.folder import RunFolder
+from onnx_sipp.keeping.statistics import About, StatisticsFile, write_statistics
 from onnx_sipp.measures import Measured, measure_statistics
 from onnx_sipp.memory import peak_memory
 from onnx_sipp.options import DEFAULT_METHOD, Options
@@ -41,11 +45,14 @@ from onnx_sipp.workload import (
     plan_memory,
 )
 
-__all__ = ["ModelSource", "Prepared", "prepare"]
+__all__ = ["ModelSource", "Prepared", "examine", "measure", "prepare"]
 
 DEFAULT_MASK = "attention_mask"
 # Of sensitivities, in memory; the others are in files.
 KEPT_BYTES = 32 << 20
+# Options that change nothing but speed and memory, or that are about files alone.
+_CHANGES_NOTHING = ("threads", "batch_size", "workdir", "providers")
+_STATISTICS = "statistics.npz"
 
 ModelSource = ModelProto | bytes | str | Path
 
@@ -61,7 +68,8 @@ class Prepared:
         weights: what can be pruned.
         measured: per weight, what calibration told.
         samples: the data.
-        certified: how many of the samples the sensitivities were measured on.
+        observed: those that statistics are measured on.
+        certified: how many samples the sensitivities were measured on.
         execution: how models are run.
         mask: the input that tells padding from data, if any.
         rules: for single weights.
@@ -69,6 +77,7 @@ class Prepared:
         progress: told how far it is.
         started: when it began, on the performance counter.
         peak: the most memory that the process had had before, in bytes.
+        kept: where finished parts of the run are kept, None if they are not.
     """
 
     dense: Model
@@ -77,6 +86,7 @@ class Prepared:
     weights: Sequence[Weight]
     measured: Sequence[Measured]
     samples: Samples
+    observed: Chosen
     certified: int
     execution: Execution
     mask: str | None
@@ -85,6 +95,26 @@ class Prepared:
     progress: Progress
     started: float
     peak: int
+    kept: RunFolder | None = None
+
+    def finished(self) -> None:
+        """Forget what was kept to go on from: the run is done."""
+        if self.kept is not None:
+            self.kept.forget()
+
+    def about(self) -> About:
+        """What statistics are measured on."""
+        dense, samples = self.dense, self.samples
+        return About(
+            model=model_digest(dense),
+            model_name="" if dense.path is None else dense.path.name,
+            data=data_digest(samples.all_feeds()),
+            source=samples.description,
+            samples=len(samples.calibration),
+            held_out=len(samples.held_out),
+            observed=len(self.observed),
+            mask=self.mask,
+        )
 
     @property
     def units(self) -> int:
@@ -146,7 +176,13 @@ class Prepared:
         )  # fmt: skip
 
 
-def prepare(model: ModelSource, calibration: Any, options: Options, progress: Progress) -> Prepared:
+def prepare(
+    model: ModelSource,
+    calibration: Any,
+    options: Options,
+    progress: Progress,
+    task: Mapping[str, Any] | None = None,
+) -> Prepared:
     """Read a model, find its layers, and observe them.
 
     Args:
@@ -154,10 +190,25 @@ def prepare(model: ModelSource, calibration: Any, options: Options, progress: Pr
         calibration: sample inputs, as for `pipeline.prune`.
         options: of the run.
         progress: told how far it is.
+        task: what else the run is about, plain data; with a work folder, another one is refused.
 
     Raises:
-        UsageError: an option does not fit the model.
+        UsageError: an option does not fit the model, or statistics or a work folder belong to
+            something else.
         SippError: the model or the data cannot be used.
+    """
+    found = examine(model, calibration, options, progress)
+    if options.statistics is not None:
+        found = _with_statistics(found, Path(options.statistics), calibration is not None)
+    if options.workdir is not None:
+        found = replace(found, kept=_run_folder(found, task or {}))
+    return found if found.measured else replace(found, measured=measure(found))
+
+
+def examine(model: ModelSource, calibration: Any, options: Options, progress: Progress) -> Prepared:
+    """Read a model and find its layers; nothing is measured yet.
+
+    See `prepare`.
     """
     started, peak = time.perf_counter(), peak_memory()
     dense = Model.load(model, [Path(library) for library in options.custom_ops])
@@ -177,19 +228,90 @@ def prepare(model: ModelSource, calibration: Any, options: Options, progress: Pr
     memory = plan_memory(layers, patches, samples, options.memory_limit)
     execution = replace(execution, memory=memory)
     weights = group_weights(lowered, layers, execution.memory.block, options.zero_pattern)
-    rules = rules_of(lowered, weights, options.rules)
-    mask = _mask_input(dense, options)
-    kept = TensorStore(KEPT_BYTES, options.workdir)
-
-    progress.stage("calibrating")
     mixed = options.method == DEFAULT_METHOD
-    certified = certified_on(samples, work) if mixed else samples.calibration
-    run = _observation(execution, lowered, certified, mask, options, progress)
-    measured = measure_statistics(weights, options.method, run, kept)
+    observed = certified_on(samples, work) if mixed else samples.calibration
     return Prepared(
-        dense, lowered, findings, weights, measured, samples, len(certified), execution, mask,
-        rules, options, progress, started, peak,
-    )  # fmt: skip
+        dense=dense,
+        lowered=lowered,
+        findings=findings,
+        weights=weights,
+        measured=(),
+        samples=samples,
+        observed=observed,
+        certified=len(observed),
+        execution=execution,
+        mask=_mask_input(dense, options),
+        rules=rules_of(lowered, weights, options.rules),
+        options=options,
+        progress=progress,
+        started=started,
+        peak=peak,
+    )
+
+
+def measure(found: Prepared) -> list[Measured]:
+    """Measure statistics, unless an interrupted run has left them.
+
+    Raises:
+        SippError: the model or the data cannot be used.
+    """
+    method, store = found.options.method, TensorStore(KEPT_BYTES, found.options.workdir)
+    kept = found.kept
+    if kept is not None:
+        before = kept.part(
+            _STATISTICS, lambda path: StatisticsFile(path).measured(found.weights, method, store)
+        )
+        if before is not None:
+            return before
+    found.progress.stage("calibrating")
+    measured = measure_statistics(found.weights, method, found.observation(found.observed), store)
+    if kept is not None:
+        write_statistics(kept.place(_STATISTICS), found.about(), measured)
+    return measured
+
+
+def _with_statistics(found: Prepared, path: Path, given: bool) -> Prepared:
+    """Take statistics from a file.
+
+    Args:
+        found: the model, whose options say what is done with them.
+        path: of the file.
+        given: whether samples were given.
+    """
+    options = found.options
+    file = StatisticsFile(path)
+    # What is made up would do to compare outputs on, not to refit layers.
+    same_data = given or options.method == DEFAULT_METHOD or options.compensate != "none"
+    file.refuse_other(found.about(), options.method, same_data=same_data)
+    store = TensorStore(KEPT_BYTES, options.workdir)
+    measured = file.measured(found.weights, options.method, store)
+    samples = found.samples
+    if not same_data:
+        samples = replace(
+            samples,
+            description=f"{path.name}: {file.about.source}",
+            known=file.about.samples,
+            warnings=(
+                f"weights were chosen by the statistics in {path.name}; errors and fidelity were "
+                f"measured on {samples.description}"
+                + (
+                    ", which tells little of your data; give samples with --calib"
+                    if samples.synthetic
+                    else ""
+                ),
+            ),
+        )
+    return replace(found, measured=measured, samples=samples, certified=file.about.observed)
+
+
+def _run_folder(found: Prepared, task: Mapping[str, Any]) -> RunFolder:
+    """Where the finished parts of this run are kept."""
+    options = found.options
+    assert options.workdir is not None
+    about = found.about()
+    said = {n: v for n, v in options.to_dict().items() if n not in _CHANGES_NOTHING}
+    run = Fingerprint(about.model, about.data, {**said, **task}, __version__)
+    return RunFolder(Path(options.workdir), run)
 
 
 def _find(model: Lowered, options: Options) -> Findings:

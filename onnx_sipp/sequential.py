@@ -29,6 +29,8 @@ from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.tail import UNLIMITED, Tail, find_tail
 from onnx_sipp.idle import Idle, find_idle, read_elsewhere
+from onnx_sipp.keeping.folder import RunFolder
+from onnx_sipp.keeping.outcomes import KeptOutcomes
 from onnx_sipp.layer_sums import Gatherer, Place, Sums, stages_of
 from onnx_sipp.measures import Measured
 from onnx_sipp.memory import release_memory
@@ -157,6 +159,12 @@ class Refitter:
             for weight, place, shifted in zip(self._weights, places, shifts, strict=True)
             if place is not None and (shifted or not self._dense.is_spare(place.name))
         }
+
+    def kept_in(self, folder: RunFolder) -> KeptOutcomes:
+        """Where the outcomes of passes are kept."""
+        places = [bias_place(weight, self._tails) for weight in self._weights]
+        names = [None if place is None else place.name for place in places]
+        return KeptOutcomes(folder, self._dense, self._weights, names, self._store)
 
     def idle(self, model: Lowered | None = None) -> list[Idle]:
         """Per weight, what does nothing in a model with the same nodes, None for the dense one."""

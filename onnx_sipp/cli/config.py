@@ -104,6 +104,7 @@ def request(path: Path | None, options: Mapping[str, Any], places: Mapping[str, 
     named = {name: value for name, value in places.items() if value is not None}
     if not named and config is not None:
         named = config.places
-    calib = named.get("calib")
-    files = [file for file in (path, None if calib is None else Path(calib)) if file is not None]
-    return Request(merged(config, defaults, given), named, files, config)
+    asked = merged(config, defaults, given)
+    read = [path, named.get("calib"), asked.get("statistics")]
+    files = [Path(file) for file in read if file is not None]
+    return Request(asked, named, files, config)

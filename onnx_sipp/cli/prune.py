@@ -17,6 +17,7 @@ from onnx_sipp.cli.run_options import (
     data_options,
     method_options,
     runtime_options,
+    statistics_option,
 )
 from onnx_sipp.cli.shared import (
     exclusion_options,
@@ -45,7 +46,7 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
 _SECTIONS = {
     "Samples": (
         "calib", "data_loader_script", "num_samples", "input_shapes", "mask_input", "states",
-        "state_reset",
+        "state_reset", "statistics",
     ),
     "Goal": (
         "sparsity", "max_error", "min_agreement", "max_drop", "eval_script", "epsilon", "delta",
@@ -71,6 +72,7 @@ _SECTIONS = {
 @click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT.onnx", type=click.Path(path_type=Path))
 @data_options
+@statistics_option
 @click.option(
     "--sparsity",
     type=float,
