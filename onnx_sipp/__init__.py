@@ -14,8 +14,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from onnx_sipp.analysis import Sensitivities, allocate, sensitivities
-    from onnx_sipp.calibration.scripts import load_script
     from onnx_sipp.calibrating import Statistics, calibrate
+    from onnx_sipp.calibration.scripts import load_script
     from onnx_sipp.comparing.compare import compare
     from onnx_sipp.errors import SippError, UsageError
     from onnx_sipp.inspection import Inspection, inspect

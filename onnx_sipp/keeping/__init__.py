@@ -1,1 +1,1 @@
-"""What was found out, kept in files: statistics to be reused, and the parts of a run to go on from."""
+"""What was found out, in files: statistics to be reused, parts of a run to go on from."""

@@ -120,7 +120,7 @@ class StatisticsFile:
         self._archive = Archive(path, _FORM)
         with understanding(path):
             self.about = About.read(self._archive.header["about"])
-            self._rows = {
+            self._rows: dict[Any, tuple[int, Mapping[str, Any]]] = {
                 (row["name"], tuple(row["layers"]), tuple(row["shape"])): (index, row)
                 for index, row in enumerate(self._archive.header["weights"])
             }
@@ -178,13 +178,14 @@ class StatisticsFile:
         found = []
         for weight in weights:
             layers = tuple(layer.name for layer in weight.layers)
-            index, row = self._rows.get((weight.name, layers, weight.shape), (None, {}))
-            if index is None:
+            known = self._rows.get((weight.name, layers, weight.shape))
+            if known is None:
                 raise UsageError(
                     f"the statistics in {self.path} lack the layer {layers[0]!r}: they were made "
                     "with other options about which layers are pruned; calibrate with those of "
                     "this run"
                 )
+            index, row = known
             with understanding(self.path):
                 if (needs.mean and not row["mean"]) or (needs.moments and not row["moment"]):
                     raise UsageError(
