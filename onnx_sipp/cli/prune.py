@@ -83,8 +83,7 @@ _SECTIONS = {
 @click.option(
     "--pattern",
     metavar="P",
-    help="Zeros in N:M (2:4 for sparse tensor cores), in RxC blocks, or channels, "
-    "which are cut out of the graph. [default: anywhere]",
+    help="Zeros as N:M (2:4) or RxC blocks; or channels, cut out. [default: anywhere]",
 )
 @click.option(
     "--macs",

@@ -45,7 +45,7 @@ def test_samples_can_be_left_out(run, folder):
     result = run("in.onnx", "out.onnx", "--statistics", "s.npz", "--method", "wanda")
     assert result.code == 0, result
     assert "s.npz: data.npz (20 samples): 16, and" in result.out
-    assert "tells little of your data" in result.out
+    assert "tells little of your data" in " ".join(result.out.split())
 
 
 @pytest.mark.parametrize(
