@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnx_sipp.cluster.hiring import hired
 from onnx_sipp.errors import UsageError
 from onnx_sipp.files import refuse_place
 from onnx_sipp.keeping.statistics import About, write_statistics
@@ -100,8 +101,11 @@ def calibrate(
     if given:
         raise UsageError(f"to calibrate has no goal; leave {' and '.join(given)} out")
     chosen = Options.checked(options)
-    found = examine(model, calibration, chosen, progress or Silent())
-    measured = measure(found)
+    with hired(chosen.scheduler) as crew:
+        found = replace(examine(model, calibration, chosen, progress or Silent()), crew=crew)
+        if crew is not None:
+            crew.equip(found)
+        measured = measure(found)
     return Statistics(
         about=found.about(),
         layers=[layer.name for layer in found.findings.layers],

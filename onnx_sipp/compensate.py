@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,9 @@ from onnx_sipp.config.applying import WeightRules
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.idle import Idle
 from onnx_sipp.keeping.folder import RunFolder
-from onnx_sipp.keeping.surveys import read_surveys, write_surveys
+from onnx_sipp.keeping.outcomes import KeptOutcomes
+from onnx_sipp.keeping.surveys import Surveys, read_surveys, write_surveys
+from onnx_sipp.layer_sums import Sums
 from onnx_sipp.measures import Measured
 from onnx_sipp.options import Options
 from onnx_sipp.outcome import Outcome, Settled
@@ -43,7 +46,10 @@ from onnx_sipp.sequential import IMPACT_SAMPLES, Refitter
 from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import Weight, stored_values
 
-__all__ = ["LEAST_SHARE", "Run", "mask_only"]
+if TYPE_CHECKING:
+    from onnx_sipp.cluster.crew import Crew
+
+__all__ = ["LEAST_SHARE", "Known", "Looked", "Run", "mask_only"]
 
 Float = NDArray[np.floating]
 
@@ -134,6 +140,48 @@ def _blockwise(
     return BlockwiseDecisions(layers, goal, method, allocation, seed)
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a run knows of the dense model, and what it is to reach.
+
+    Attributes:
+        goal: with ``keep``.
+        share: of its weights that a layer keeps where it is pruned alone.
+        idle: per weight, what is left out of all choices; empty for nothing.
+        capacities: per weight, how many units can be kept.
+        surveys: by whether every neuron keeps the same share: curves by the index of the weight.
+        first: those of the dense model, nothing left out.
+        impacts: by the index of the weight.
+        shared: evidence of weights that layers share, likewise.
+    """
+
+    goal: Goal
+    share: float
+    idle: Sequence[Idle]
+    capacities: Sequence[int]
+    surveys: Surveys
+    first: Surveys
+    impacts: Mapping[int, Impact]
+    shared: Mapping[int, Evidence]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a look at one weight has told.
+
+    Attributes:
+        index: of the weight.
+        impact: None unless it was asked for.
+        surveys: by way, its curve.
+        shared: evidence to be used again; None where no other layer shares the weight.
+    """
+
+    index: int
+    impact: Impact | None
+    surveys: Mapping[bool, Survey]
+    shared: Evidence | None
+
+
 class Run:
     """Drops weights and refits the others, in rounds that keep keep^(r/R) of them.
 
@@ -151,6 +199,7 @@ class Run:
         share: of its weights that a layer keeps where it is pruned alone, to see what that does to
             the outputs; None for that of the goal.
         kept: where finished parts of the run are kept, None if they are not.
+        crew: workers that look at layers and try budgets, None if this process does it.
     """
 
     def __init__(
@@ -165,10 +214,11 @@ class Run:
         rules: WeightRules,
         share: float | None = None,
         kept: RunFolder | None = None,
+        crew: Crew | None = None,
     ) -> None:
         self._refitter, self._weights, self._measured = refitter, weights, measured
-        self._kept = kept
-        self._outcomes = None if kept is None else refitter.kept_in(kept)
+        self._kept, self._crew = kept, crew
+        self._outcomes = None if kept is None else KeptOutcomes(kept, refitter.form)
         self._goal, self._options, self._progress = goal, options, progress
         several, mixed = len(weights) > 1, options.method == "mixed"
         self._unit = next((w.cells.unit for w in weights if w.cells is not None), 1)
@@ -183,7 +233,7 @@ class Run:
             self._with_impacts = False
             self._notes = (f"{why}, so the budget is `error`: by the layers' own errors alone",)
         # By whether every neuron keeps the same share: a curve per weight.
-        self._surveys: dict[bool, dict[int, Survey]] = {False: {}, True: {}}
+        self._surveys: Surveys = {False: {}, True: {}}
         self._first = self._surveys
         self._impacts: dict[int, Impact] = {}
         self._rectifies = options.compensate != "none"
@@ -225,15 +275,48 @@ class Run:
         other._refitter = copy(self._refitter)  # noqa: SLF001 - it will leave out other weights
         return other
 
+    def known(self) -> Known:
+        """What is known so far."""
+        return Known(
+            self._goal, self._share, self._idle, self._capacities, self._surveys, self._first,
+            self._impacts, self._refitter.shared,
+        )  # fmt: skip
+
+    def knowing(self, known: Known) -> Run:
+        """The same in a state that a run of the same model was in."""
+        other = self.at(known.goal)
+        other._share, other._idle = known.share, known.idle  # noqa: SLF001 - of the same class
+        other._capacities = list(known.capacities)  # noqa: SLF001
+        other._surveys, other._first = known.surveys, known.first  # noqa: SLF001
+        other._impacts = dict(known.impacts)  # noqa: SLF001
+        other._refitter.know(known.shared, known.idle)  # noqa: SLF001
+        return other
+
     def best(self, plan: str | None = None) -> Outcome:
         """Prune by the budget that errs least, or by the one of a name."""
         plans = self.plans()
         errors: dict[str, float] = {}
+        passed: Outcome | None = None
         if plan is None:
-            errors = self.errors_of(plans) if len(plans) > 1 else {}
+            if len(plans) > 1:
+                errors, passed = self._compared(plans)
             plan = min(errors, key=lambda name: errors[name]) if errors else ""
-        best = self.improved(self._passed(plans[plan], plan), plans[plan], plan)
+        passed = passed or self.passed(plan)
+        best = self.improved(passed, plans[plan], plan)
         return replace(best, plan=plan, plans=errors, curves=self.curves(plans[plan]))
+
+    def _compared(
+        self, plans: Mapping[str, Sequence[Impact]]
+    ) -> tuple[dict[str, float], Outcome | None]:
+        """Errors by budget, and what came of the pass by the best one, if it was made already."""
+        if self._crew is None:
+            return {name: self.error_of(name) for name in plans}, None
+        self._progress.stage("comparing budgets")
+        return self._crew.compare(self.known(), list(plans), self._refitter.form, self._progress)
+
+    def passed(self, plan: str) -> Outcome:
+        """The outcome of a careful pass by one budget."""
+        return self._passed(self.plans()[plan], plan)
 
     def _passed(self, impacts: Sequence[Impact], plan: str) -> Outcome:
         """Prune by one budget; in several rounds only where one round does not err less."""
@@ -277,9 +360,42 @@ class Run:
             look = _nothing
         if before is None or shared:  # what layers share is not kept
             self._progress.stage("measuring layers")
-            self._refitter.survey(look, self._progress)
+            if before is not None or not self._surveyed_by_crew():
+                self._refitter.survey(look, self._progress)
         if before is None and self._kept is not None:
             write_surveys(self._kept.place(_SURVEY), self._surveys, self._impacts)
+
+    def _surveyed_by_crew(self) -> bool:
+        """Have the layers of the dense model looked at by workers; says whether they could."""
+        if self._crew is None:
+            return False
+        sizes = self._refitter.batch_sizes()
+        found = self._crew.survey(self.known(), range(len(self._weights)), sizes, self._progress)
+        if found is None:
+            return False
+        for looked in found:
+            for way, survey in looked.surveys.items():
+                self._surveys[way][looked.index] = survey
+            if looked.impact is not None:
+                self._impacts[looked.index] = looked.impact
+        shared = {made.index: made.shared for made in found if made.shared is not None}
+        self._refitter.know(shared, self._idle)
+        return True
+
+    def look(self, index: int, sums: Sequence[Sums]) -> Looked:
+        """Look at one layer of the dense model.
+
+        Args:
+            index: of the weight.
+            sums: of its layers; they are used up.
+        """
+        evidence = self._refitter.evidence(index, sums)
+        fresh = copy(self)
+        fresh._surveys, fresh._impacts = {False: {}, True: {}}, {}  # noqa: SLF001
+        fresh._look(index, evidence)  # noqa: SLF001
+        found = {way: c[index] for way, c in fresh._surveys.items() if index in c}  # noqa: SLF001
+        shared = self._refitter.shared.get(index)
+        return Looked(index, fresh._impacts.get(index), found, shared)  # noqa: SLF001
 
     def _look(self, index: int, evidence: Evidence) -> None:
         if self._with_impacts:
@@ -328,13 +444,9 @@ class Run:
             return []
         return [None if survey is None else curve_of(survey) for survey in found]
 
-    def errors_of(self, plans: Mapping[str, Sequence[Impact]]) -> dict[str, float]:
-        """Relative error of the model's outputs by each budget, in a pass that is short of care."""
-        quick = self._hasty()
-        return {
-            name: self._refitter.output_error(quick.in_rounds(impacts, name).model) ** 0.5
-            for name, impacts in plans.items()
-        }
+    def error_of(self, plan: str) -> float:
+        """Relative error of the model's outputs by a budget, in a pass that is short of care."""
+        return float(self._refitter.output_error(self.trial(plan)) ** 0.5)
 
     def _hasty(self) -> Run:
         """The same with less care."""

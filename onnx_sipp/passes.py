@@ -39,6 +39,7 @@ class Passes:
             prepared.rules,
             share,
             prepared.kept,
+            prepared.crew,
         )
         self._run.begin()
 

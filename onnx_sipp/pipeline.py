@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnx_sipp.cluster.hiring import hired
 from onnx_sipp.errors import UsageError
 from onnx_sipp.files import write_together
 from onnx_sipp.finish import finish
@@ -132,8 +133,9 @@ def prune(
         SippError: the model or the data cannot be used.
     """
     chosen = Options.checked(options)
-    prepared = prepare(model, calibration, chosen, progress or Silent())
-    result = _pruned(prepared)
+    with hired(chosen.scheduler) as crew:
+        prepared = prepare(model, calibration, chosen, progress or Silent(), crew=crew)
+        result = _pruned(prepared)
     prepared.finished()
     return result
 

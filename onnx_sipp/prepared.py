@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import glob
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto
 
@@ -45,7 +45,10 @@ from onnx_sipp.workload import (
     plan_memory,
 )
 
-__all__ = ["ModelSource", "Prepared", "examine", "measure", "prepare"]
+if TYPE_CHECKING:
+    from onnx_sipp.cluster.crew import Crew
+
+__all__ = ["ModelSource", "Prepared", "examine", "found_in", "measure", "prepare"]
 
 DEFAULT_MASK = "attention_mask"
 # Of sensitivities, in memory; the others are in files.
@@ -78,6 +81,7 @@ class Prepared:
         started: when it began, on the performance counter.
         peak: the most memory that the process had had before, in bytes.
         kept: where finished parts of the run are kept, None if they are not.
+        crew: workers that measure and try, None if this process does all.
     """
 
     dense: Model
@@ -96,6 +100,7 @@ class Prepared:
     started: float
     peak: int
     kept: RunFolder | None = None
+    crew: Crew | None = None
 
     def finished(self) -> None:
         """Forget what was kept to go on from: the run is done."""
@@ -182,6 +187,7 @@ def prepare(
     options: Options,
     progress: Progress,
     task: Mapping[str, Any] | None = None,
+    crew: Crew | None = None,
 ) -> Prepared:
     """Read a model, find its layers, and observe them.
 
@@ -191,18 +197,24 @@ def prepare(
         options: of the run.
         progress: told how far it is.
         task: what else the run is about, plain data; with a work folder, another one is refused.
+        crew: workers to share the work with, see `Prepared`.
 
     Raises:
         UsageError: an option does not fit the model, or statistics or a work folder belong to
             something else.
         SippError: the model or the data cannot be used.
     """
-    found = examine(model, calibration, options, progress)
+    found = replace(examine(model, calibration, options, progress), crew=crew)
+    if crew is not None:
+        crew.equip(found)
     if options.statistics is not None:
         found = _with_statistics(found, Path(options.statistics), calibration is not None)
     if options.workdir is not None:
         found = replace(found, kept=_run_folder(found, task or {}))
-    return found if found.measured else replace(found, measured=measure(found))
+    found = found if found.measured else replace(found, measured=measure(found))
+    if crew is not None:
+        crew.learn(found.measured)
+    return found
 
 
 def examine(model: ModelSource, calibration: Any, options: Options, progress: Progress) -> Prepared:
@@ -210,13 +222,27 @@ def examine(model: ModelSource, calibration: Any, options: Options, progress: Pr
 
     See `prepare`.
     """
-    started, peak = time.perf_counter(), peak_memory()
     dense = Model.load(model, [Path(library) for library in options.custom_ops])
     if options.quantize:
         refuse_quantization(dense)
+    return found_in(dense, partial(_open, dense, calibration, options), options, progress)
+
+
+def found_in(
+    dense: Model, open_: Callable[[], Samples], options: Options, progress: Progress
+) -> Prepared:
+    """Find the layers of a model, and how it is run; nothing is measured yet.
+
+    Args:
+        dense: the model.
+        open_: opens the samples, once it is known that there is something to prune.
+        options: see `prepare`.
+        progress: see `prepare`.
+    """
+    started, peak = time.perf_counter(), peak_memory()
     lowered = lower(dense, spare_biases=options.adds_biases)
     findings = _find(lowered, options)
-    samples = _open(dense, calibration, options)
+    samples = open_()
     if lowered.plan.conditions or lowered.plan.taps:
         progress.stage("observing branches")
         lowered = _lowered(dense, samples, options)
@@ -310,6 +336,7 @@ def _run_folder(found: Prepared, task: Mapping[str, Any]) -> RunFolder:
     assert options.workdir is not None
     about = found.about()
     said = {n: v for n, v in options.to_dict().items() if n not in _CHANGES_NOTHING}
+    said["scheduler"] = bool(options.scheduler)  # which one changes nothing
     run = Fingerprint(about.model, about.data, {**said, **task}, __version__)
     return RunFolder(Path(options.workdir), run)
 

@@ -87,6 +87,7 @@ KINDS: Mapping[str, tuple[Check, str]] = {
     "memory_limit": (lambda value: read_size(str(value)) is not None, "a size, like 2GB"),
     "workdir": _TEXT,
     "statistics": _TEXT,
+    "scheduler": _TEXT,
     "quantize": _TEXT,
     "storage": _TEXT,
     "pack_values": _TEXT,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from onnx_sipp import __version__
+from onnx_sipp.cluster.hiring import hired
 from onnx_sipp.comparing.footprint import zstd_bytes
 from onnx_sipp.comparing.metric import MetricFunction
 from onnx_sipp.compensate import LEAST_SHARE
@@ -61,21 +62,22 @@ def sweep(
     shares = _checked(sparsities)
     chosen = _options(options, shares, per_layer=per_layer, metric=metric)
     task = {"sparsities": shares, "per_layer": per_layer}
-    prepared = prepare(model, calibration, chosen, progress or Silent(), task)
-    judge = None if metric is None else Metered(prepared, metric)
-    points: list[SweepPoint] = []
-    warnings = list(prepared.samples.warnings)
-    if per_layer:
-        layers, notes = layer_curves(prepared, shares)
-        warnings += notes
-    else:
-        layers = []
-        passes = Passes(prepared, prepared.goal(shares[0]), LEAST_SHARE)
-        for share in shares:
-            outcome = passes.careful(prepared.goal(share))
-            report = result_of(prepared, outcome).report
-            points.append(_point(report, outcome.model.result(), chosen.workdir, judge))
-            warnings += [told for told in report.warnings if told not in warnings]
+    with hired(chosen.scheduler) as crew:
+        prepared = prepare(model, calibration, chosen, progress or Silent(), task, crew)
+        judge = None if metric is None else Metered(prepared, metric)
+        points: list[SweepPoint] = []
+        warnings = list(prepared.samples.warnings)
+        if per_layer:
+            layers, notes = layer_curves(prepared, shares)
+            warnings += notes
+        else:
+            layers = []
+            passes = Passes(prepared, prepared.goal(shares[0]), LEAST_SHARE)
+            for share in shares:
+                outcome = passes.careful(prepared.goal(share))
+                report = result_of(prepared, outcome).report
+                points.append(_point(report, outcome.model.result(), chosen.workdir, judge))
+                warnings += [told for told in report.warnings if told not in warnings]
     sizes = _sizes(prepared.dense, chosen.workdir)
     prepared.finished()
     return Sweep(
