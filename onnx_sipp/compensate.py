@@ -349,28 +349,28 @@ class Run:
 
     def survey(self) -> None:
         """Look at the layers of the dense model, as far as that is needed."""
-        shared = any(len(weight.layers) > 1 for weight in self._weights)
+        shared = [index for index, weight in enumerate(self._weights) if len(weight.layers) > 1]
         if not (self._by_error or self._with_impacts or shared):
             return
         before = None if self._kept is None else self._kept.part(_SURVEY, read_surveys)
-        look = self._look
-        if before is not None:
+        look, indices = self._look, list(range(len(self._weights)))
+        if before is not None:  # but for the evidence that layers share
             self._surveys, self._impacts = before
             self._first = self._surveys
-            look = _nothing
-        if before is None or shared:  # what layers share is not kept
+            look, indices = _nothing, shared
+        if indices:
             self._progress.stage("measuring layers")
-            if before is not None or not self._surveyed_by_crew():
+            if not self._surveyed_by_crew(indices, alone=before is None):
                 self._refitter.survey(look, self._progress)
         if before is None and self._kept is not None:
             write_surveys(self._kept.place(_SURVEY), self._surveys, self._impacts)
 
-    def _surveyed_by_crew(self) -> bool:
-        """Have the layers of the dense model looked at by workers; says whether they could."""
+    def _surveyed_by_crew(self, indices: Sequence[int], *, alone: bool) -> bool:
+        """Have layers of the dense model looked at by workers; says whether they could."""
         if self._crew is None:
             return False
         sizes = self._refitter.batch_sizes()
-        found = self._crew.survey(self.known(), range(len(self._weights)), sizes, self._progress)
+        found = self._crew.survey(self.known(), indices, sizes, self._progress, alone=alone)
         if found is None:
             return False
         for looked in found:
@@ -379,23 +379,26 @@ class Run:
             if looked.impact is not None:
                 self._impacts[looked.index] = looked.impact
         shared = {made.index: made.shared for made in found if made.shared is not None}
-        self._refitter.know(shared, self._idle)
+        self._refitter.know({**self._refitter.shared, **shared}, self._idle)
         return True
 
-    def look(self, index: int, sums: Sequence[Sums]) -> Looked:
+    def look(self, index: int, sums: Sequence[Sums], *, alone: bool) -> Looked:
         """Look at one layer of the dense model.
 
         Args:
             index: of the weight.
             sums: of its layers; they are used up.
+            alone: whether to prune it alone, and to look at the outputs.
         """
         evidence = self._refitter.evidence(index, sums)
         fresh = copy(self)
-        fresh._surveys, fresh._impacts = {False: {}, True: {}}, {}  # noqa: SLF001
+        fresh._surveys = {False: {}, True: {}}  # noqa: SLF001 - of the same class
+        fresh._with_impacts = alone and self._with_impacts  # noqa: SLF001
+        fresh._impacts = dict(self._impacts)  # noqa: SLF001
         fresh._look(index, evidence)  # noqa: SLF001
         found = {way: c[index] for way, c in fresh._surveys.items() if index in c}  # noqa: SLF001
-        shared = self._refitter.shared.get(index)
-        return Looked(index, fresh._impacts.get(index), found, shared)  # noqa: SLF001
+        impact = fresh._impacts.get(index) if alone else None  # noqa: SLF001
+        return Looked(index, impact, found, self._refitter.shared.get(index))
 
     def _look(self, index: int, evidence: Evidence) -> None:
         if self._with_impacts:
@@ -631,14 +634,15 @@ class Run:
             self._surveys = self._first
         elif self._by_error:
             self._progress.stage("measuring layers without dead paths")
-            surveys = {way: dict(found) for way, found in self._first.items()}
+            self._surveys = {way: dict(found) for way, found in self._first.items()}
+            changed = [index for index, found in enumerate(idle) if not found.is_empty]
 
             def look(index: int, evidence: Evidence) -> None:
-                if not idle[index].is_empty:
-                    self._take_survey(surveys, index, evidence)
+                if index in changed:
+                    self._take_survey(self._surveys, index, evidence)
 
-            self._refitter.survey(look, self._progress)
-            self._surveys = surveys
+            if not self._surveyed_by_crew(changed, alone=False):
+                self._refitter.survey(look, self._progress)
         return True
 
 

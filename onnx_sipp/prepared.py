@@ -290,7 +290,11 @@ def measure(found: Prepared) -> list[Measured]:
         if before is not None:
             return before
     found.progress.stage("calibrating")
-    measured = measure_statistics(found.weights, method, found.observation(found.observed), store)
+    if found.crew is not None:
+        measured = found.crew.statistics(found, store)
+    else:
+        run = found.observation(found.observed)
+        measured = measure_statistics(found.weights, method, run, store)
     if kept is not None:
         write_statistics(kept.place(_STATISTICS), found.about(), measured)
     return measured

@@ -40,7 +40,7 @@ _SECTIONS = {
     "Method": ("method", "seed"),
     "Result": ("quiet", "verbose", "log_file"),
     "Running": (
-        "config_path", "threads", "batch_size", "memory_limit", "workdir", "providers",
+        "config_path", "threads", "batch_size", "memory_limit", "workdir", "scheduler", "providers",
         "custom_ops",
     ),
 }  # fmt: skip

@@ -63,7 +63,7 @@ _SECTIONS = {
     ),
     "Running": (
         "config_path", "write_config", "threads", "batch_size", "memory_limit", "workdir",
-        "providers", "custom_ops",
+        "scheduler", "providers", "custom_ops",
     ),
 }  # fmt: skip
 

@@ -108,8 +108,7 @@ def method_options(function: F) -> F:
             "--allocation",
             type=click.Choice([*REFIT_ALLOCATIONS, *ALLOCATIONS, "sipp"]),
             metavar="NAME",
-            help="Budget of the layers: "
-            f"{', '.join([*REFIT_ALLOCATIONS, *ALLOCATIONS, 'sipp'])}. [default: the method's own]",
+            help=f"Budget: {', '.join([*REFIT_ALLOCATIONS, *ALLOCATIONS, 'sipp'])}.",
         ),
         click.option(
             "--compensate",
@@ -161,6 +160,11 @@ def runtime_options(function: F) -> F:
             type=click.Path(path_type=Path),
             metavar="LIB",
             help="Library with operators of your own; it is run. Repeatable.",
+        ),
+        click.option(
+            "--scheduler",
+            metavar="WHERE",
+            help="Share the work: local:N processes, or Dask's tcp://host:8786.",
         ),
         click.option("--providers", metavar="A,B", help="onnxruntime execution providers."),
         click.option(

@@ -57,7 +57,7 @@ _SECTIONS = {
     ),
     "Result": ("html_path", "csv_path", "json_path", "quiet", "verbose", "log_file"),
     "Running": (
-        "config_path", "threads", "batch_size", "memory_limit", "workdir", "providers",
+        "config_path", "threads", "batch_size", "memory_limit", "workdir", "scheduler", "providers",
         "custom_ops",
     ),
 }  # fmt: skip

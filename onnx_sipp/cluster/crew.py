@@ -38,14 +38,19 @@ class Crew:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._in_memory = True
+        self._can_survey = True
         self._measured: Sequence[Measured] = ()
         self._sensed: Any = None
+        self._sums: list[Any] = []
 
     def equip(self, found: Prepared) -> None:
         """Tell all workers what a run is about."""
-        self._in_memory, self._sensed = not is_large(found.lowered), None
-        self._pool.equip(Payload.of(found))
+        payload = Payload.of(found)
+        shapes = {tuple(sorted((n, v.shape) for n, v in f.items())) for f in payload.feeds}
+        # What samples of several lengths have of patches cannot be told from some of them.
+        self._can_survey = not is_large(found.lowered) and len(shapes) == 1
+        self._sensed, self._sums = None, []
+        self._pool.equip(payload)
 
     def learn(self, measured: Sequence[Measured]) -> None:
         """Take the statistics that everything later rests on."""
@@ -65,36 +70,52 @@ class Crew:
         ]
 
     def survey(
-        self, known: Known, indices: Sequence[int], sizes: Sequence[int], progress: Progress
+        self,
+        known: Known,
+        indices: Sequence[int],
+        sizes: Sequence[int],
+        progress: Progress,
+        *,
+        alone: bool,
     ) -> list[Looked] | None:
-        """Look at the layers of the dense model.
+        """Look at layers of the dense model.
 
         Args:
             known: what is known of it.
             indices: of the weights to look at.
             sizes: see `Refitter.batch_sizes`.
             progress: told after every layer.
+            alone: see `Run.look`.
 
         Returns:
             What was seen, in the order of the indices; None where the sums of all layers do not fit
             into memory together, or the samples cannot be parted.
         """
-        if not self._in_memory:
+        if not self._can_survey:
             return None
         pool, sensed, state = self._pool, self._shared(), self._pool.share(known)
-        parts = [pool.submit(tasks.sums, sensed, part, sizes) for part in ranges_of(sizes)]
-        looks = []
-        for index in indices:
-            own = [pool.submit(tasks.of_weight, part, index) for part in parts]
-            whole = merged(own, partial(pool.submit, tasks.merge_sums))
-            looks.append(pool.submit(tasks.look, sensed, state, index, whole))
-        del parts, own, whole  # so that workers may forget them
         try:
+            sums = self._sums_of(len(known.capacities), sizes)
+            looks = [
+                pool.submit(tasks.look, sensed, state, index, sums[index], alone)
+                for index in indices
+            ]
             for _ in pool.as_done(looks):
                 progress.advance(1, len(looks))
             return [pool.result(task) for task in looks]
         except UnevenError:
+            self._can_survey = False  # what cannot be parted once never can
             return None
+
+    def _sums_of(self, weights: int, sizes: Sequence[int]) -> list[Any]:
+        """Sums of all weights, which stay with the workers; they are the same for all goals."""
+        if not self._sums:
+            pool, sensed = self._pool, self._shared()
+            parts = [pool.submit(tasks.sums, sensed, part, sizes) for part in ranges_of(sizes)]
+            for index in range(weights):
+                own = [pool.submit(tasks.of_weight, part, index) for part in parts]
+                self._sums.append(merged(own, partial(pool.submit, tasks.merge_sums)))
+        return self._sums
 
     def compare(
         self, known: Known, plans: Sequence[str], form: OutcomeForm, progress: Progress

@@ -133,9 +133,16 @@ def merge_sums(site: Site, one: Sequence[Sums], other: Sequence[Sums]) -> list[S
     return made
 
 
-def look(site: Site, sensed: Sensed, known: Known, index: int, found: Sequence[Sums]) -> Looked:
-    """Look at one layer: prune it alone, and follow its weights as they are removed."""
-    return site.run(sensed, known).look(index, deepcopy(list(found)))
+def look(
+    site: Site,
+    sensed: Sensed,
+    known: Known,
+    index: int,
+    found: Sequence[Sums],
+    alone: bool,
+) -> Looked:
+    """Look at one layer of the dense model; see `Run.look`."""
+    return site.run(sensed, known).look(index, deepcopy(list(found)), alone=alone)
 
 
 def trial(site: Site, sensed: Sensed, known: Known, plan: str) -> float:
