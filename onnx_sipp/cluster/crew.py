@@ -122,8 +122,8 @@ class Crew:
     ) -> tuple[dict[str, float], Outcome]:
         """Try budgets, and make a careful pass by the best one.
 
-        While the last trial runs, a careful pass by the best budget so far is begun, which may be
-        in vain.
+        As soon as a worker has nothing else to do, a careful pass by the best budget so far is
+        begun; it is made in vain if a later trial does better.
 
         Args:
             known: what is known of the model.
@@ -135,18 +135,20 @@ class Crew:
             Errors by budget, and the outcome of the careful pass.
         """
         pool, sensed, state = self._pool, self._shared(), self._pool.share(known)
-        trials = [pool.submit(tasks.trial, sensed, state, name) for name in plans]
+        # The last one comes first: budgets that have looked at the outputs do best as a rule.
+        order = plans[::-1]
+        trials = [pool.submit(tasks.trial, sensed, state, name) for name in order]
         begun: dict[str, Any] = {}
         errors: dict[str, float] = {}
         for place in pool.as_done(trials):
-            errors[plans[place]] = pool.result(trials[place])
+            errors[order[place]] = pool.result(trials[place])
             progress.advance(1, len(plans) + 1)
-            if len(errors) >= len(plans) - 1:
-                best = min(errors, key=lambda name: (errors[name], plans.index(name)))
-                if best not in begun:
-                    begun[best] = pool.submit(tasks.careful, sensed, state, best)
+            best = _best(errors, plans)
+            missing = len(plans) - len(errors)
+            if best not in begun and (not missing or pool.has_room(missing + len(begun))):
+                begun[best] = pool.submit(tasks.careful, sensed, state, best)
+        best = _best(errors, plans)
         errors = {name: errors[name] for name in plans}
-        best = min(errors, key=lambda name: errors[name])
         header, arrays = pool.result(begun[best])
         progress.advance(1, len(plans) + 1)
         return errors, form.outcome(header, partial(_read, arrays))
@@ -156,6 +158,11 @@ class Crew:
         if self._sensed is None:
             self._sensed = self._pool.share(Sensed.of(self._measured))
         return self._sensed
+
+
+def _best(errors: Mapping[str, float], plans: Sequence[str]) -> str:
+    """The budget that errs least; of several, the first one."""
+    return min(errors, key=lambda name: (errors[name], plans.index(name)))
 
 
 def _measured(weight: Any, made: tasks.Partial, store: TensorStore) -> Measured:

@@ -90,6 +90,11 @@ class DaskPool:
         """See `Pool.submit`."""
         return self._client.submit(_call, self._site.name, function, *arguments, pure=False)
 
+    def has_room(self, running: int) -> bool:
+        """See `Pool.has_room`."""
+        with _understood():
+            return running < sum(self._client.nthreads().values())
+
     def as_done(self, tasks: Sequence[distributed.Future]) -> Iterator[int]:
         """See `Pool.as_done`."""
         places = {task.key: place for place, task in enumerate(tasks)}

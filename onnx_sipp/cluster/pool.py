@@ -23,6 +23,9 @@ class Pool(Protocol):
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Have a function called with the site of some worker and these arguments."""
 
+    def has_room(self, running: int) -> bool:
+        """Whether there is a worker with nothing to do while so many tasks run."""
+
     def as_done(self, tasks: Sequence[Any]) -> Iterator[int]:
         """The places of tasks, in the order in which they are finished."""
 
@@ -54,6 +57,10 @@ class Alone:
         assert self._site is not None
         given = [a.value if isinstance(a, _Value) else a for a in arguments]
         return _Value(function(self._site, *given))
+
+    def has_room(self, running: int) -> bool:
+        """See `Pool.has_room`."""
+        return running < 1
 
     def as_done(self, tasks: Sequence[_Value]) -> Iterator[int]:
         """See `Pool.as_done`."""

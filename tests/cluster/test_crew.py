@@ -7,8 +7,10 @@ from small_models import make_model, mlp, weights
 
 from onnx_sipp import calibrate, pipeline, prune, sweep
 from onnx_sipp.cluster import crew as crew_module
+from onnx_sipp.cluster.pool import Alone, _Value
 from onnx_sipp.cluster.tasks import merge_sums
 from onnx_sipp.layer_sums import BatchRange, Sums, UnevenError
+from onnx_sipp.progress import Silent
 from onnx_sipp.statistics.gram import Gram
 
 CASES = {"mlp": (mlp, DATA), "shared": (deep, DATA), "conv": (convolutions, IMAGES)}
@@ -176,3 +178,41 @@ def test_patches_of_other_batches():
     for counts in ([36, 28], [35, 27], [36, 18]):
         with pytest.raises(UnevenError):
             BatchRange(1, sizes).every(counts)
+
+
+@pytest.mark.parametrize("room", [True, False])
+@pytest.mark.parametrize("last", ["error", "impact", "mild-impact"])
+def test_the_best_budget_wins_whichever_is_tried_last(monkeypatch, room, last):
+    """A pass that was begun in vain is thrown away."""
+    made = []
+
+    class Pool(Alone):
+        def has_room(self, running):
+            return room
+
+        def share(self, value):
+            return value
+
+        def submit(self, function, *arguments):
+            made.append((function.__name__, arguments[-1]))
+            value = {"error": 0.3, "impact": 0.2, "mild-impact": 0.1}[arguments[-1]]
+            return _Value(value if function.__name__ == "trial" else (arguments[-1], {}))
+
+        def as_done(self, tasks):
+            first = [n for n, task in enumerate(tasks) if task.value != ERRORS[last]]
+            return iter([*first, *(n for n in range(len(tasks)) if n not in first)])
+
+    class Form:
+        def outcome(self, header, read):
+            return header
+
+    ERRORS = {"error": 0.3, "impact": 0.2, "mild-impact": 0.1}
+    crew = crew_module.Crew(Pool())
+    monkeypatch.setattr(crew, "_sensed", object())
+    errors, outcome = crew.compare(None, list(ERRORS), Form(), Silent())
+    assert errors == ERRORS
+    assert list(errors) == list(ERRORS)
+    assert outcome == "mild-impact"
+    careful = [plan for name, plan in made if name == "careful"]
+    assert careful[-1] == "mild-impact"
+    assert (len(careful) > 1) == (room and last == "mild-impact")
