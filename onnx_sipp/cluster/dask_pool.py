@@ -93,7 +93,7 @@ class DaskPool:
     def has_room(self, running: int) -> bool:
         """See `Pool.has_room`."""
         with _understood():
-            return running < sum(self._client.nthreads().values())
+            return running < len(self._client.nthreads())
 
     def as_done(self, tasks: Sequence[distributed.Future]) -> Iterator[int]:
         """See `Pool.as_done`."""
