@@ -154,8 +154,12 @@ def main() -> None:
         for pair in given.models:
             model, _, calib = pair.partition("=")
             places.append((Path(model), Path(calib)))
-        lines = []
+        lines, tasks, spans = [], [], []
         for model, calib in places:
+            costs, own = tried(model, calib, given.samples)
+            print(model.stem, "alone", own, flush=True)
+            tasks += task_rows(model.stem, costs, own)
+            spans.append(span_row(model.stem, costs, own))
             runs: dict[int, list[Run]] = {count: [] for count in counts}
             for _ in range(given.repeats):
                 for count in counts:
@@ -163,7 +167,8 @@ def main() -> None:
                     print(model.stem, count, runs[count][-1], flush=True)
             lines += rows(model.stem, runs)
     page = PAGE.format(
-        rows="\n".join(lines), cores=psutil.cpu_count(), samples=given.samples,
+        rows="\n".join(lines), tasks="\n".join(tasks), model="\n".join(spans),
+        cores=psutil.cpu_count(), samples=given.samples, load=psutil.getloadavg()[1],
         version=onnx_sipp.__version__, repeats=given.repeats,
     )  # fmt: skip
     if given.out is None:
@@ -174,14 +179,28 @@ def main() -> None:
 
 PAGE = """# Workers
 
-A default run of `prune` (50 % zeros, {samples} samples) in one process with one thread (none), and on
-workers with one thread each, all on one machine with {cores} cores. The fastest of {repeats} runs in
-turn. `faster` is against one worker, start included; `equal` says whether all runs on workers gave the
-same bytes. See [cluster.md](cluster.md) for what is done where, and the cost model.
+A default run of `prune` (50 % zeros, {samples} samples) in one process with one thread (none), and
+on workers with one thread each, all on one machine with {cores} cores; the fastest of {repeats} in
+turn. `faster` is against one worker, start included. `equal` says whether all runs on workers
+gave the same bytes. [cluster.md](cluster.md) tells what is done where.
 
-| model | workers | start, s | run, s | faster | CPU s | moved | memory of a worker | error | equal |
+| model | workers | start, s | run, s | faster | CPU s | moved | memory | error | equal |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {rows}
+
+Other programs ran at the same time: {load:.1f} processes were ready to run on the {cores} cores when
+this was written, workers included. Seconds of the clock tell little then; those of the CPU tell more:
+
+| model | task | count | CPU s | CPU s of the longest | a result |
+| --- | --- | --- | --- | --- | --- |
+{tasks}
+
+If every worker has a core for itself, these tasks, the start of the workers apart, take this long by
+the order in which they are handed out:
+
+| model | 1 worker | 2 workers | 4 workers | 8 workers |
+| --- | --- | --- | --- | --- |
+{model}
 
 Made by `python tools/bench_cluster.py resnet20-cifar10.onnx=cifar10-calib.npz --out
 docs/results-cluster.md` with onnx-sipp {version}.
