@@ -1,4 +1,4 @@
-"""Measures what workers bring: seconds, bytes moved, memory of each, and whether results are equal.
+"""Measures what workers bring: seconds, bytes moved, memory, and whether results are equal.
 
     python tools/bench_cluster.py resnet20.onnx=calib.npz --out docs/results-cluster.md
 
@@ -119,6 +119,90 @@ def measured(model: Path, calib: Path, workers: int, samples: int) -> Run:
         return told(result, begun - started, seconds, cpu, sent, max(most for _, most in found))
 
 
+@dataclass(frozen=True)
+class Cost:
+    """A task: of what kind, its CPU seconds, and the bytes of its result."""
+
+    kind: str
+    seconds: float
+    size: int
+
+
+def tried(model: Path, calib: Path, samples: int) -> tuple[list[Cost], float]:
+    """What each task costs, by doing all of them here; and the CPU seconds of the rest."""
+    costs: list[Cost] = []
+
+    class Timed(Alone):
+        def submit(self, function: Any, *given: Any) -> Any:
+            begun = time.process_time()
+            made = super().submit(function, *given)
+            seconds = time.process_time() - begun
+            costs.append(Cost(function.__name__, seconds, len(pickle.dumps(self.result(made)))))
+            return made
+
+        def has_room(self, running: int) -> bool:
+            del running
+            return False  # nothing is begun that may be in vain
+
+    @contextmanager
+    def hired(scheduler: str) -> Iterator[Crew]:
+        del scheduler
+        yield Crew(Timed())
+
+    begun = time.process_time()
+    with mock.patch("onnx_sipp.pipeline.hired", hired):
+        onnx_sipp.prune(model, calib, num_samples=samples, threads=1)
+    return costs, time.process_time() - begun - sum(cost.seconds for cost in costs)
+
+
+def task_rows(name: str, costs: Sequence[Cost], own: float) -> list[str]:
+    """The part of the table of tasks about one model."""
+    lines = []
+    for kind in dict.fromkeys(cost.kind for cost in costs):
+        found = [cost for cost in costs if cost.kind == kind]
+        seconds = [cost.seconds for cost in found]
+        size = max(cost.size for cost in found) / 1e6
+        lines.append(
+            f"| {name} | {kind} | {len(found)} | {sum(seconds):.1f} | {max(seconds):.1f} "
+            f"| up to {size:.1f} MB |"
+        )
+    return [*lines, f"| {name} | all else, in this process | | {own:.1f} | | |"]
+
+
+def span(costs: Sequence[Cost], own: float, workers: int) -> float:
+    """Seconds that the tasks take on workers that each have a core.
+
+    The careful pass is begun beside the last trial, by the right budget.
+    """
+    of: dict[str, list[float]] = {}
+    for cost in costs:
+        of.setdefault(cost.kind, []).append(cost.seconds)
+    total = own
+    for kind in ("statistics", "merge_statistics", "sums", "of_weight", "merge_sums", "look"):
+        total += stretched(of.get(kind, []), [0.0] * workers)
+    trials, careful = of.get("trial", []), sum(of.get("careful", []))
+    free = [0.0] * workers
+    stretched(trials, free)
+    if not trials or workers == 1:
+        return total + max(free) + careful
+    return total + max(*free, sorted(free)[0] + careful)
+
+
+def stretched(seconds: Sequence[float], free: list[float]) -> float:
+    """When the last of some tasks ends, if each goes to the worker that is free first."""
+    for one in seconds:
+        free.sort()
+        free[0] += one
+    return max(free)
+
+
+def span_row(name: str, costs: Sequence[Cost], own: float) -> str:
+    """The part of the table of the model about one model."""
+    spans = [span(costs, own, workers) for workers in (1, 2, 4, 8)]
+    cells = [f"{seconds:.1f} s ({spans[0] / seconds:.2f}×)" for seconds in spans]
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
 def told(result: Any, start: float, seconds: float, cpu: float, moved: int, memory: int) -> Run:
     """A run with what came of it."""
     digest = hashlib.sha256(result.model.SerializeToString()).hexdigest()
@@ -188,15 +272,16 @@ gave the same bytes. [cluster.md](cluster.md) tells what is done where.
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 
-Other programs ran at the same time: {load:.1f} processes were ready to run on the {cores} cores when
-this was written, workers included. Seconds of the clock tell little then; those of the CPU tell more:
+On average {load:.1f} processes were ready to run on the {cores} cores in the last five minutes of
+this, workers included. The more there are, the less seconds of the clock tell. What the tasks
+cost by themselves, all done in one process:
 
 | model | task | count | CPU s | CPU s of the longest | a result |
 | --- | --- | --- | --- | --- | --- |
 {tasks}
 
-If every worker has a core for itself, these tasks, the start of the workers apart, take this long by
-the order in which they are handed out:
+If every worker has a core for itself, and workers and network took no time to start and to carry,
+these tasks would take:
 
 | model | 1 worker | 2 workers | 4 workers | 8 workers |
 | --- | --- | --- | --- | --- |

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-__all__ = ["SHARDS", "merged", "ranges_of"]
+__all__ = ["LARGEST", "SHARDS", "merged", "ranges_of"]
 
 T = TypeVar("T")
 
-# Parts of a set of samples. More would part them more evenly, but each begins with a new session.
-SHARDS = 8
+# Parts of a set of samples: at least so many, and of no more samples than these. More would part
+# them more evenly, but each begins with a new session.
+SHARDS, LARGEST = 8, 64
 
 
-def ranges_of(sizes: Sequence[int], shards: int = SHARDS) -> list[range]:
+def ranges_of(sizes: Sequence[int], shards: int | None = None) -> list[range]:
     """Part successive batches into ranges with about as many samples each.
 
     Args:
         sizes: samples of the batches.
-        shards: most ranges.
+        shards: most ranges, None to go by the number of samples.
     """
+    shards = shards or max(SHARDS, -(-sum(sizes) // LARGEST))
     ranges: list[range] = []
     total, start, done = sum(sizes), 0, 0
     for number, size in enumerate(sizes, 1):

@@ -23,6 +23,13 @@ def test_no_range_is_longer_than_its_share_by_more_than_a_batch(sizes, shards):
         assert sum(sizes[n] for n in part) <= sum(sizes) / shards + max(sizes)
 
 
+@pytest.mark.parametrize(
+    ("count", "shards"), [(3, 3), (8, 8), (256, 8), (512, 8), (513, 9), (64_000, 1000)]
+)
+def test_many_samples_are_in_many_shards(count, shards):
+    assert len(ranges_of([1] * count)) == shards
+
+
 @given(st.lists(st.text(max_size=3), min_size=1, max_size=40))
 def test_merging_keeps_the_order(parts):
     assert merged(parts, lambda a, b: a + b) == "".join(parts)
