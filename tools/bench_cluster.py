@@ -9,12 +9,17 @@ counts. Bytes moved are those that crossed the loopback interface, so nothing el
 
 import argparse
 import hashlib
+import pickle
 import resource
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import distributed
 import numpy as np
@@ -23,6 +28,8 @@ import psutil
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_sipp
+from onnx_sipp.cluster.crew import Crew
+from onnx_sipp.cluster.pool import Alone
 
 WIDTHS = (256, 1024, 1024, 10)
 SAMPLES = 512
@@ -57,7 +64,7 @@ def wide_mlp(folder: Path) -> tuple[Path, Path]:
     rng = np.random.default_rng(0)
     names = [f"w{n}" for n in range(len(WIDTHS) - 1)]
     tensors, nodes, value = [], [], "x"
-    for name, (rows, columns) in zip(names, zip(WIDTHS, WIDTHS[1:], strict=False), strict=True):
+    for name, (rows, columns) in zip(names, pairwise(WIDTHS), strict=True):
         weight = rng.standard_normal((rows, columns)).astype(np.float32) * (2 / rows) ** 0.5
         bias = np.zeros(columns, np.float32)
         tensors += [
@@ -185,7 +192,7 @@ def span(costs: Sequence[Cost], own: float, workers: int) -> float:
     stretched(trials, free)
     if not trials or workers == 1:
         return total + max(free) + careful
-    return total + max(*free, sorted(free)[0] + careful)
+    return total + max(*free, min(free) + careful)
 
 
 def stretched(seconds: Sequence[float], free: list[float]) -> float:
