@@ -17,9 +17,9 @@ def opened(monkeypatch):
     found = []
     real = ort.InferenceSession
 
-    def session(source, options=None, providers=None, **more):
+    def session(source, sess_options=None, providers=None, **more):
         found.append(list(providers or []))
-        return real(source, options, providers=["CPUExecutionProvider"], **more)
+        return real(source, sess_options, providers=["CPUExecutionProvider"], **more)
 
     monkeypatch.setattr(ort, "InferenceSession", session)
     monkeypatch.setattr(ort, "get_available_providers", lambda: ASKED)
