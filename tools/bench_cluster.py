@@ -241,10 +241,8 @@ def main() -> None:
     given = arguments()
     counts = [int(count) for count in given.workers.split(",")]
     with tempfile.TemporaryDirectory() as name:
-        places = [wide_mlp(Path(name))]
-        for pair in given.models:
-            model, _, calib = pair.partition("=")
-            places.append((Path(model), Path(calib)))
+        places = [(Path(m), Path(c)) for m, _, c in (pair.partition("=") for pair in given.models)]
+        places.append(wide_mlp(Path(name)))
         lines, tasks, spans = [], [], []
         for model, calib in places:
             costs, own = tried(model, calib, given.samples)
@@ -260,7 +258,7 @@ def main() -> None:
     page = PAGE.format(
         rows="\n".join(lines), tasks="\n".join(tasks), model="\n".join(spans),
         cores=psutil.cpu_count(), samples=given.samples, load=psutil.getloadavg()[1],
-        version=onnx_sipp.__version__, repeats=given.repeats,
+        version=onnx_sipp.__version__, repeats=given.repeats, workers=given.workers,
     )  # fmt: skip
     if given.out is None:
         print(page)
@@ -270,10 +268,10 @@ def main() -> None:
 
 PAGE = """# Workers
 
-A default run of `prune` (50 % zeros, {samples} samples) in one process with one thread (none), and
-on workers with one thread each, all on one machine with {cores} cores; the fastest of {repeats} in
-turn. `faster` is against one worker, start included. `equal` says whether all runs on workers
-gave the same bytes. [cluster.md](cluster.md) tells what is done where.
+A default run of `prune` (50 % zeros, {samples} samples) on workers with one thread each, all on one
+machine with {cores} cores; the fastest of {repeats} in turn. `none` is one process with one thread.
+`faster` is against one worker, start included. `equal` says whether all runs on workers gave the
+same bytes. [cluster.md](cluster.md) tells what is done where.
 
 | model | workers | start, s | run, s | faster | CPU s | moved | memory | error | equal |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -294,8 +292,8 @@ these tasks would take:
 | --- | --- | --- | --- | --- |
 {model}
 
-Made by `python tools/bench_cluster.py resnet20-cifar10.onnx=cifar10-calib.npz --out
-docs/results-cluster.md` with onnx-sipp {version}.
+Made by `python tools/bench_cluster.py resnet20-cifar10.onnx=cifar10-calib.npz --workers {workers}
+--repeats {repeats} --out docs/results-cluster.md` with onnx-sipp {version}.
 """
 
 

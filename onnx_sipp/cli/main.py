@@ -34,8 +34,8 @@ _COMMANDS = {
 }
 _DEFAULT = "prune"
 _INTERRUPTED = (
-    "interrupted; no file was left half-written. Run it again: with --workdir it goes on where it "
-    "was, without it starts anew"
+    "interrupted; no file was left half-written. With --workdir, run it again and it goes on where "
+    "it was; without, it starts anew"
 )
 
 
