@@ -14,7 +14,8 @@ from onnx_sipp.files import refuse_place
 from onnx_sipp.keeping.statistics import About, write_statistics
 from onnx_sipp.measures import Measured
 from onnx_sipp.options import PRUNE_ONLY, Options
-from onnx_sipp.prepared import ModelSource, examine, measure
+from onnx_sipp.prepared import ModelSource, examine
+from onnx_sipp.preparing import measure
 from onnx_sipp.progress import Progress, Silent
 from onnx_sipp.report.names import shown
 

@@ -25,7 +25,8 @@ from onnx_sipp.options import Options
 from onnx_sipp.outcome import Outcome
 from onnx_sipp.packing.pack import PackResult
 from onnx_sipp.passes import Passes
-from onnx_sipp.prepared import ModelSource, Prepared, prepare
+from onnx_sipp.prepared import ModelSource, Prepared
+from onnx_sipp.preparing import prepare
 from onnx_sipp.progress import Progress, Silent
 from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.pruning.patterns import Channels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto
 
-from onnx_sipp import __version__
 from onnx_sipp.calibration.branches import lower_as_run
 from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
@@ -25,10 +24,10 @@ from onnx_sipp.graph.layers import Findings, find_layers
 from onnx_sipp.graph.lowering import Lowered, lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.verdict import ensure_same_verdict
-from onnx_sipp.keeping.fingerprint import Fingerprint, data_digest, model_digest
+from onnx_sipp.keeping.fingerprint import data_digest, model_digest
 from onnx_sipp.keeping.folder import RunFolder
-from onnx_sipp.keeping.statistics import About, StatisticsFile, write_statistics
-from onnx_sipp.measures import Measured, measure_statistics
+from onnx_sipp.keeping.statistics import About
+from onnx_sipp.measures import Measured
 from onnx_sipp.memory import peak_memory
 from onnx_sipp.options import DEFAULT_METHOD, Options
 from onnx_sipp.progress import Progress
@@ -48,14 +47,11 @@ from onnx_sipp.workload import (
 if TYPE_CHECKING:
     from onnx_sipp.cluster.crew import Crew
 
-__all__ = ["ModelSource", "Prepared", "examine", "found_in", "measure", "prepare"]
+__all__ = ["KEPT_BYTES", "ModelSource", "Prepared", "examine", "found_in"]
 
 DEFAULT_MASK = "attention_mask"
 # Of sensitivities, in memory; the others are in files.
 KEPT_BYTES = 32 << 20
-# Options that change nothing but speed and memory, or that are about files alone.
-_CHANGES_NOTHING = ("threads", "batch_size", "workdir", "providers")
-_STATISTICS = "statistics.npz"
 
 ModelSource = ModelProto | bytes | str | Path
 
@@ -181,46 +177,10 @@ class Prepared:
         )  # fmt: skip
 
 
-def prepare(
-    model: ModelSource,
-    calibration: Any,
-    options: Options,
-    progress: Progress,
-    task: Mapping[str, Any] | None = None,
-    crew: Crew | None = None,
-) -> Prepared:
-    """Read a model, find its layers, and observe them.
-
-    Args:
-        model: a path, the bytes of a model, or a ModelProto.
-        calibration: sample inputs, as for `pipeline.prune`.
-        options: of the run.
-        progress: told how far it is.
-        task: what else the run is about, plain data; with a work folder, another one is refused.
-        crew: workers to share the work with, see `Prepared`.
-
-    Raises:
-        UsageError: an option does not fit the model, or statistics or a work folder belong to
-            something else.
-        SippError: the model or the data cannot be used.
-    """
-    found = replace(examine(model, calibration, options, progress), crew=crew)
-    if crew is not None:
-        crew.equip(found)
-    if options.statistics is not None:
-        found = _with_statistics(found, Path(options.statistics), calibration is not None)
-    if options.workdir is not None:
-        found = replace(found, kept=_run_folder(found, task or {}))
-    found = found if found.measured else replace(found, measured=measure(found))
-    if crew is not None:
-        crew.learn(found.measured)
-    return found
-
-
 def examine(model: ModelSource, calibration: Any, options: Options, progress: Progress) -> Prepared:
     """Read a model and find its layers; nothing is measured yet.
 
-    See `prepare`.
+    See `preparing.prepare`.
     """
     dense = Model.load(model, [Path(library) for library in options.custom_ops])
     if options.quantize:
@@ -236,8 +196,8 @@ def found_in(
     Args:
         dense: the model.
         open_: opens the samples, once it is known that there is something to prune.
-        options: see `prepare`.
-        progress: see `prepare`.
+        options: of the run.
+        progress: told how far it is.
     """
     started, peak = time.perf_counter(), peak_memory()
     lowered = lower(dense, spare_biases=options.adds_biases)
@@ -273,76 +233,6 @@ def found_in(
         started=started,
         peak=peak,
     )
-
-
-def measure(found: Prepared) -> list[Measured]:
-    """Measure statistics, unless an interrupted run has left them.
-
-    Raises:
-        SippError: the model or the data cannot be used.
-    """
-    method, store = found.options.method, TensorStore(KEPT_BYTES, found.options.workdir)
-    kept = found.kept
-    if kept is not None:
-        before = kept.part(
-            _STATISTICS, lambda path: StatisticsFile(path).measured(found.weights, method, store)
-        )
-        if before is not None:
-            return before
-    found.progress.stage("calibrating")
-    if found.crew is not None:
-        measured = found.crew.statistics(found, store)
-    else:
-        run = found.observation(found.observed)
-        measured = measure_statistics(found.weights, method, run, store)
-    if kept is not None:
-        write_statistics(kept.place(_STATISTICS), found.about(), measured)
-    return measured
-
-
-def _with_statistics(found: Prepared, path: Path, given: bool) -> Prepared:
-    """Take statistics from a file.
-
-    Args:
-        found: the model, whose options say what is done with them.
-        path: of the file.
-        given: whether samples were given.
-    """
-    options = found.options
-    file = StatisticsFile(path)
-    # What is made up would do to compare outputs on, not to refit layers.
-    same_data = given or options.method == DEFAULT_METHOD or options.compensate != "none"
-    file.refuse_other(found.about(), options.method, same_data=same_data)
-    store = TensorStore(KEPT_BYTES, options.workdir)
-    measured = file.measured(found.weights, options.method, store)
-    samples = found.samples
-    if not same_data:
-        samples = replace(
-            samples,
-            description=f"{path.name}: {file.about.source}",
-            known=file.about.samples,
-            warnings=(
-                f"weights were chosen by the statistics in {path.name}; errors and fidelity were "
-                f"measured on {samples.description}"
-                + (
-                    ", which tells little of your data; give samples with --calib"
-                    if samples.synthetic
-                    else ""
-                ),
-            ),
-        )
-    return replace(found, measured=measured, samples=samples, certified=file.about.observed)
-
-
-def _run_folder(found: Prepared, task: Mapping[str, Any]) -> RunFolder:
-    """Where the finished parts of this run are kept."""
-    options = found.options
-    assert options.workdir is not None
-    about = found.about()
-    said = {n: v for n, v in options.to_dict().items() if n not in _CHANGES_NOTHING}
-    said["scheduler"] = bool(options.scheduler)  # which one changes nothing
-    run = Fingerprint(about.model, about.data, {**said, **task}, __version__)
-    return RunFolder(Path(options.workdir), run)
 
 
 def _find(model: Lowered, options: Options) -> Findings:

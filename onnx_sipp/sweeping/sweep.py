@@ -22,7 +22,8 @@ from onnx_sipp.options import DEFAULT_METHOD, PRUNE_ONLY, Options
 from onnx_sipp.packing.pack import pack
 from onnx_sipp.passes import Passes
 from onnx_sipp.pipeline import result_of
-from onnx_sipp.prepared import ModelSource, prepare
+from onnx_sipp.prepared import ModelSource
+from onnx_sipp.preparing import prepare
 from onnx_sipp.progress import Progress, Silent
 from onnx_sipp.report.result import Report
 from onnx_sipp.report.sweep import Sweep, SweepDense, SweepPoint
