@@ -182,10 +182,12 @@ def examine(model: ModelSource, calibration: Any, options: Options, progress: Pr
 
     See `preparing.prepare`.
     """
+    started, peak = time.perf_counter(), peak_memory()
     dense = Model.load(model, [Path(library) for library in options.custom_ops])
     if options.quantize:
         refuse_quantization(dense)
-    return found_in(dense, partial(_open, dense, calibration, options), options, progress)
+    found = found_in(dense, partial(_open, dense, calibration, options), options, progress)
+    return replace(found, started=started, peak=peak)
 
 
 def found_in(

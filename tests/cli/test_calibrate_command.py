@@ -67,3 +67,7 @@ def test_the_file_is_no_output(refused, calibrated):
 
 def test_a_place_that_cannot_be_written(refused):
     refused(2, "does not exist", "calibrate", "in.onnx", "gone/s.npz", "--calib", "data.npz")
+
+
+def test_a_scheduler_that_is_none(refused):
+    refused(2, "scheduler must be an address", "in.onnx", "out.onnx", "--scheduler", "everywhere")
