@@ -56,7 +56,7 @@ def small_parts(monkeypatch):
     monkeypatch.setattr("onnx_sipp.calibration.runner.LARGE_BYTES", 0)
     monkeypatch.setattr("onnx_sipp.calibration.segments.SEGMENT_BYTES", 300)
     monkeypatch.setattr("onnx_sipp.graph.model.MAPPED_BYTES", 100)
-    monkeypatch.setattr("onnx_sipp.prepared.KEPT_BYTES", 0)
+    monkeypatch.setattr("onnx_sipp.preparing.KEPT_BYTES", 0)
 
 
 @pytest.fixture
