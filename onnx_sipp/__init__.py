@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from onnx_sipp.analysis import Sensitivities, allocate, sensitivities
+    from onnx_sipp.calibrating import Statistics, calibrate
     from onnx_sipp.calibration.scripts import load_script
     from onnx_sipp.comparing.compare import compare
     from onnx_sipp.errors import SippError, UsageError
@@ -31,10 +32,12 @@ __all__ = [
     "Report",
     "Sensitivities",
     "SippError",
+    "Statistics",
     "Sweep",
     "UsageError",
     "__version__",
     "allocate",
+    "calibrate",
     "compare",
     "inspect",
     "load_script",
@@ -52,9 +55,11 @@ _HOMES = {
     "Report": "report.result",
     "Sensitivities": "analysis",
     "SippError": "errors",
+    "Statistics": "calibrating",
     "Sweep": "report.sweep",
     "UsageError": "errors",
     "allocate": "analysis",
+    "calibrate": "calibrating",
     "compare": "comparing.compare",
     "inspect": "inspection",
     "load_script": "calibration.scripts",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,10 @@ from onnx_sipp.chooser import Chooser
 from onnx_sipp.config.applying import WeightRules
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.idle import Idle
+from onnx_sipp.keeping.folder import RunFolder
+from onnx_sipp.keeping.outcomes import KeptOutcomes
+from onnx_sipp.keeping.surveys import Surveys, read_surveys, write_surveys
+from onnx_sipp.layer_sums import Sums
 from onnx_sipp.measures import Measured
 from onnx_sipp.options import Options
 from onnx_sipp.outcome import Outcome, Settled
@@ -41,7 +46,10 @@ from onnx_sipp.sequential import IMPACT_SAMPLES, Refitter
 from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import Weight, stored_values
 
-__all__ = ["LEAST_SHARE", "Run", "mask_only"]
+if TYPE_CHECKING:
+    from onnx_sipp.cluster.crew import Crew
+
+__all__ = ["LEAST_SHARE", "Known", "Looked", "Run", "mask_only"]
 
 Float = NDArray[np.floating]
 
@@ -53,6 +61,7 @@ LEAST_SHARE = 0.3
 TRIALS_LIMIT, MADE_UP_TRIALS_LIMIT = 5e12, 1e11
 # To compare budgets, on how many samples layers are refitted, and how their weights are chosen.
 _TRIAL_SAMPLES, _TRIAL_CANDIDATE = 256, "removal-cost"
+_SURVEY = "survey.npz"
 
 
 def mask_only(
@@ -131,6 +140,48 @@ def _blockwise(
     return BlockwiseDecisions(layers, goal, method, allocation, seed)
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a run knows of the dense model, and what it is to reach.
+
+    Attributes:
+        goal: with ``keep``.
+        share: of its weights that a layer keeps where it is pruned alone.
+        idle: per weight, what is left out of all choices; empty for nothing.
+        capacities: per weight, how many units can be kept.
+        surveys: by whether every neuron keeps the same share: curves by the index of the weight.
+        first: those of the dense model, nothing left out.
+        impacts: by the index of the weight.
+        shared: evidence of weights that layers share, likewise.
+    """
+
+    goal: Goal
+    share: float
+    idle: Sequence[Idle]
+    capacities: Sequence[int]
+    surveys: Surveys
+    first: Surveys
+    impacts: Mapping[int, Impact]
+    shared: Mapping[int, Evidence]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a look at one weight has told.
+
+    Attributes:
+        index: of the weight.
+        impact: None unless it was asked for.
+        surveys: by way, its curve.
+        shared: evidence to be used again; None where no other layer shares the weight.
+    """
+
+    index: int
+    impact: Impact | None
+    surveys: Mapping[bool, Survey]
+    shared: Evidence | None
+
+
 class Run:
     """Drops weights and refits the others, in rounds that keep keep^(r/R) of them.
 
@@ -147,6 +198,8 @@ class Run:
         rules: for single weights.
         share: of its weights that a layer keeps where it is pruned alone, to see what that does to
             the outputs; None for that of the goal.
+        kept: where finished parts of the run are kept, None if they are not.
+        crew: workers that look at layers and try budgets, None if this process does it.
     """
 
     def __init__(
@@ -160,8 +213,12 @@ class Run:
         progress: Progress,
         rules: WeightRules,
         share: float | None = None,
+        kept: RunFolder | None = None,
+        crew: Crew | None = None,
     ) -> None:
         self._refitter, self._weights, self._measured = refitter, weights, measured
+        self._kept, self._crew = kept, crew
+        self._outcomes = None if kept is None else KeptOutcomes(kept, refitter.form)
         self._goal, self._options, self._progress = goal, options, progress
         several = len(weights) > 1
         mixed = options.method == "mixed" and rules.masks is None
@@ -177,7 +234,7 @@ class Run:
             self._with_impacts = False
             self._notes = (f"{why}, so the budget is `error`: by the layers' own errors alone",)
         # By whether every neuron keeps the same share: a curve per weight.
-        self._surveys: dict[bool, dict[int, Survey]] = {False: {}, True: {}}
+        self._surveys: Surveys = {False: {}, True: {}}
         self._first = self._surveys
         self._impacts: dict[int, Impact] = {}
         self._rectifies = options.compensate != "none"
@@ -219,34 +276,66 @@ class Run:
         other._refitter = copy(self._refitter)  # noqa: SLF001 - it will leave out other weights
         return other
 
+    def known(self) -> Known:
+        """What is known so far."""
+        return Known(
+            self._goal, self._share, self._idle, self._capacities, self._surveys, self._first,
+            self._impacts, self._refitter.shared,
+        )  # fmt: skip
+
+    def knowing(self, known: Known) -> Run:
+        """The same in a state that a run of the same model was in."""
+        other = self.at(known.goal)
+        other._share, other._idle = known.share, known.idle  # noqa: SLF001 - of the same class
+        other._capacities = list(known.capacities)  # noqa: SLF001
+        other._surveys, other._first = known.surveys, known.first  # noqa: SLF001
+        other._impacts = dict(known.impacts)  # noqa: SLF001
+        other._refitter.know(known.shared, known.idle)  # noqa: SLF001
+        return other
+
     def best(self, plan: str | None = None) -> Outcome:
         """Prune by the budget that errs least, or by the one of a name."""
         plans = self.plans()
         errors: dict[str, float] = {}
+        passed: Outcome | None = None
         if plan is None:
-            errors = self.errors_of(plans) if len(plans) > 1 else {}
+            if len(plans) > 1:
+                errors, passed = self._compared(plans)
             plan = min(errors, key=lambda name: errors[name]) if errors else ""
-        run, passed = self._passed(plans[plan], plan)
+        passed = passed or self.passed(plan)
+        run = self._in(passed.rounds, passed.notes)
         best = run.improved(passed, plans[plan], plan)
         return replace(best, plan=plan, plans=errors, curves=self.curves(plans[plan]))
 
-    def _passed(self, impacts: Sequence[Impact], plan: str) -> tuple[Run, Outcome]:
-        """Prune by one budget; in several rounds only where one round does not err less.
+    def _compared(
+        self, plans: Mapping[str, Sequence[Impact]]
+    ) -> tuple[dict[str, float], Outcome | None]:
+        """Errors by budget, and what came of the pass by the best one, if it was made already."""
+        if self._crew is None:
+            return {name: self.error_of(name) for name in plans}, None
+        self._progress.stage("comparing budgets")
+        return self._crew.compare(self.known(), list(plans), self._refitter.form, self._progress)
 
-        Returns:
-            The run with as many rounds as were used, and what came of it.
-        """
+    def passed(self, plan: str) -> Outcome:
+        """The outcome of a careful pass by one budget."""
+        return self._passed(self.plans()[plan], plan)
+
+    def _passed(self, impacts: Sequence[Impact], plan: str) -> Outcome:
+        """Prune by one budget; in several rounds only where one round does not err less."""
         several, rounds = self.in_rounds(impacts, plan), self._options.rounds
         if rounds == 1 or self._options.method != "mixed":
-            return self, several
-        single = copy(self)
-        single._options = replace(self._options, rounds=1)  # noqa: SLF001 - of the same class
-        one, error = single.in_rounds(impacts, plan), self._refitter.output_error
-        if error(several.model) <= error(one.model):
-            return self, several
+            return several
         told = f"{rounds} rounds err more at the outputs than one round, so that is used"
-        single._notes = (*self._notes, told)  # noqa: SLF001
-        return single, replace(one, notes=single._notes)  # noqa: SLF001
+        one = self._in(1, (*self._notes, told)).in_rounds(impacts, plan)
+        error = self._refitter.output_error
+        return several if error(several.model) <= error(one.model) else one
+
+    def _in(self, rounds: int, notes: tuple[str, ...]) -> Run:
+        """The same in another number of rounds, which notes explain."""
+        other = copy(self)
+        other._options = replace(self._options, rounds=rounds)  # noqa: SLF001 - of the same class
+        other._notes = notes  # noqa: SLF001
+        return other
 
     def trial(self, plan: str) -> Lowered:
         """Prune by a budget in a pass that is short of care: the result errs somewhat more."""
@@ -266,9 +355,56 @@ class Run:
 
     def survey(self) -> None:
         """Look at the layers of the dense model, as far as that is needed."""
-        if self._by_error or self._with_impacts or any(len(w.layers) > 1 for w in self._weights):
+        shared = [index for index, weight in enumerate(self._weights) if len(weight.layers) > 1]
+        if not (self._by_error or self._with_impacts or shared):
+            return
+        before = None if self._kept is None else self._kept.part(_SURVEY, read_surveys)
+        look, indices = self._look, list(range(len(self._weights)))
+        if before is not None:  # but for the evidence that layers share
+            self._surveys, self._impacts = before
+            self._first = self._surveys
+            look, indices = _nothing, shared
+        if indices:
             self._progress.stage("measuring layers")
-            self._refitter.survey(self._look, self._progress)
+            if not self._surveyed_by_crew(indices, alone=before is None):
+                self._refitter.survey(look, self._progress)
+        if before is None and self._kept is not None:
+            write_surveys(self._kept.place(_SURVEY), self._surveys, self._impacts)
+
+    def _surveyed_by_crew(self, indices: Sequence[int], *, alone: bool) -> bool:
+        """Have layers of the dense model looked at by workers; says whether they could."""
+        if self._crew is None:
+            return False
+        sizes = self._refitter.batch_sizes()
+        found = self._crew.survey(self.known(), indices, sizes, self._progress, alone=alone)
+        if found is None:
+            return False
+        for looked in found:
+            for way, survey in looked.surveys.items():
+                self._surveys[way][looked.index] = survey
+            if looked.impact is not None:
+                self._impacts[looked.index] = looked.impact
+        shared = {made.index: made.shared for made in found if made.shared is not None}
+        self._refitter.know({**self._refitter.shared, **shared}, self._idle)
+        return True
+
+    def look(self, index: int, sums: Sequence[Sums], *, alone: bool) -> Looked:
+        """Look at one layer of the dense model.
+
+        Args:
+            index: of the weight.
+            sums: of its layers; they are used up.
+            alone: whether to prune it alone, and to look at the outputs.
+        """
+        evidence = self._refitter.evidence(index, sums)
+        fresh = copy(self)
+        fresh._surveys = {False: {}, True: {}}  # noqa: SLF001 - of the same class
+        fresh._with_impacts = alone and self._with_impacts  # noqa: SLF001
+        fresh._impacts = dict(self._impacts)  # noqa: SLF001
+        fresh._look(index, evidence)  # noqa: SLF001
+        found = {way: c[index] for way, c in fresh._surveys.items() if index in c}  # noqa: SLF001
+        impact = fresh._impacts.get(index) if alone else None  # noqa: SLF001
+        return Looked(index, impact, found, self._refitter.shared.get(index))
 
     def _look(self, index: int, evidence: Evidence) -> None:
         if self._with_impacts:
@@ -317,13 +453,9 @@ class Run:
             return []
         return [None if survey is None else curve_of(survey) for survey in found]
 
-    def errors_of(self, plans: Mapping[str, Sequence[Impact]]) -> dict[str, float]:
-        """Relative error of the model's outputs by each budget, in a pass that is short of care."""
-        quick = self._hasty()
-        return {
-            name: self._refitter.output_error(quick.in_rounds(impacts, name).model) ** 0.5
-            for name, impacts in plans.items()
-        }
+    def error_of(self, plan: str) -> float:
+        """Relative error of the model's outputs by a budget, in a pass that is short of care."""
+        return float(self._refitter.output_error(self.trial(plan)) ** 0.5)
 
     def _hasty(self) -> Run:
         """The same with less care."""
@@ -335,7 +467,13 @@ class Run:
         return quick
 
     def in_rounds(self, impacts: Sequence[Impact], plan: str = "") -> Outcome:
-        """Prune and refit by one budget."""
+        """Prune and refit by one budget, unless an interrupted run has done it."""
+        if self._outcomes is None:
+            return self._made(impacts, plan)
+        told = {"keep": self._goal.keep, "plan": plan, "rounds": self._options.rounds}
+        return self._outcomes.or_made(told, lambda: self._made(impacts, plan))
+
+    def _made(self, impacts: Sequence[Impact], plan: str) -> Outcome:
         options, goal = self._options, self._goal
         assert goal.keep is not None
         total = sum(weight.units for weight in self._weights)
@@ -363,7 +501,9 @@ class Run:
         assert before is not None
         settled = before.settled()
         biases = {} if options.compensate == "none" else self._refitter.biases(settled)
-        return Outcome(before.model, settled, biases=biases, notes=self._notes)
+        return Outcome(
+            before.model, settled, biases=biases, notes=self._notes, rounds=options.rounds
+        )
 
     def _chooser(
         self,
@@ -504,15 +644,20 @@ class Run:
             self._surveys = self._first
         elif self._by_error:
             self._progress.stage("measuring layers without dead paths")
-            surveys = {way: dict(found) for way, found in self._first.items()}
+            self._surveys = {way: dict(found) for way, found in self._first.items()}
+            changed = [index for index, found in enumerate(idle) if not found.is_empty]
 
             def look(index: int, evidence: Evidence) -> None:
-                if not idle[index].is_empty:
-                    self._take_survey(surveys, index, evidence)
+                if index in changed:
+                    self._take_survey(self._surveys, index, evidence)
 
-            self._refitter.survey(look, self._progress)
-            self._surveys = surveys
+            if not self._surveyed_by_crew(changed, alone=False):
+                self._refitter.survey(look, self._progress)
         return True
+
+
+def _nothing(index: int, evidence: Evidence) -> None:
+    """Look at nothing."""
 
 
 def _stage_name(plan: str, round_: int, rounds: int) -> str:

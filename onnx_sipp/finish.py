@@ -61,7 +61,9 @@ def _quantized(prepared: Prepared, pruned: Model, report: Report) -> tuple[Model
 
     samples, options, progress = prepared.samples, prepared.options, prepared.progress
     progress.stage("quantising")
-    done = quantize(pruned, options.quantize, samples.calibration, options.thread_count)
+    done = quantize(
+        pruned, options.quantize, samples.calibration, options.thread_count, options.providers
+    )
     ensure_no_worse_verdict(pruned, done.model)
     progress.stage("comparing quantised outputs")
     alone, together = (

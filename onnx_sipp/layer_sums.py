@@ -20,7 +20,7 @@ from onnx_sipp.graph.tail import Tail
 from onnx_sipp.memory import Plan
 from onnx_sipp.statistics.gram import Cross, Gram
 from onnx_sipp.store import LiveTensors
-from onnx_sipp.thinning import Thinning
+from onnx_sipp.thinning import Thinning, patches_in
 from onnx_sipp.threads import blas_threads, side_by_side
 from onnx_sipp.unfolding import (
     Float32,
@@ -30,7 +30,16 @@ from onnx_sipp.unfolding import (
 )
 from onnx_sipp.weights import Weight
 
-__all__ = ["Gatherer", "Place", "Sums", "joined", "product_of", "stages_of"]
+__all__ = [
+    "BatchRange",
+    "Gatherer",
+    "Place",
+    "Sums",
+    "UnevenError",
+    "joined",
+    "product_of",
+    "stages_of",
+]
 
 
 # Whether the samples are held out, patches ``[group, fan_in, n]``, and per layer its outputs.
@@ -99,6 +108,38 @@ class Place:
         return 2 * 8 * prod(self.shape)
 
 
+class UnevenError(Exception):
+    """Samples differ in their number of patches, so that those of other batches are not known."""
+
+
+@dataclass(frozen=True)
+class BatchRange:
+    """Some successive batches.
+
+    Attributes:
+        first: number of the first one.
+        sizes: samples of every batch, these and all others.
+    """
+
+    first: int
+    sizes: Sequence[int]
+
+    def every(self, counts: Sequence[int]) -> list[int]:
+        """Patches of every batch.
+
+        Args:
+            counts: patches of these.
+
+        Raises:
+            UnevenError: they have not the same number for every sample.
+        """
+        own = self.sizes[self.first : self.first + len(counts)]
+        each = {divmod(count, size) for count, size in zip(counts, own, strict=True)}
+        if len(each) > 1 or any(rest for _, rest in each):
+            raise UnevenError
+        return [each_of * size for size in self.sizes for each_of, _ in each]
+
+
 class Gatherer:
     """Gathers the sums of the layers of a stage.
 
@@ -107,12 +148,19 @@ class Gatherer:
         mask: name of an input that tells padding from data, None if there is none.
         threads: batches worked on at the same time.
         limit: bytes of sums in memory at a time; those of a single place may take more.
+        part: which batches of all these are, None if they are all.
     """
 
     def __init__(
-        self, judges: Sequence[bool], mask: str | None, threads: int, limit: int = Plan.sums
+        self,
+        judges: Sequence[bool],
+        mask: str | None,
+        threads: int,
+        limit: int = Plan.sums,
+        part: BatchRange | None = None,
     ) -> None:
         self._judges, self._mask, self._threads, self._limit = judges, mask, threads, limit
+        self._part = part
 
     def observe(
         self,
@@ -179,7 +227,9 @@ class Gatherer:
         if with_gram:
             sums[0].gram, sums[0].judge_gram = Gram(groups, fan_in), Gram(groups, fan_in)
         shapes = [live.shape(layer.activation) for live in pruned]
-        thinning = Thinning(layer.unfolding, layer.view.matrix, shapes)
+        counts = patches_in(layer.unfolding, layer.view.matrix, shapes)
+        every = counts if self._part is None else self._part.every(counts)
+        thinning = Thinning(layer.unfolding, layer.view.matrix, every)
         pairs = self._pairs(places, thinning, batches, dense, pruned)
         for judge, columns, outputs in joined(pairs):
             if with_gram:
@@ -198,6 +248,7 @@ class Gatherer:
     ) -> Iterator[Piece]:
         """Patches of layers with the same input, and per layer its targets."""
         layer = places[0].layer
+        first = 0 if self._part is None else self._part.first
         for batch in batches:
             before, after = dense[batch], _alike(layer, dense[batch], pruned[batch])
             targets = [_target(place, before, after) for place in places]
@@ -206,7 +257,8 @@ class Gatherer:
                 mask = dense[batch][self._mask] != 0
                 activation = without_padding(activation, mask)
                 targets = [without_padding(target, mask) for target in targets]
-            for columns, outputs in thinning.of(batch, layer.unfolding.pairs(activation, targets)):
+            pairs = layer.unfolding.pairs(activation, targets)
+            for columns, outputs in thinning.of(first + batch, pairs):
                 yield self._judges[batch], columns, outputs
 
     def _sums_by_weight(

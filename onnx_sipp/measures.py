@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,14 @@ from onnx_sipp.store import Kept, TensorStore, load
 from onnx_sipp.unfolding import Patches
 from onnx_sipp.weights import Block, Weight
 
-__all__ = ["Measured", "PatchCount", "Sensitivity", "measure_errors", "measure_statistics"]
+__all__ = [
+    "Measured",
+    "PatchCount",
+    "Sensitivity",
+    "measure_errors",
+    "measure_statistics",
+    "second_moment",
+]
 
 Float = NDArray[np.floating]
 Float32 = NDArray[np.float32]
@@ -44,6 +51,22 @@ class Sensitivity:
     def __init__(self, weight: Weight, reduction: Reduction, store: TensorStore) -> None:
         self._weight, self._reduction, self._store = weight, reduction, store
         self._blocks: dict[int, Kept] = {}
+
+    @classmethod
+    def of_blocks(
+        cls, weight: Weight, reduction: Reduction, store: TensorStore, blocks: Iterable[Float32]
+    ) -> Sensitivity:
+        """Sensitivities that are known.
+
+        Args:
+            weight: that they are of.
+            reduction: ``"mean"`` or ``"max"``.
+            store: keeps them.
+            blocks: those of every block of the weight, in the shape of its matrix.
+        """
+        made = cls(weight, reduction, store)
+        made._blocks = {index: store.keep(values) for index, values in enumerate(blocks)}
+        return made
 
     def block(self, index: int) -> Float32:
         """Those of a block, in the shape of its matrix."""
@@ -90,6 +113,7 @@ class Measured:
         mean: the ``mean`` form, None unless asked for.
         second_moment: as in `LayerStatistics`; None unless asked for.
         counts: patches of each layer.
+        inputs: by layer name, sums behind the second moments, if they were measured here.
     """
 
     weight: Weight
@@ -97,6 +121,7 @@ class Measured:
     mean: Sensitivity | None = None
     second_moment: NDArray[np.float64] | None = None
     counts: list[PatchCount] = field(default_factory=list)
+    inputs: dict[str, SecondMoment] = field(default_factory=dict)
 
     @property
     def patches(self) -> int:
@@ -152,10 +177,14 @@ def measure_statistics(
 
 
 class PatchCount:
-    """The most patches that a sample had."""
+    """The most patches that a sample had.
 
-    def __init__(self) -> None:
-        self.most = self._current = 0
+    Args:
+        most: so far.
+    """
+
+    def __init__(self, most: int = 0) -> None:
+        self.most, self._current = most, 0
 
     def update(self, patches: Patches) -> None:
         """Take in the patches of some samples."""
@@ -170,19 +199,33 @@ class PatchCount:
 
 
 def _moments(measured: Measured, layer: Layer) -> Watch[SecondMoment]:
-    """Sum second moments of what each weight multiplies, broadcastable to the matrix."""
-    weight = measured.weight
+    """Sum second moments of what each weight multiplies."""
     groups, _, fan_in = layer.view.matrix
 
     def end(moments: Sequence[SecondMoment]) -> None:
-        moment = moments[0].result()[:, None, :]
+        measured.inputs[layer.name] = moments[0]
+        measured.second_moment = second_moment(measured.weight, measured.inputs)
+
+    return Watch(layer, 8 * groups * fan_in, lambda: [SecondMoment(groups, fan_in)], end)
+
+
+def second_moment(weight: Weight, inputs: Mapping[str, SecondMoment]) -> NDArray[np.float64] | None:
+    """Second moments of what each weight multiplies, broadcastable to the matrix.
+
+    Args:
+        weight: whose layers they are summed over.
+        inputs: by layer name; layers that are not there are left out.
+    """
+    total: NDArray[np.float64] | None = None
+    for layer in weight.layers:
+        if layer.name not in inputs:
+            continue
+        moment = inputs[layer.name].result()[:, None, :]
         if weight.places:
             full = np.broadcast_to(moment, layer.view.matrix)
             moment = weight.from_layer(layer, full).astype(np.float64)
-        before = measured.second_moment
-        measured.second_moment = moment if before is None else before + moment
-
-    return Watch(layer, 8 * groups * fan_in, lambda: [SecondMoment(groups, fan_in)], end)
+        total = moment if total is None else total + moment
+    return total
 
 
 def measure_errors(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -22,6 +23,7 @@ __all__ = [
     "COMPENSATIONS",
     "DEFAULT_METHOD",
     "DEFAULT_SPARSITY",
+    "PRUNE_ONLY",
     "QUANTIZATIONS",
     "STORAGES",
     "VALUES",
@@ -43,6 +45,12 @@ _IDLE_BESIDE_MASKS: Mapping[str, Any] = {
     "pattern": "", "method": DEFAULT_METHOD, "allocation": "auto", "rounds": 1, "floor": FLOOR,
     "candidates": (),
 }  # fmt: skip
+_SCHEDULERS = re.compile(r"local:[1-9]\d{0,3}|(tcp|tls|ws|wss|ucx)://\S+")
+# Options that are about one pruned model: a sweep goes through several, calibration through none.
+PRUNE_ONLY = (
+    "sparsity", "epsilon", "max_error", "min_agreement", "max_drop", "eval_script", "macs",
+    "latency", "masks", "quantize", "storage", "pack_values",
+)  # fmt: skip
 # Goals for which a sparsity is searched.
 _SOUGHT = ("max_error", "min_agreement", "max_drop")
 
@@ -108,7 +116,11 @@ class Options:
             file of a folder for a sequence, and other data for one.
         memory_limit: bytes that the process may take, all in all. What does not fit goes to files,
             and large layers are worked on in smaller blocks of neurons.
-        workdir: folder for those files; None for the system's temporary folder.
+        workdir: folder for those files; None for the system's temporary folder. Finished parts of
+            the run are kept there, too, until it is done: an interrupted run goes on.
+        scheduler: of Dask, ``tcp://host:8786``, or ``local:N`` for N processes on this machine,
+            which share the work; "" for none. ``threads`` are then those of each, 1 by default.
+        statistics: file that `calibrate` wrote, to take the statistics from.
         quantize: turn the pruned model into integers by onnxruntime's quantiser: ``"int8"``
             (static, calibrated on the samples), ``"int8-dynamic"``, or ``""`` for not.
         storage: how weights are stored: ``"dense"``, or ``"packed"``, without their zeros, to be
@@ -155,6 +167,8 @@ class Options:
     state_reset: int | None = None
     memory_limit: int = DEFAULT_LIMIT
     workdir: Path | None = None
+    statistics: str | Path | None = None
+    scheduler: str = ""
     quantize: str = ""
     storage: str = "dense"
     pack_values: str = "exact"
@@ -236,6 +250,11 @@ class Options:
                 all(Path(library).is_file() for library in self.custom_ops),
                 "there is no such library of operators: "
                 + ", ".join(str(p) for p in self.custom_ops if not Path(p).is_file()),
+            ),
+            (
+                not self.scheduler or _SCHEDULERS.fullmatch(self.scheduler) is not None,
+                "scheduler must be an address like tcp://host:8786, or local:N for N processes "  # noqa: ISC004
+                f"on this machine, not {self.scheduler!r}",
             ),
             (self.memory_limit >= 0, f"memory_limit is negative: {self.memory_limit}"),
             (self.seed >= 0, f"seed must be 0 or more, not {self.seed}"),
@@ -370,7 +389,7 @@ class Options:
     @property
     def thread_count(self) -> int:
         """Threads to use."""
-        return self.threads or available_threads()
+        return self.threads or (1 if self.scheduler else available_threads())
 
     @property
     def adds_biases(self) -> bool:

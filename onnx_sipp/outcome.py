@@ -98,6 +98,7 @@ class Outcome:
         respent: what was found on dead paths.
         curves: per weight, the error against the sparsity that the budget expected; None where
             there was no look at it. Empty if budgets are not by measured error.
+        rounds: in how many it was made.
     """
 
     model: Lowered
@@ -108,3 +109,4 @@ class Outcome:
     notes: tuple[str, ...] = ()
     respent: Respent = field(default_factory=Respent)
     curves: Sequence[Curve | None] = ()
+    rounds: int = 1

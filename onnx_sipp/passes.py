@@ -38,6 +38,8 @@ class Passes:
             prepared.progress,
             prepared.rules,
             share,
+            prepared.kept,
+            prepared.crew,
         )
         self._run.begin()
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnx_sipp.cluster.hiring import hired
 from onnx_sipp.errors import UsageError
 from onnx_sipp.files import write_together
 from onnx_sipp.finish import finish
@@ -24,7 +25,8 @@ from onnx_sipp.options import Options
 from onnx_sipp.outcome import Outcome
 from onnx_sipp.packing.pack import PackResult
 from onnx_sipp.passes import Passes
-from onnx_sipp.prepared import ModelSource, Prepared, prepare
+from onnx_sipp.prepared import ModelSource, Prepared
+from onnx_sipp.preparing import prepare
 from onnx_sipp.progress import Progress, Silent
 from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.pruning.patterns import Channels
@@ -133,10 +135,18 @@ def prune(
         SippError: the model or the data cannot be used.
     """
     chosen = Options.checked(options)
-    prepared = prepare(model, calibration, chosen, progress or Silent())
-    if isinstance(chosen.parsed_pattern, Channels):
+    with hired(chosen.scheduler) as crew:
+        prepared = prepare(model, calibration, chosen, progress or Silent(), crew=crew)
+        result = _pruned(prepared)
+    prepared.finished()
+    return result
+
+
+def _pruned(prepared: Prepared) -> PruneResult:
+    options = prepared.options
+    if isinstance(options.parsed_pattern, Channels):
         return _cut(prepared)
-    if chosen.goals:
+    if options.goals:
         found = search(prepared)
         result = result_of(prepared, found.outcome)
         return replace(result, report=replace(result.report, search=found.report))

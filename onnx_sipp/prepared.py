@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import glob
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto
 
@@ -25,7 +25,10 @@ from onnx_sipp.graph.layers import Findings, find_layers
 from onnx_sipp.graph.lowering import Lowered, lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.verdict import ensure_same_verdict
-from onnx_sipp.measures import Measured, measure_statistics
+from onnx_sipp.keeping.fingerprint import data_digest, model_digest
+from onnx_sipp.keeping.folder import RunFolder
+from onnx_sipp.keeping.statistics import About
+from onnx_sipp.measures import Measured
 from onnx_sipp.memory import peak_memory
 from onnx_sipp.options import DEFAULT_METHOD, Options
 from onnx_sipp.progress import Progress
@@ -42,7 +45,10 @@ from onnx_sipp.workload import (
     plan_memory,
 )
 
-__all__ = ["ModelSource", "Prepared", "prepare"]
+if TYPE_CHECKING:
+    from onnx_sipp.cluster.crew import Crew
+
+__all__ = ["KEPT_BYTES", "ModelSource", "Prepared", "examine", "found_in"]
 
 DEFAULT_MASK = "attention_mask"
 # Of sensitivities, in memory; the others are in files.
@@ -62,7 +68,8 @@ class Prepared:
         weights: what can be pruned.
         measured: per weight, what calibration told.
         samples: the data.
-        certified: how many of the samples the sensitivities were measured on.
+        observed: those that statistics are measured on.
+        certified: how many samples the sensitivities were measured on.
         execution: how models are run.
         mask: the input that tells padding from data, if any.
         rules: for single weights.
@@ -70,6 +77,8 @@ class Prepared:
         progress: told how far it is.
         started: when it began, on the performance counter.
         peak: the most memory that the process had had before, in bytes.
+        kept: where finished parts of the run are kept, None if they are not.
+        crew: workers that measure and try, None if this process does all.
     """
 
     dense: Model
@@ -78,6 +87,7 @@ class Prepared:
     weights: Sequence[Weight]
     measured: Sequence[Measured]
     samples: Samples
+    observed: Chosen
     certified: int
     execution: Execution
     mask: str | None
@@ -86,6 +96,27 @@ class Prepared:
     progress: Progress
     started: float
     peak: int
+    kept: RunFolder | None = None
+    crew: Crew | None = None
+
+    def finished(self) -> None:
+        """Forget what was kept to go on from: the run is done."""
+        if self.kept is not None:
+            self.kept.forget()
+
+    def about(self) -> About:
+        """What statistics are measured on."""
+        dense, samples = self.dense, self.samples
+        return About(
+            model=model_digest(dense),
+            model_name="" if dense.path is None else dense.path.name,
+            data=data_digest(samples.all_feeds()),
+            source=samples.description,
+            samples=len(samples.calibration),
+            held_out=len(samples.held_out),
+            observed=len(self.observed),
+            mask=self.mask,
+        )
 
     @property
     def units(self) -> int:
@@ -147,26 +178,34 @@ class Prepared:
         )  # fmt: skip
 
 
-def prepare(model: ModelSource, calibration: Any, options: Options, progress: Progress) -> Prepared:
-    """Read a model, find its layers, and observe them.
+def examine(model: ModelSource, calibration: Any, options: Options, progress: Progress) -> Prepared:
+    """Read a model and find its layers; nothing is measured yet.
 
-    Args:
-        model: a path, the bytes of a model, or a ModelProto.
-        calibration: sample inputs, as for `pipeline.prune`.
-        options: of the run.
-        progress: told how far it is.
-
-    Raises:
-        UsageError: an option does not fit the model.
-        SippError: the model or the data cannot be used.
+    See `preparing.prepare`.
     """
     started, peak = time.perf_counter(), peak_memory()
     dense = Model.load(model, [Path(library) for library in options.custom_ops])
     if options.quantize:
         refuse_quantization(dense)
+    found = found_in(dense, partial(_open, dense, calibration, options), options, progress)
+    return replace(found, started=started, peak=peak)
+
+
+def found_in(
+    dense: Model, open_: Callable[[], Samples], options: Options, progress: Progress
+) -> Prepared:
+    """Find the layers of a model, and how it is run; nothing is measured yet.
+
+    Args:
+        dense: the model.
+        open_: opens the samples, once it is known that there is something to prune.
+        options: of the run.
+        progress: told how far it is.
+    """
+    started, peak = time.perf_counter(), peak_memory()
     lowered = lower(dense, spare_biases=options.adds_biases)
     findings = _find(lowered, options)
-    samples = _open(dense, calibration, options)
+    samples = open_()
     if lowered.plan.conditions or lowered.plan.taps:
         progress.stage("observing branches")
         lowered = _lowered(dense, samples, options)
@@ -185,18 +224,25 @@ def prepare(model: ModelSource, calibration: Any, options: Options, progress: Pr
     if masks is not None:
         store = TensorStore(KEPT_BYTES, options.workdir)
         rules = replace(rules, masks=masks.placed(weights, store))
-    mask = _mask_input(dense, options)
-    kept = TensorStore(KEPT_BYTES, options.workdir)
-
-    progress.stage("calibrating")
     mixed = options.method == DEFAULT_METHOD
-    certified = certified_on(samples, work) if mixed else samples.calibration
-    run = _observation(execution, lowered, certified, mask, options, progress)
-    measured = measure_statistics(weights, options.method, run, kept)
+    observed = certified_on(samples, work) if mixed else samples.calibration
     return Prepared(
-        dense, lowered, findings, weights, measured, samples, len(certified), execution, mask,
-        rules, options, progress, started, peak,
-    )  # fmt: skip
+        dense=dense,
+        lowered=lowered,
+        findings=findings,
+        weights=weights,
+        measured=(),
+        samples=samples,
+        observed=observed,
+        certified=len(observed),
+        execution=execution,
+        mask=_mask_input(dense, options),
+        rules=rules,
+        options=options,
+        progress=progress,
+        started=started,
+        peak=peak,
+    )
 
 
 def _find(model: Lowered, options: Options) -> Findings:

@@ -29,7 +29,8 @@ from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.tail import UNLIMITED, Tail, find_tail
 from onnx_sipp.idle import Idle, find_idle, read_elsewhere
-from onnx_sipp.layer_sums import Gatherer, Place, Sums, stages_of
+from onnx_sipp.keeping.outcomes import OutcomeForm
+from onnx_sipp.layer_sums import BatchRange, Gatherer, Place, Sums, stages_of
 from onnx_sipp.measures import Measured
 from onnx_sipp.memory import release_memory
 from onnx_sipp.outcome import Settled
@@ -108,12 +109,15 @@ class Refitter:
         self._outputs: tuple[list[Feed], list[dict[str, Tensor]]] | None = None
         self._shared: dict[int, Evidence] = {}
         self._idle: Sequence[Idle] = ()
+        self._part: BatchRange | None = None
+        self._places: range | None = None
         places = [
             Place(index, weight, layer, find_tail(dense, self._flow, layer))
             for index, weight in enumerate(weights)
             for layer in weight.layers
         ]
         self._tails = {place.layer.name: place.tail for place in places}
+        self._juries = {place.index: place.jury for place in places}
         self._tied = read_elsewhere(dense, self._flow, weights)
         self._stages = stages_of(places, self._flow)
         asked = [self._asked(s, dense=side) for s in self._stages for side in (True, False)]
@@ -124,7 +128,8 @@ class Refitter:
     def _take_sums_of(self, samples: Samples) -> None:
         self._samples, threads = samples, self._execution.threads or 1
         judges = [held_out for held_out, _ in self._batches()]
-        self._gatherer = Gatherer(judges, self._mask, threads, self._execution.memory.sums)
+        limit = self._execution.memory.sums
+        self._gatherer = Gatherer(judges, self._mask, threads, limit, self._part)
         self._rectifier = Rectifier(judges, self._mask, threads)
 
     def on_some(self, count: int) -> Refitter:
@@ -134,14 +139,38 @@ class Refitter:
         fewer._take_sums_of(replace(self._samples, calibration=calibration))  # noqa: SLF001
         return fewer
 
+    def on_batches(self, batches: range, sizes: Sequence[int]) -> Refitter:
+        """The same that sees some successive batches only, to gather their share of the sums.
+
+        Args:
+            batches: their numbers.
+            sizes: see `batch_sizes`.
+        """
+        fewer = copy(self)
+        fewer._part = BatchRange(batches.start, sizes)  # noqa: SLF001 - of the same class
+        fewer._places = batches  # noqa: SLF001
+        fewer._take_sums_of(self._samples)  # noqa: SLF001
+        return fewer
+
+    def batch_sizes(self) -> list[int]:
+        """Samples of every batch: those to calibrate on, then those held out."""
+        parts = [self._samples.calibration, self._samples.held_out]
+        pairs = (joined(part, self._batching, self._samples.inputs) for part in parts)
+        return [count for part in pairs for count, _ in part]
+
     def _batches(self, *, held_out_first: bool = False) -> Iterator[tuple[bool, Feed]]:
         """All feeds, joined as planned, each with whether it is held out."""
         parts = [(self._samples.calibration, False), (self._samples.held_out, True)]
         if held_out_first:
             parts.reverse()
-        for part, held_out in parts:
-            for _, feed in joined(part, self._batching, self._samples.inputs):
-                yield held_out, feed
+        every = (
+            (held_out, feed)
+            for part, held_out in parts
+            for _, feed in joined(part, self._batching, self._samples.inputs)
+        )
+        return (
+            every if self._places is None else islice(every, self._places.start, self._places.stop)
+        )
 
     def biases(self, settled: Sequence[Settled] = ()) -> dict[str, str]:
         """By layer name, the stored constant that takes up a change of the bias.
@@ -158,6 +187,13 @@ class Refitter:
             if place is not None and (shifted or not self._dense.is_spare(place.name))
         }
 
+    @property
+    def form(self) -> OutcomeForm:
+        """How outcomes of passes are told."""
+        places = [bias_place(weight, self._tails) for weight in self._weights]
+        names = [None if place is None else place.name for place in places]
+        return OutcomeForm(self._dense, self._weights, names, self._store)
+
     def idle(self, model: Lowered | None = None) -> list[Idle]:
         """Per weight, what does nothing in a model with the same nodes, None for the dense one."""
         model = model or self._dense
@@ -172,6 +208,20 @@ class Refitter:
         self._idle = idle
 
     @property
+    def shared(self) -> Mapping[int, Evidence]:
+        """Evidence of weights that layers share, by their index; known after `survey`."""
+        return self._shared
+
+    def know(self, shared: Mapping[int, Evidence], idle: Sequence[Idle]) -> None:
+        """Take what another one has found out of the same model.
+
+        Args:
+            shared: see `shared`.
+            idle: see `leave_out`.
+        """
+        self._shared, self._idle = dict(shared), idle
+
+    @property
     def has_cuts(self) -> bool:
         """Whether a layer's output is cut off by the next node."""
         return any(tail is not None and tail.span != UNLIMITED for tail in self._tails.values())
@@ -182,6 +232,15 @@ class Refitter:
         Args:
             look: called for every weight.
             progress: told after every stage.
+        """
+        for index, sums in self.sums(progress):
+            look(index, self.evidence(index, sums))
+
+    def sums(self, progress: Progress) -> Iterator[tuple[int, list[Sums]]]:
+        """Gather the sums of every weight from the dense model alone.
+
+        Yields:
+            Index of the weight, and per layer that sees it alike, its sums.
         """
         sums: dict[int, list[Sums]] = {}
         run = self._run(self._dense, dense=True, pruned=True)
@@ -194,12 +253,21 @@ class Refitter:
                     continue  # it has other inputs
                 sums.setdefault(index, []).append(found)
                 if len(sums[index]) == sum(map(weight.seen_alike, weight.layers)):
-                    evidence = self._evidence(place, sums.pop(index))
-                    if len(weight.layers) > 1:
-                        self._shared[index] = evidence
-                    look(index, evidence)
+                    yield index, sums.pop(index)
             progress.advance(1, len(self._stages))
         run.close()
+
+    def evidence(self, index: int, sums: Sequence[Sums]) -> Evidence:
+        """What the sums of a weight tell; of one that layers share, `refit` will need it again.
+
+        Args:
+            index: of the weight.
+            sums: see `sums`; they are used up.
+        """
+        found = self._evidence(self._juries[index], sums)
+        if len(self._weights[index].layers) > 1:
+            self._shared[index] = found
+        return found
 
     def refit(
         self,

@@ -16,7 +16,7 @@ import numpy as np
 from onnx_sipp.statistics.gram import MOST_BYTES
 from onnx_sipp.unfolding import Float32, MatMulUnfolding, Unfolding
 
-__all__ = ["Thinning"]
+__all__ = ["Thinning", "patches_in"]
 
 # Multiplications that the sums of a layer may take.
 PRODUCTS = 5e10
@@ -27,6 +27,14 @@ PATCHES_PER_INPUT = 256
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
+def patches_in(
+    unfolding: Unfolding, matrix: tuple[int, int, int], shapes: Sequence[tuple[int, ...]]
+) -> list[int]:
+    """Patches of batches, by the shape of the layer's activation; see `Thinning`."""
+    groups, _, fan_in = matrix
+    return [unfolding.patch_bytes(shape) // (4 * groups * fan_in) for shape in shapes]
+
+
 class Thinning:
     """Which patches of a layer are looked at.
 
@@ -34,18 +42,14 @@ class Thinning:
         unfolding: of the layer. The rows of a MatMul are too few to be thinned for speed, and need
             not lie sample after sample; of a very wide one, H would not fit into memory.
         matrix: shape ``(groups, out, fan_in)`` of the layer's matrix.
-        shapes: of its activation, batch after batch.
+        counts: of patches, batch after batch.
     """
 
     def __init__(
-        self,
-        unfolding: Unfolding,
-        matrix: tuple[int, int, int],
-        shapes: Sequence[tuple[int, ...]],
+        self, unfolding: Unfolding, matrix: tuple[int, int, int], counts: Sequence[int]
     ) -> None:
         self._shares = 1.0
         groups, _, fan_in = matrix
-        counts = [unfolding.patch_bytes(shape) // (4 * groups * fan_in) for shape in shapes]
         *self._first, total = accumulate(counts, initial=0)
         wanted = float(total)
         if not isinstance(unfolding, MatMulUnfolding):

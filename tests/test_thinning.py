@@ -6,7 +6,7 @@ from small_models import make_model, weights
 
 import onnx_sipp
 from onnx_sipp import thinning
-from onnx_sipp.thinning import Thinning
+from onnx_sipp.thinning import Thinning, patches_in
 from onnx_sipp.unfolding import MatMulUnfolding
 from onnx_sipp.unfolding_conv import ConvUnfolding
 
@@ -21,11 +21,15 @@ def strict(monkeypatch):
     monkeypatch.setattr(thinning, "PATCHES_PER_INPUT", 20)
 
 
+def thinned(unfolding, matrix, shapes):
+    return Thinning(unfolding, matrix, patches_in(unfolding, matrix, shapes))
+
+
 def kept(batch_size, unfolding=CONV, limit=8 << 20):
     """Numbers of the patches that are kept; the middle of each patch is its own number."""
     samples = np.arange(SAMPLES * WIDTH, dtype=np.float32).reshape(SAMPLES, 1, WIDTH)
     batches = [samples[i : i + batch_size] for i in range(0, SAMPLES, batch_size)]
-    chosen = Thinning(unfolding, (1, 2, 3), [batch.shape for batch in batches])
+    chosen = thinned(unfolding, (1, 2, 3), [batch.shape for batch in batches])
     found = []
     for number, batch in enumerate(batches):
         pairs = unfolding.pairs(batch, [np.concatenate([batch, -batch], 1)], limit)
@@ -62,7 +66,7 @@ def test_batches_and_pieces_change_nothing(batch_size, limit):
 @pytest.mark.usefixtures("strict")
 def test_matrix_products_are_not_thinned():
     rows = np.arange(300, dtype=np.float32).reshape(100, 3)
-    chosen = Thinning(MatMulUnfolding(), (1, 2, 3), [rows.shape])
+    chosen = thinned(MatMulUnfolding(), (1, 2, 3), [rows.shape])
     pairs = MatMulUnfolding().pairs(rows, [rows[:, :2]])
     assert sum(columns.shape[2] for columns, _ in chosen.of(0, pairs)) == 100
 
@@ -90,7 +94,7 @@ def test_inputs_whose_matrix_would_be_too_large_have_few_patches(monkeypatch):
 
     def places(size):
         batches = [rows[i : i + size] for i in range(0, 400, size)]
-        chosen = Thinning(unfolding, (1, 2, fan_in), [batch.shape for batch in batches])
+        chosen = thinned(unfolding, (1, 2, fan_in), [batch.shape for batch in batches])
         pairs = [chosen.of(n, unfolding.pairs(batch, [batch])) for n, batch in enumerate(batches)]
         return np.concatenate([columns[0, 0] / fan_in for batch in pairs for columns, _ in batch])
 

@@ -67,6 +67,8 @@ class Samples:
         synthetic: True if they were made up.
         warnings: what the user must know.
         states: inputs that are fed back, and the outputs they come from.
+        known: number of samples that statistics from a file are of, where these are others; None
+            where they are the calibration samples.
     """
 
     inputs: tuple[InputSpec, ...]
@@ -76,6 +78,12 @@ class Samples:
     synthetic: bool
     warnings: tuple[str, ...]
     states: Mapping[str, str] = field(default_factory=dict)
+    known: int | None = None
+
+    @property
+    def learned_from(self) -> int:
+        """How many samples were calibrated on."""
+        return len(self.calibration) if self.known is None else self.known
 
     def at_most(self, count: int) -> Samples:
         """The same, or so many of them, with as large a share held out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
@@ -19,7 +19,12 @@ _FEWEST, _MOST = 10, 400
 
 
 def latency_ratio(
-    dense: Model, cut: Model, feed: Feed, threads: int, seconds: float = _SECONDS
+    dense: Model,
+    cut: Model,
+    feed: Feed,
+    threads: int,
+    seconds: float = _SECONDS,
+    providers: Sequence[str] | None = None,
 ) -> float:
     """The time of one model over that of the other: the median over runs in turns.
 
@@ -29,8 +34,9 @@ def latency_ratio(
         feed: what both get.
         threads: of the runtime.
         seconds: to spend.
+        providers: of the runtime.
     """
-    runs = [_runner(model, feed, threads) for model in (dense, cut)]
+    runs = [_runner(model, feed, threads, providers) for model in (dense, cut)]
     for run in runs * _WARM_UP:
         run()
     times: list[list[float]] = [[], []]
@@ -45,9 +51,11 @@ def latency_ratio(
     return float(median(after / before for before, after in zip(*times, strict=True)))
 
 
-def _runner(model: Model, feed: Feed, threads: int) -> Callable[[], Any]:
+def _runner(
+    model: Model, feed: Feed, threads: int, providers: Sequence[str] | None
+) -> Callable[[], Any]:
     session = open_session(
-        serialized(model.inlined()), folder=None, threads=threads, providers=None,
+        serialized(model.inlined()), folder=None, threads=threads, providers=providers,
         libraries=model.libraries,
     )  # fmt: skip
     names = [value.name for value in model.proto.graph.output]

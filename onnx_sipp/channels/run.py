@@ -133,7 +133,7 @@ def cut_channels(
         raise SippError("no channels can be cut out of this model:" + coupling.reasons())
     progress.stage("measuring groups of channels")
     found = survey(refitter, coupling, goal.align, threads, progress)
-    target = Target(goal, coupling, free)
+    target = Target(goal, coupling, free, execution.providers)
     if goal.latency is not None:
         progress.stage("measuring latency")
         timed = _timed_on(lowered.plan.original, samples, execution)
@@ -142,7 +142,9 @@ def cut_channels(
     best, plans = trials.best()
     cut = _cut(lowered, coupling, best, execution, feeds)
     if goal.latency is not None:
-        spent = latency_ratio(lowered.plan.original, cut.model, timed, threads)
+        spent = latency_ratio(
+            lowered.plan.original, cut.model, timed, threads, providers=execution.providers
+        )
         cut = replace(cut, latency=spent)
     return replace(cut, plans=plans)
 

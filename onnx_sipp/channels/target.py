@@ -47,12 +47,20 @@ class Target:
         goal: that was asked for.
         coupling: of the groups.
         free: groups that may lose units.
+        providers: of the runtime that is timed.
 
     Attributes:
         limit: largest share of the volume; for a latency, known after `measure`.
     """
 
-    def __init__(self, goal: UnitGoal, coupling: Coupling, free: Sequence[int]) -> None:
+    def __init__(
+        self,
+        goal: UnitGoal,
+        coupling: Coupling,
+        free: Sequence[int],
+        providers: Sequence[str] | None = None,
+    ) -> None:
+        self._providers = providers
         self._coupling, self._free = coupling, list(free)
         self._full = np.array([group.count for group in coupling.groups], np.float64)
         self._by_parameters, self.latency = goal.parameters is not None, goal.latency
@@ -124,4 +132,4 @@ class Target:
         }
         proto = cut_out(original, self._coupling.trace, self._coupling.numbers(gone))
         cut = Model(proto, original.path, original.libraries)
-        return latency_ratio(original, cut, feed, threads)
+        return latency_ratio(original, cut, feed, threads, providers=self._providers)

@@ -105,6 +105,6 @@ def request(path: Path | None, options: Mapping[str, Any], places: Mapping[str, 
     if not named and config is not None:
         named = config.places
     asked = merged(config, defaults, given)
-    read = [path, named.get("calib"), asked.get("masks")]
+    read = [path, named.get("calib"), asked.get("masks"), asked.get("statistics")]
     files = [Path(file) for file in read if file is not None]
     return Request(asked, named, files, config)

@@ -17,8 +17,7 @@ def eval_script_option(function: F) -> F:
     return click.option(
         "--eval-script",
         metavar="FILE",
-        help="Python file with evaluate(session) or evaluate(path), or FILE:FUNC, "
-        "that gives a number for a model, higher is better; it is run.",
+        help="File with evaluate(session), or FILE:FUNC; more is better; it is run.",
     )(function)
 
 

@@ -27,6 +27,7 @@ __all__ = ["cli", "main"]
 # One module per command, imported when it is asked for: they take a while.
 _COMMANDS = {
     "prune": "Prune a model (the default command).",
+    "calibrate": "Measure a model's statistics once, for several runs.",
     "sweep": "Show what every sparsity costs, or every layer alone.",
     "inspect": "List what can be pruned, and what cannot and why.",
     "compare": "Measure two models side by side.",
@@ -35,7 +36,10 @@ _COMMANDS = {
 }
 _DEFAULT = "prune"
 _LONGEST = 4000  # of a message: names may be of any length
-_INTERRUPTED = "interrupted; no file was left half-written. Nothing can be resumed: run it again"
+_INTERRUPTED = (
+    "interrupted; no file was left half-written. With --workdir, run it again and it goes on where "
+    "it was; without, it starts anew"
+)
 
 
 class _Group(click.Group):

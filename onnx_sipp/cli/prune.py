@@ -17,6 +17,7 @@ from onnx_sipp.cli.run_options import (
     data_options,
     method_options,
     runtime_options,
+    statistics_option,
 )
 from onnx_sipp.cli.shared import (
     exclusion_options,
@@ -46,7 +47,7 @@ onnx-sipp in.onnx out.onnx --calib samples.npz --pattern channels --macs 0.5
 _SECTIONS = {
     "Samples": (
         "calib", "data_loader_script", "num_samples", "input_shapes", "mask_input", "states",
-        "state_reset",
+        "state_reset", "statistics",
     ),
     "Goal": (
         "sparsity", "max_error", "min_agreement", "max_drop", "eval_script", "epsilon", "delta",
@@ -63,7 +64,7 @@ _SECTIONS = {
     ),
     "Running": (
         "config_path", "write_config", "threads", "batch_size", "memory_limit", "workdir",
-        "providers", "custom_ops",
+        "scheduler", "providers", "custom_ops",
     ),
 }  # fmt: skip
 
@@ -72,6 +73,7 @@ _SECTIONS = {
 @click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT.onnx", type=click.Path(path_type=Path))
 @data_options
+@statistics_option
 @click.option(
     "--sparsity",
     type=float,

@@ -16,7 +16,7 @@ from onnx_sipp.pruning.error_budget import FLOOR
 from onnx_sipp.pruning.methods import METHODS, REFIT_ALLOCATIONS
 from onnx_sipp.pruning.selection import ALLOCATIONS
 
-__all__ = ["data_options", "method_options", "run_options", "runtime_options"]
+__all__ = ["data_options", "method_options", "run_options", "runtime_options", "statistics_option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -85,6 +85,16 @@ def data_options(function: F) -> F:
     return _added(options, function)
 
 
+def statistics_option(function: F) -> F:
+    """Add the option that names statistics."""
+    return click.option(
+        "--statistics",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="What `onnx-sipp calibrate` measured, instead of measuring it.",
+    )(function)
+
+
 def method_options(function: F) -> F:
     """Add the options about how weights are chosen and refitted."""
     options = [
@@ -98,8 +108,7 @@ def method_options(function: F) -> F:
             "--allocation",
             type=click.Choice([*REFIT_ALLOCATIONS, *ALLOCATIONS, "sipp"]),
             metavar="NAME",
-            help="Budget of the layers: "
-            f"{', '.join([*REFIT_ALLOCATIONS, *ALLOCATIONS, 'sipp'])}. [default: the method's own]",
+            help=f"Budget: {', '.join([*REFIT_ALLOCATIONS, *ALLOCATIONS, 'sipp'])}.",
         ),
         click.option(
             "--compensate",
@@ -143,7 +152,7 @@ def runtime_options(function: F) -> F:
             "--workdir",
             type=click.Path(path_type=Path),
             metavar="DIR",
-            help="Folder for temporary files. [default: that of the system]",
+            help="Folder for temporary files, and to go on from if interrupted.",
         ),
         click.option(
             "--custom-ops",
@@ -151,6 +160,11 @@ def runtime_options(function: F) -> F:
             type=click.Path(path_type=Path),
             metavar="LIB",
             help="Library with operators of your own; it is run. Repeatable.",
+        ),
+        click.option(
+            "--scheduler",
+            metavar="WHERE",
+            help="Share the work: local:N processes, or Dask's tcp://host:8786.",
         ),
         click.option("--providers", metavar="A,B", help="onnxruntime execution providers."),
         click.option(

@@ -15,6 +15,7 @@ from onnx_sipp.cli.run_options import (
     data_options,
     method_options,
     runtime_options,
+    statistics_option,
 )
 from onnx_sipp.cli.shared import (
     as_file,
@@ -25,6 +26,7 @@ from onnx_sipp.cli.shared import (
     shares,
     write_text,
 )
+from onnx_sipp.options import PRUNE_ONLY
 
 __all__ = ["command"]
 
@@ -43,7 +45,7 @@ It calibrates once, on all but a fifth of the samples; that fifth tells the fide
 _SECTIONS = {
     "Samples": (
         "calib", "data_loader_script", "num_samples", "input_shapes", "mask_input", "states",
-        "state_reset", "eval_script",
+        "state_reset", "statistics", "eval_script",
     ),
     "What to try": ("sparsities", "per_layer", "pattern"),
     "Layers": (
@@ -55,7 +57,7 @@ _SECTIONS = {
     ),
     "Result": ("html_path", "csv_path", "json_path", "quiet", "verbose", "log_file"),
     "Running": (
-        "config_path", "threads", "batch_size", "memory_limit", "workdir", "providers",
+        "config_path", "threads", "batch_size", "memory_limit", "workdir", "scheduler", "providers",
         "custom_ops",
     ),
 }  # fmt: skip
@@ -64,6 +66,7 @@ _SECTIONS = {
 @click.command("sweep", cls=GroupedCommand, sections=_SECTIONS, help=_HELP)
 @click.argument("source", metavar="IN.onnx", type=click.Path(path_type=Path))
 @data_options
+@statistics_option
 @click.option("--sparsities", type=shares, metavar="S,…",
               help="Shares of zeros. [default: 0.3,0.5,0.6,0.7,0.8,0.9,0.95]")  # fmt: skip
 @click.option(
@@ -104,7 +107,7 @@ def command(
     from onnx_sipp.graph.model import Model  # noqa: PLC0415 - heavy; only once there is work to do
     from onnx_sipp.report.sweep import print_sweep  # noqa: PLC0415
     from onnx_sipp.report.sweep_html import sweep_html  # noqa: PLC0415
-    from onnx_sipp.sweeping.sweep import PRUNE_ONLY, SPARSITIES, sweep  # noqa: PLC0415
+    from onnx_sipp.sweeping.sweep import SPARSITIES, sweep  # noqa: PLC0415
 
     outputs = [csv_path, as_file(json_path), html_path, log_file()]
     places = {"calib": calib, "data_loader_script": data_loader_script}

@@ -87,6 +87,8 @@ KINDS: Mapping[str, tuple[Check, str]] = {
     "state_reset": _COUNT,
     "memory_limit": (lambda value: read_size(str(value)) is not None, "a size, like 2GB"),
     "workdir": _TEXT,
+    "statistics": _TEXT,
+    "scheduler": _TEXT,
     "quantize": _TEXT,
     "storage": _TEXT,
     "pack_values": _TEXT,
@@ -94,7 +96,7 @@ KINDS: Mapping[str, tuple[Check, str]] = {
 }
 # Files that the command line opens.
 PLACES: Mapping[str, tuple[Check, str]] = {"calib": _TEXT, "data_loader_script": _TEXT}
-PATHS = ("calib", "data_loader_script", "eval_script", "masks", "workdir")
+PATHS = ("calib", "data_loader_script", "eval_script", "masks", "workdir", "statistics")
 _LISTS = tuple(name for name, kind in KINDS.items() if kind is _TEXTS)
 
 

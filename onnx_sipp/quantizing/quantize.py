@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,13 @@ class Quantized:
     note: str = ""
 
 
-def quantize(model: Model, kind: str, feeds: Iterable[Feed], threads: int) -> Quantized:
+def quantize(
+    model: Model,
+    kind: str,
+    feeds: Iterable[Feed],
+    threads: int,
+    providers: Sequence[str] | None = None,
+) -> Quantized:
     """Quantise a model.
 
     Constants and batch normalisations are folded first, as the quantiser's manual advises. Weights
@@ -65,6 +71,7 @@ def quantize(model: Model, kind: str, feeds: Iterable[Feed], threads: int) -> Qu
             Gemm and LSTM alone and finds the range of activations when the model runs.
         feeds: calibration samples; ``int8-dynamic`` needs none.
         threads: of the runtime while constants are folded.
+        providers: of the runtime while the feeds are run.
 
     Raises:
         UsageError: there is no such kind, or the model cannot be quantised, see
@@ -80,9 +87,9 @@ def quantize(model: Model, kind: str, feeds: Iterable[Feed], threads: int) -> Qu
         open_session(plain, folder=None, threads=threads, providers=None, optimized=folded)
         source, note = folded, ""
         try:
-            _run_quantizer(folded, integer, kind, feeds, external=bool(model.external))
+            _run_quantizer(folded, integer, kind, feeds, providers, external=bool(model.external))
         except SippError as error:
-            _run_quantizer(plain, integer, kind, feeds, external=bool(model.external))
+            _run_quantizer(plain, integer, kind, feeds, providers, external=bool(model.external))
             cause = error.__cause__
             said = first_line(cause if isinstance(cause, Exception) else error)
             source, note = plain, f"{_UNFOLDED}: {said}"
@@ -94,7 +101,13 @@ def quantize(model: Model, kind: str, feeds: Iterable[Feed], threads: int) -> Qu
 
 
 def _run_quantizer(
-    source: Path, target: Path, kind: str, feeds: Iterable[Feed], *, external: bool
+    source: Path,
+    target: Path,
+    kind: str,
+    feeds: Iterable[Feed],
+    providers: Sequence[str] | None,
+    *,
+    external: bool,
 ) -> None:
     """Have a file quantised.
 
@@ -117,6 +130,8 @@ def _run_quantizer(
                     source, target, op_types_to_quantize=operators, **shared
                 )
             else:
+                if providers:
+                    shared["calibration_providers"] = list(providers)
                 quantization.quantize_static(
                     source, target, _reader(feeds), activation_type=integers.QUInt8, **shared
                 )

@@ -114,7 +114,7 @@ def assemble(
         calibration=CalibrationReport(
             source=samples.description,
             synthetic=samples.synthetic,
-            samples=len(samples.calibration),
+            samples=samples.learned_from,
             samples_certified=certified,
             samples_needed=needed,
             held_out=len(samples.held_out),

@@ -12,30 +12,27 @@ from typing import Any
 import numpy as np
 
 from onnx_sipp import __version__
+from onnx_sipp.cluster.hiring import hired
 from onnx_sipp.comparing.footprint import zstd_bytes
 from onnx_sipp.comparing.metric import MetricFunction
 from onnx_sipp.compensate import LEAST_SHARE
 from onnx_sipp.errors import UsageError
 from onnx_sipp.graph.model import Model
-from onnx_sipp.options import DEFAULT_METHOD, Options
+from onnx_sipp.options import DEFAULT_METHOD, PRUNE_ONLY, Options
 from onnx_sipp.packing.pack import pack
 from onnx_sipp.passes import Passes
 from onnx_sipp.pipeline import result_of
-from onnx_sipp.prepared import ModelSource, prepare
+from onnx_sipp.prepared import ModelSource
+from onnx_sipp.preparing import prepare
 from onnx_sipp.progress import Progress, Silent
 from onnx_sipp.report.result import Report
 from onnx_sipp.report.sweep import Sweep, SweepDense, SweepPoint
 from onnx_sipp.searching.judge import Metered
 from onnx_sipp.sweeping.per_layer import layer_curves
 
-__all__ = ["PRUNE_ONLY", "SPARSITIES", "sweep"]
+__all__ = ["SPARSITIES", "sweep"]
 
 SPARSITIES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-# Options of `prune` that a sweep goes through, or that are about the one file it writes.
-PRUNE_ONLY = (
-    "sparsity", "epsilon", "max_error", "min_agreement", "max_drop", "eval_script", "macs",
-    "latency", "masks", "quantize", "storage", "pack_values",
-)  # fmt: skip
 
 
 def sweep(
@@ -65,28 +62,31 @@ def sweep(
     """
     shares = _checked(sparsities)
     chosen = _options(options, shares, per_layer=per_layer, metric=metric)
-    prepared = prepare(model, calibration, chosen, progress or Silent())
-    judge = None if metric is None else Metered(prepared, metric)
-    points: list[SweepPoint] = []
-    warnings = list(prepared.samples.warnings)
-    if per_layer:
-        layers, notes = layer_curves(prepared, shares)
-        warnings += notes
-    else:
-        layers = []
-        passes = Passes(prepared, prepared.goal(shares[0]), LEAST_SHARE)
-        for share in shares:
-            outcome = passes.careful(prepared.goal(share))
-            report = result_of(prepared, outcome).report
-            points.append(_point(report, outcome.model.result(), chosen.workdir, judge))
-            warnings += [told for told in report.warnings if told not in warnings]
+    task = {"sparsities": shares, "per_layer": per_layer}
+    with hired(chosen.scheduler) as crew:
+        prepared = prepare(model, calibration, chosen, progress or Silent(), task, crew)
+        judge = None if metric is None else Metered(prepared, metric)
+        points: list[SweepPoint] = []
+        warnings = list(prepared.samples.warnings)
+        if per_layer:
+            layers, notes = layer_curves(prepared, shares)
+            warnings += notes
+        else:
+            layers = []
+            passes = Passes(prepared, prepared.goal(shares[0]), LEAST_SHARE)
+            for share in shares:
+                outcome = passes.careful(prepared.goal(share))
+                report = result_of(prepared, outcome).report
+                points.append(_point(report, outcome.model.result(), chosen.workdir, judge))
+                warnings += [told for told in report.warnings if told not in warnings]
     sizes = _sizes(prepared.dense, chosen.workdir)
+    prepared.finished()
     return Sweep(
         version=__version__,
         model=prepared.dense.path.name if prepared.dense.path else "a model from memory",
         options=chosen.to_dict(),
         source=prepared.samples.description,
-        samples=len(prepared.samples.calibration),
+        samples=prepared.samples.learned_from,
         held_out=len(prepared.samples.held_out),
         prunable=sum(weight.size for weight in prepared.weights),
         dense=SweepDense(*sizes, None if judge is None else judge.dense),

@@ -43,7 +43,7 @@ def test_it_calibrates_once(models, monkeypatch):
         calls.append(arguments)
         return measure_statistics(*arguments)
 
-    monkeypatch.setattr("onnx_sipp.prepared.measure_statistics", counted)
+    monkeypatch.setattr("onnx_sipp.preparing.measure_statistics", counted)
     report = digits(models, min_agreement=0.9).report
     assert len(calls) == 1
     assert len(report.search.steps) > 2

@@ -59,7 +59,7 @@ def test_it_calibrates_once_and_changes_nothing(models, monkeypatch):
         calls.append(1)
         return measure_statistics(*arguments)
 
-    monkeypatch.setattr("onnx_sipp.prepared.measure_statistics", counted)
+    monkeypatch.setattr("onnx_sipp.preparing.measure_statistics", counted)
     proto = mlp()
     before = proto.SerializeToString()
     assert len(sweep(proto, DATA, sparsities=SHARES).points) == 3

@@ -1,0 +1,186 @@
+"""A crew of workers: what is handed out, and how the results are put together.
+
+How work is parted does not depend on how many workers there are, nor who does what, nor on what has
+to be done again because a worker died; so the result does not, either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from numpy.typing import DTypeLike, NDArray
+
+from onnx_sipp.calibration.runner import is_large
+from onnx_sipp.cluster import tasks
+from onnx_sipp.cluster.pool import Pool
+from onnx_sipp.cluster.shards import merged, ranges_of
+from onnx_sipp.cluster.site import Payload, Sensed
+from onnx_sipp.compensate import Known, Looked
+from onnx_sipp.keeping.outcomes import OutcomeForm
+from onnx_sipp.layer_sums import UnevenError
+from onnx_sipp.measures import Measured, PatchCount, Sensitivity, second_moment
+from onnx_sipp.outcome import Outcome
+from onnx_sipp.prepared import Prepared
+from onnx_sipp.progress import Progress
+from onnx_sipp.store import TensorStore
+
+__all__ = ["Crew"]
+
+
+class Crew:
+    """Workers that know the model and the samples.
+
+    Args:
+        pool: runs their tasks.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._can_survey = True
+        self._measured: Sequence[Measured] = ()
+        self._sensed: Any = None
+        self._sums: list[Any] = []
+
+    def equip(self, found: Prepared) -> None:
+        """Tell all workers what a run is about."""
+        payload = Payload.of(found)
+        shapes = {tuple(sorted((n, v.shape) for n, v in f.items())) for f in payload.feeds}
+        # What samples of several lengths have of patches cannot be told from some of them.
+        self._can_survey = not is_large(found.lowered) and len(shapes) == 1
+        self._sensed, self._sums = None, []
+        self._pool.equip(payload)
+
+    def learn(self, measured: Sequence[Measured]) -> None:
+        """Take the statistics that everything later rests on."""
+        self._measured = measured
+
+    def statistics(self, found: Prepared, store: TensorStore) -> list[Measured]:
+        """Measure what `measure_statistics` does, on shards of the samples."""
+        pool = self._pool
+        shards = ranges_of([1] * len(found.observed))
+        parts = [pool.submit(tasks.statistics, samples) for samples in shards]
+        whole = merged(parts, partial(pool.submit, tasks.merge_statistics))
+        for samples, _ in zip(shards, pool.as_done(parts), strict=True):
+            found.progress.advance(len(samples), len(found.observed))
+        made = pool.result(whole)
+        return [
+            _measured(weight, one, store) for weight, one in zip(found.weights, made, strict=True)
+        ]
+
+    def survey(
+        self,
+        known: Known,
+        indices: Sequence[int],
+        sizes: Sequence[int],
+        progress: Progress,
+        *,
+        alone: bool,
+    ) -> list[Looked] | None:
+        """Look at layers of the dense model.
+
+        Args:
+            known: what is known of it.
+            indices: of the weights to look at.
+            sizes: see `Refitter.batch_sizes`.
+            progress: told after every layer.
+            alone: see `Run.look`.
+
+        Returns:
+            What was seen, in the order of the indices; None where the sums of all layers do not fit
+            into memory together, or the samples cannot be parted.
+        """
+        if not self._can_survey:
+            return None
+        pool, sensed, state = self._pool, self._shared(), self._pool.share(known)
+        try:
+            sums = self._sums_of(len(known.capacities), sizes)
+            looks = [
+                pool.submit(tasks.look, sensed, state, index, sums[index], alone)
+                for index in indices
+            ]
+            for _ in pool.as_done(looks):
+                progress.advance(1, len(looks))
+            return [pool.result(task) for task in looks]
+        except UnevenError:
+            self._can_survey = False  # what cannot be parted once never can
+            return None
+
+    def _sums_of(self, weights: int, sizes: Sequence[int]) -> list[Any]:
+        """Sums of all weights, which stay with the workers; they are the same for all goals."""
+        if not self._sums:
+            pool, sensed = self._pool, self._shared()
+            parts = [pool.submit(tasks.sums, sensed, part, sizes) for part in ranges_of(sizes)]
+            for index in range(weights):
+                own = [pool.submit(tasks.of_weight, part, index) for part in parts]
+                self._sums.append(merged(own, partial(pool.submit, tasks.merge_sums)))
+        return self._sums
+
+    def compare(
+        self, known: Known, plans: Sequence[str], form: OutcomeForm, progress: Progress
+    ) -> tuple[dict[str, float], Outcome]:
+        """Try budgets, and make a careful pass by the best one.
+
+        As soon as a worker has nothing else to do, a careful pass by the best budget so far is
+        begun; it is made in vain if a later trial does better.
+
+        Args:
+            known: what is known of the model.
+            plans: names of the budgets.
+            form: how the outcome is told.
+            progress: told after every trial, and the pass.
+
+        Returns:
+            Errors by budget, and the outcome of the careful pass.
+        """
+        pool, sensed, state = self._pool, self._shared(), self._pool.share(known)
+        # The last one comes first: budgets that have looked at the outputs do best as a rule.
+        order = plans[::-1]
+        trials = [pool.submit(tasks.trial, sensed, state, name) for name in order]
+        begun: dict[str, Any] = {}
+        errors: dict[str, float] = {}
+        for place in pool.as_done(trials):
+            errors[order[place]] = pool.result(trials[place])
+            progress.advance(1, len(plans) + 1)
+            best = _best(errors, plans)
+            missing = len(plans) - len(errors)
+            if best not in begun and (not missing or pool.has_room(missing + len(begun))):
+                begun[best] = pool.submit(tasks.careful, sensed, state, best)
+        best = _best(errors, plans)
+        errors = {name: errors[name] for name in plans}
+        header, arrays = pool.result(begun[best])
+        progress.advance(1, len(plans) + 1)
+        return errors, form.outcome(header, partial(_read, arrays))
+
+    def _shared(self) -> Any:
+        """The statistics, which every worker gets once."""
+        if self._sensed is None:
+            self._sensed = self._pool.share(Sensed.of(self._measured))
+        return self._sensed
+
+
+def _best(errors: Mapping[str, float], plans: Sequence[str]) -> str:
+    """The budget that errs least; of several, the first one."""
+    return min(errors, key=lambda name: (errors[name], plans.index(name)))
+
+
+def _measured(weight: Any, made: tasks.Partial, store: TensorStore) -> Measured:
+    def sensitivity(values: NDArray[Any], reduction: Any) -> Sensitivity:
+        blocks = (values[:, block.rows] for block in weight.blocks)
+        return Sensitivity.of_blocks(weight, reduction, store, blocks)
+
+    return Measured(
+        weight,
+        sensitivity(made.maximum, "max"),
+        None if made.mean is None else sensitivity(made.mean, "mean"),
+        second_moment(weight, made.inputs),
+        [PatchCount(most) for most in made.patches],
+    )
+
+
+def _read(
+    arrays: Mapping[str, NDArray[Any]], name: str, shape: Sequence[int], dtype: DTypeLike
+) -> NDArray[Any]:
+    del shape, dtype  # it was made by the same code
+    return arrays[name]

@@ -1,0 +1,193 @@
+"""Workers of Dask distributed.
+
+What all workers need travels as a plugin: once to every worker, and to those that take the place of
+others. Nothing is lost with a worker but results, and Dask makes those again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import distributed
+
+from onnx_sipp import __version__
+from onnx_sipp.cluster.site import Payload, Site
+from onnx_sipp.errors import SippError
+
+__all__ = ["DaskPool", "dask_pool"]
+
+# Seconds that a scheduler has to answer in, and that workers have to appear in.
+_ANSWER, _APPEAR = 10, 60
+
+# Of this process, if it is a worker: what was sent to it, by name.
+_KNOWN: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class _Name:
+    """Stands for what all workers know under a name."""
+
+    name: str
+
+
+class _Knowledge(distributed.WorkerPlugin):  # type: ignore[misc]
+    """Lets a worker know something under a name."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        self.name, self._value = name, value
+
+    def setup(self, worker: Any) -> None:
+        """Take it in."""
+        del worker
+        known = Site(self._value) if isinstance(self._value, Payload) else self._value
+        _KNOWN[self.name] = known
+
+    def teardown(self, worker: Any) -> None:
+        """Forget it."""
+        del worker
+        _KNOWN.pop(self.name, None)
+
+
+def _call(site: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    given = [_KNOWN[a.name] if isinstance(a, _Name) else a for a in arguments]
+    return function(_KNOWN[site], *given)
+
+
+def _version() -> str:
+    return __version__
+
+
+class DaskPool:
+    """See `pool.Pool`.
+
+    Args:
+        client: of the scheduler.
+    """
+
+    def __init__(self, client: distributed.Client) -> None:
+        self._client = client
+        self._site = _Name("")
+        self._told: list[str] = []
+
+    def equip(self, payload: Payload) -> None:
+        """See `Pool.equip`."""
+        self._site = self.share(payload)
+
+    def share(self, value: Any) -> _Name:
+        """See `Pool.share`."""
+        name = f"onnx-sipp-{uuid4().hex}"
+        self._told.append(name)
+        with _understood():
+            self._client.register_plugin(_Knowledge(name, value), name=name)
+        return _Name(name)
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> distributed.Future:
+        """See `Pool.submit`."""
+        return self._client.submit(_call, self._site.name, function, *arguments, pure=False)
+
+    def has_room(self, running: int) -> bool:
+        """See `Pool.has_room`."""
+        with _understood():
+            return running < len(self._client.nthreads())
+
+    def as_done(self, tasks: Sequence[distributed.Future]) -> Iterator[int]:
+        """See `Pool.as_done`."""
+        places = {task.key: place for place, task in enumerate(tasks)}
+        with _understood():
+            for task in distributed.as_completed(tasks):
+                yield places[task.key]
+
+    def result(self, task: distributed.Future) -> Any:
+        """See `Pool.result`."""
+        with _understood():
+            return task.result()
+
+    def close(self) -> None:
+        """Let the workers forget everything."""
+        for name in self._told:
+            with suppress(Exception):  # they may be gone
+                self._client.unregister_worker_plugin(name)
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    """Turn what happens to workers into errors for people.
+
+    Raises:
+        SippError: in place of the cause.
+    """
+    try:
+        yield
+    except distributed.KilledWorker as error:
+        raise SippError(
+            f"workers died again and again over the same piece of work ({error.task}), maybe for "
+            "want of memory: give them more, use fewer samples, or a smaller --batch-size"
+        ) from error
+    except (distributed.CancelledError, OSError, TimeoutError) as error:
+        raise SippError(
+            f"the connection to the scheduler was lost: {error or type(error).__name__}"
+        ) from error
+
+
+@contextmanager
+def dask_pool(scheduler: str) -> Iterator[DaskPool]:
+    """Connect to a scheduler, or start one with workers on this machine.
+
+    Args:
+        scheduler: its address, or ``local:N``.
+
+    Raises:
+        SippError: it cannot be reached, has no workers, or they have another onnx-sipp.
+    """
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is raised
+    kind, _, count = scheduler.partition(":")
+    if kind == "local":
+        with (
+            distributed.LocalCluster(
+                n_workers=int(count), threads_per_worker=1, processes=True, dashboard_address=None,
+                memory_limit=0, silence_logs=logging.CRITICAL,
+            ) as cluster,
+            distributed.Client(cluster) as client,
+        ):  # fmt: skip
+            yield from _working(client, scheduler)
+        return
+    try:
+        client = distributed.Client(scheduler, timeout=_ANSWER)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise SippError(
+            f"the scheduler {scheduler} does not answer within {_ANSWER} s; is it running "
+            "(`dask scheduler`), and can this machine reach it?"
+        ) from error
+    with client:
+        yield from _working(client, scheduler)
+
+
+def _working(client: distributed.Client, scheduler: str) -> Iterator[DaskPool]:
+    try:
+        client.wait_for_workers(1, timeout=_APPEAR)
+    except TimeoutError as error:
+        raise SippError(
+            f"the scheduler {scheduler} has no workers; start some: `dask worker {scheduler}`"
+        ) from error
+    try:
+        versions = set(client.run(_version).values())
+    except Exception as error:  # whatever a worker without this package raises
+        raise SippError(
+            f"the workers of {scheduler} cannot import onnx-sipp {__version__}: {error}; install "
+            "it there"
+        ) from error
+    if versions != {__version__}:
+        raise SippError(
+            f"the workers of {scheduler} have onnx-sipp {', '.join(sorted(versions))}, but this "
+            f"is {__version__}; install the same everywhere"
+        )
+    pool = DaskPool(client)
+    try:
+        yield pool
+    finally:
+        pool.close()

@@ -1,0 +1,43 @@
+"""From the name of a scheduler to a crew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from onnx_sipp.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnx_sipp.cluster.crew import Crew
+
+__all__ = ["hired"]
+
+
+@contextmanager
+def hired(scheduler: str) -> Iterator[Crew | None]:
+    """Hire workers for a while.
+
+    Args:
+        scheduler: see `Options`.
+
+    Yields:
+        The crew; None if there is to be none.
+
+    Raises:
+        UsageError: Dask is not installed.
+        SippError: the scheduler cannot be reached, has no workers, or they are of no use.
+    """
+    if not scheduler:
+        yield None
+        return
+    if find_spec("distributed") is None:
+        raise UsageError(
+            "--scheduler needs Dask, which is not installed: pip install 'onnx-sipp[cluster]'"
+        )
+    from onnx_sipp.cluster.crew import Crew  # noqa: PLC0415 - few runs have one
+    from onnx_sipp.cluster.dask_pool import dask_pool  # noqa: PLC0415
+
+    with dask_pool(scheduler) as pool:
+        yield Crew(pool)

@@ -1,0 +1,46 @@
+"""How work is parted, and how results are put together: the same whatever the number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+__all__ = ["LARGEST", "SHARDS", "merged", "ranges_of"]
+
+T = TypeVar("T")
+
+# Parts of a set of samples: at least so many, and of no more samples than these. More would part
+# them more evenly, but each begins with a new session.
+SHARDS, LARGEST = 8, 64
+
+
+def ranges_of(sizes: Sequence[int], shards: int | None = None) -> list[range]:
+    """Part successive batches into ranges with about as many samples each.
+
+    Args:
+        sizes: samples of the batches.
+        shards: most ranges, None to go by the number of samples.
+    """
+    shards = shards or max(SHARDS, -(-sum(sizes) // LARGEST))
+    ranges: list[range] = []
+    total, start, done = sum(sizes), 0, 0
+    for number, size in enumerate(sizes, 1):
+        done += size
+        if done * shards >= total * (len(ranges) + 1):
+            ranges.append(range(start, number))
+            start = number
+    return ranges
+
+
+def merged(parts: Sequence[T], merge: Callable[[T, T], T]) -> T:
+    """Put parts together as a tree: neighbours first, then neighbours of those.
+
+    Args:
+        parts: at least one, in their order.
+        merge: of two neighbours.
+    """
+    level = list(parts)
+    while len(level) > 1:
+        pairs = [level[i : i + 2] for i in range(0, len(level), 2)]
+        level = [merge(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
+    return level[0]

@@ -1,0 +1,171 @@
+"""Workers of Dask: the same bytes whatever their number, and whoever dies."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from crews import DATA, IMAGES, assert_alike, convolutions, deep
+
+from onnx_sipp import SippError, UsageError, calibrate, prune
+from onnx_sipp.options import Options
+
+OPTIONS = {"sparsity": 0.6, "threads": 1, "batch_size": 8}
+CASES = {"shared": (deep, DATA), "conv": (convolutions, IMAGES)}
+
+
+class Killer:
+    """Kills a worker when a stage has come so far."""
+
+    def __init__(self, stage, count):
+        self._stage, self._count = stage, count
+        self.now, self.killed = "", 0
+
+    def stage(self, name):
+        self.now, self.seen = name, 0
+
+    def advance(self, amount, total):
+        self.seen += 1
+        if self.now == self._stage and self.seen == self._count:
+            worker = workers()[0]
+            os.kill(worker, signal.SIGKILL)
+            self.killed += 1
+
+
+def workers():
+    """Processes of the workers of this process."""
+    found = psutil.Process().children(recursive=True)
+    return [one.pid for one in found if "spawn_main" in " ".join(one.cmdline())]
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """What one worker makes."""
+    return {
+        name: prune(model(), data, scheduler="local:1", **OPTIONS)
+        for name, (model, data) in CASES.items()
+    }
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_worker_does_what_one_process_does(expected, name):
+    model, data = CASES[name]
+    assert_alike(expected[name], prune(model(), data, **OPTIONS))
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_number_of_workers_changes_nothing(expected, count):
+    model, data = CASES["shared"]
+    found = prune(model(), data, scheduler=f"local:{count}", **OPTIONS)
+    assert found.model.SerializeToString() == expected["shared"].model.SerializeToString()
+    assert workers() == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "count", "number"),
+    [("calibrating", 1, 2), ("measuring layers", 1, 1), ("measuring layers", 2, 2),
+     ("comparing budgets", 1, 2)],
+)  # fmt: skip
+def test_a_killed_worker_changes_nothing(expected, stage, count, number):
+    model, data = CASES["conv"]
+    killer = Killer(stage, count)
+    found = prune(model(), data, scheduler=f"local:{number}", progress=killer, **OPTIONS)
+    assert killer.killed
+    assert found.model.SerializeToString() == expected["conv"].model.SerializeToString()
+
+
+def test_errors_of_workers_arrive():
+    data = DATA.copy()
+    data[3] = 3e38
+    with pytest.raises(SippError, match="not finite"):
+        calibrate(deep(), data, scheduler="local:1")
+    assert workers() == []
+
+
+# --- a scheduler elsewhere -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def place():
+    """An address that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{free.getsockname()[1]}"
+
+
+@pytest.fixture
+def started():
+    """Starts commands, and ends them."""
+    running = []
+
+    def start(*command):
+        running.append(subprocess.Popen(
+            [sys.executable, "-m", "distributed.cli." + command[0], *command[1:]],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ))  # fmt: skip
+
+    yield start
+    for process in reversed(running):
+        process.terminate()
+    for process in running:
+        process.wait(20)
+
+
+def test_a_cluster_that_is_there(expected, place, started):
+    port = place.rpartition(":")[2]
+    started("dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+    for _ in range(2):
+        started("dask_worker", place, "--nthreads", "1", "--no-dashboard")
+    model, data = CASES["shared"]
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            found = prune(model(), data, scheduler=place, **OPTIONS)
+            break
+        except SippError:
+            if time.monotonic() > deadline:
+                raise
+    assert found.model.SerializeToString() == expected["shared"].model.SerializeToString()
+
+
+def test_a_scheduler_without_workers(monkeypatch, place, started):
+    monkeypatch.setattr("onnx_sipp.cluster.dask_pool._APPEAR", 1)
+    port = place.rpartition(":")[2]
+    started("dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+    with pytest.raises(SippError, match="has no workers; start some: `dask worker tcp://"):
+        prune(deep(), DATA, scheduler=place, **OPTIONS)
+
+
+def test_a_scheduler_that_is_not_there(monkeypatch, place):
+    monkeypatch.setattr("onnx_sipp.cluster.dask_pool._ANSWER", 2)
+    begun = time.monotonic()
+    with pytest.raises(SippError, match="does not answer within 2 s"):
+        prune(deep(), DATA, scheduler=place, **OPTIONS)
+    assert time.monotonic() - begun < 10
+
+
+def test_dask_is_not_installed(monkeypatch):
+    monkeypatch.setattr("onnx_sipp.cluster.hiring.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'onnx-sipp\[cluster\]'"):
+        prune(deep(), DATA, scheduler="local:1", **OPTIONS)
+
+
+@pytest.mark.parametrize("scheduler", ["local", "local:0", "local:x", "host:8786", "http://host"])
+def test_impossible_names(scheduler):
+    with pytest.raises(UsageError, match="scheduler must be an address"):
+        Options.checked({"scheduler": scheduler})
+
+
+def test_without_a_scheduler_nothing_of_dask_is_loaded():
+    code = (
+        "import sys, numpy, onnx_sipp\n"
+        "from crews import deep\n"
+        "onnx_sipp.prune(deep(), numpy.ones((8, 4), numpy.float32), method='magnitude')\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] in ('dask', 'distributed')]"
+    )
+    path = os.pathsep.join(sys.path)
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, check=True)

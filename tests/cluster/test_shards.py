@@ -1,0 +1,43 @@
+"""Samples are parted, and results put together, the same however many workers there are."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnx_sipp.cluster.shards import merged, ranges_of
+
+SIZES = st.lists(st.integers(1, 300), min_size=1, max_size=100)
+
+
+@given(SIZES, st.integers(1, 20))
+def test_every_batch_is_in_one_range_in_order(sizes, shards):
+    ranges = ranges_of(sizes, shards)
+    assert [n for part in ranges for n in part] == list(range(len(sizes)))
+    assert 1 <= len(ranges) <= shards
+    assert all(len(part) > 0 for part in ranges)
+
+
+@given(SIZES, st.integers(1, 20))
+def test_no_range_is_longer_than_its_share_by_more_than_a_batch(sizes, shards):
+    for part in ranges_of(sizes, shards):
+        assert sum(sizes[n] for n in part) <= sum(sizes) / shards + max(sizes)
+
+
+@pytest.mark.parametrize(
+    ("count", "shards"), [(3, 3), (8, 8), (256, 8), (512, 8), (513, 9), (64_000, 1000)]
+)
+def test_many_samples_are_in_many_shards(count, shards):
+    assert len(ranges_of([1] * count)) == shards
+
+
+@given(st.lists(st.text(max_size=3), min_size=1, max_size=40))
+def test_merging_keeps_the_order(parts):
+    assert merged(parts, lambda a, b: a + b) == "".join(parts)
+
+
+@pytest.mark.parametrize(
+    ("count", "tree"),
+    [(1, "0"), (2, "(01)"), (3, "((01)2)"), (5, "(((01)(23))4)"), (6, "(((01)(23))(45))")],
+)
+def test_neighbours_are_merged_first(count, tree):
+    assert merged([str(n) for n in range(count)], lambda a, b: f"({a}{b})") == tree
