@@ -7,7 +7,7 @@ With atheris (PyPI) the runs are guided by the branches of onnx_sipp that inputs
 reaches new ones is kept in ``--corpus``; with ``--plain`` changes are made blindly. A model is
 changed field by field, other files byte by byte. A target may refuse an input with a message;
 everything else is a finding: the input is written to ``tests/fuzzing/regressions/TARGET``, where
-the tests replay it, and the script exits with 1. So it does where a run takes over 20 seconds.
+the tests replay it, and the script exits with 1. So it does where a run takes over 20 seconds of CPU.
 """
 
 import argparse
@@ -30,7 +30,7 @@ SLOW = 20
 
 def _too_slow(number: int, frame: FrameType | None) -> None:
     del number, frame
-    raise TimeoutError(f"takes more than {SLOW} s")
+    raise TimeoutError(f"takes more than {SLOW} s of CPU")
 
 
 def tried(name: str, data: bytes) -> bool:
@@ -39,7 +39,7 @@ def tried(name: str, data: bytes) -> bool:
     Returns:
         Whether the input was taken.
     """
-    signal.alarm(SLOW)
+    signal.setitimer(signal.ITIMER_PROF, SLOW)
     try:
         return fed(TARGETS[name], data)
     except BaseException:
@@ -49,7 +49,7 @@ def tried(name: str, data: bytes) -> bool:
             (place / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
         raise
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def plain(name: str, given: argparse.Namespace) -> None:
@@ -106,7 +106,7 @@ def main() -> None:
     if unknown := set(names) - set(TARGETS):
         parser.error(f"there are no targets {', '.join(sorted(unknown))}")
     warnings.simplefilter("ignore")
-    signal.signal(signal.SIGALRM, _too_slow)
+    signal.signal(signal.SIGPROF, _too_slow)
     if given.replay is not None:
         print("taken" if fed(TARGETS[names[0]], given.replay.read_bytes()) else "refused")
     elif given.plain:
