@@ -7,7 +7,7 @@ With atheris (PyPI) the runs are guided by the branches of onnx_sipp that inputs
 reaches new ones is kept in ``--corpus``; with ``--plain`` changes are made blindly. A model is
 changed field by field, other files byte by byte. A target may refuse an input with a message;
 everything else is a finding: the input is written to ``tests/fuzzing/regressions/TARGET``, where
-the tests replay it, and the script exits with 1. So it does where a run takes over 20 seconds of CPU.
+the tests replay it, and the script exits with 1. So it does after 20 CPU seconds.
 """
 
 import argparse
