@@ -1,60 +1,49 @@
-"""From statistics to a pruned model: masks alone, or masks and a refit, in one or more rounds."""
+"""From statistics to a pruned and refitted model, in one or more rounds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnx_sipp.alone import prune_alone
+from onnx_sipp.budgets import Budgets
 from onnx_sipp.calibration.samples import Samples
-from onnx_sipp.chooser import Chooser
 from onnx_sipp.config.applying import WeightRules
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.idle import Idle
 from onnx_sipp.keeping.folder import RunFolder
 from onnx_sipp.keeping.outcomes import KeptOutcomes
 from onnx_sipp.keeping.surveys import Surveys, read_surveys, write_surveys
+from onnx_sipp.known import Known, Looked
 from onnx_sipp.layer_sums import Sums
 from onnx_sipp.measures import Measured
 from onnx_sipp.options import Options
-from onnx_sipp.outcome import Outcome, Settled
+from onnx_sipp.outcome import Outcome
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruned import PrunedWeights
-from onnx_sipp.pruning.blocks import BlockwiseDecisions, Parted
-from onnx_sipp.pruning.cells import alive_units
 from onnx_sipp.pruning.evidence import Evidence
-from onnx_sipp.pruning.importance import LayerStatistics
-from onnx_sipp.pruning.methods import REFIT_ALLOCATIONS, Decision, Goal, layer_counts
+from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.pruning.survey import (
     Curve,
     Impact,
     Survey,
     curve_of,
-    error_counts,
-    importance_of,
     surveys_of,
 )
-from onnx_sipp.pruning.unseen import decide_all, share_out
 from onnx_sipp.respend import spend_again
 from onnx_sipp.sequential import IMPACT_SAMPLES, Refitter
-from onnx_sipp.store import TensorStore
-from onnx_sipp.weights import Weight, stored_values
+from onnx_sipp.weights import Weight
 
 if TYPE_CHECKING:
     from onnx_sipp.cluster.crew import Crew
 
-__all__ = ["LEAST_SHARE", "Known", "Looked", "Run", "mask_only"]
+__all__ = ["LEAST_SHARE", "Run"]
 
-Float = NDArray[np.floating]
-
-# Weights that may be in memory all together, with some statistics of each.
-SMALL = 1 << 25
 # Of its weights, that a layer keeps at least where it is pruned alone: below, errors saturate.
 LEAST_SHARE = 0.3
 # Multiplications of all the runs of the model that a budget may take; on made-up samples.
@@ -62,124 +51,6 @@ TRIALS_LIMIT, MADE_UP_TRIALS_LIMIT = 5e12, 1e11
 # To compare budgets, on how many samples layers are refitted, and how their weights are chosen.
 _TRIAL_SAMPLES, _TRIAL_CANDIDATE = 256, "removal-cost"
 _SURVEY = "survey.npz"
-
-
-def mask_only(
-    dense: Lowered,
-    weights: Sequence[Weight],
-    measured: Sequence[Measured],
-    goal: Goal,
-    options: Options,
-    store: TensorStore,
-) -> Outcome:
-    """Drop weights and leave the others as they are, or reweighted where they were sampled."""
-    decisions = _decisions(measured, goal, options, [options.seed])
-    model = dense.copy(store)
-    settled = []
-    for index, weight in enumerate(weights):
-        sampled = []
-        for number, block in enumerate(weight.blocks):
-            made = decisions(index, number)
-            old = block.stored_in(dense)
-            block.write(model, stored_values(block, old, made.weight, made.kept))
-            sampled.append(made.sampled)
-        shift = np.zeros(weight.shape[:2])
-        settled.append(Settled(shift, np.concatenate(sampled, axis=2)))
-    return Outcome(model, settled)
-
-
-def _decisions(
-    measured: Sequence[Measured],
-    goal: Goal,
-    options: Options,
-    seed: Sequence[int],
-    before: PrunedWeights | None = None,
-    idle: Sequence[Idle] = (),
-) -> Callable[[int, int], Decision]:
-    """What the method decides on each block.
-
-    With the new weights of an earlier pass, if any, and without those that do nothing.
-    """
-    if is_small(measured):
-        now = [_now(measured, before, idle, index) for index in range(len(measured))]
-        rng = np.random.default_rng(seed)
-        made = decide_all(now, goal, options.method, options.allocation, rng)
-        return lambda index, _: made[index]
-    return _blockwise(measured, goal, options.method, options.allocation, seed, before, idle)
-
-
-def is_small(measured: Sequence[Measured]) -> bool:
-    """Whether all weights and their statistics may be in memory together."""
-    weights = [found.weight for found in measured]
-    whole = all(len(weight.blocks) == 1 for weight in weights)
-    return whole and sum(weight.size for weight in weights) <= SMALL
-
-
-def _blockwise(
-    measured: Sequence[Measured],
-    goal: Goal,
-    method: str,
-    allocation: str,
-    seed: Sequence[int],
-    before: PrunedWeights | None,
-    idle: Sequence[Idle],
-) -> BlockwiseDecisions:
-    layers = [
-        Parted(
-            [
-                partial(_now, measured, before, idle, index, number)
-                for number in range(len(found.weight.blocks))
-            ],
-            found.weight.units,
-            found.weight.shape[0] * found.weight.shape[1],
-            _capacity(found.weight, idle[index] if idle else None),
-            found.patches,
-        )
-        for index, found in enumerate(measured)
-    ]
-    return BlockwiseDecisions(layers, goal, method, allocation, seed)
-
-
-@dataclass(frozen=True)
-class Known:
-    """What a run knows of the dense model, and what it is to reach.
-
-    Attributes:
-        goal: with ``keep``.
-        share: of its weights that a layer keeps where it is pruned alone.
-        idle: per weight, what is left out of all choices; empty for nothing.
-        capacities: per weight, how many units can be kept.
-        surveys: by whether every neuron keeps the same share: curves by the index of the weight.
-        first: those of the dense model, nothing left out.
-        impacts: by the index of the weight.
-        shared: evidence of weights that layers share, likewise.
-    """
-
-    goal: Goal
-    share: float
-    idle: Sequence[Idle]
-    capacities: Sequence[int]
-    surveys: Surveys
-    first: Surveys
-    impacts: Mapping[int, Impact]
-    shared: Mapping[int, Evidence]
-
-
-@dataclass(frozen=True)
-class Looked:
-    """What a look at one weight has told.
-
-    Attributes:
-        index: of the weight.
-        impact: None unless it was asked for.
-        surveys: by way, its curve.
-        shared: evidence to be used again; None where no other layer shares the weight.
-    """
-
-    index: int
-    impact: Impact | None
-    surveys: Mapping[bool, Survey]
-    shared: Evidence | None
 
 
 class Run:
@@ -220,15 +91,11 @@ class Run:
         self._kept, self._crew = kept, crew
         self._outcomes = None if kept is None else KeptOutcomes(kept, refitter.form)
         self._goal, self._options, self._progress = goal, options, progress
-        several = len(weights) > 1
-        mixed = options.method == "mixed" and rules.masks is None
+        capacities = [weight.alive for weight in weights]
+        self._budgets = Budgets(weights, measured, rules, (), capacities)
         self._unit = next((w.cells.unit for w in weights if w.cells is not None), 1)
-        self._n_of_m = any(weight.cells and weight.cells.kept for weight in weights)
-        self._by_error = (
-            mixed and several and not self._n_of_m and options.allocation in REFIT_ALLOCATIONS
-        )
+        self._by_error = self._budgets.by_error(options)
         self._notes = _told_of_masks(weights, rules)
-        self._rules = rules
         self._with_impacts = self._by_error and options.allocation in ("auto", "impact")
         if self._with_impacts and (why := self._why_no_trials(samples)):
             self._with_impacts = False
@@ -238,8 +105,6 @@ class Run:
         self._first = self._surveys
         self._impacts: dict[int, Impact] = {}
         self._rectifies = options.compensate != "none"
-        self._idle: Sequence[Idle] = ()
-        self._capacities = [weight.alive for weight in weights]
         if share is None:
             share = (goal.keep or 0) / sum(weight.units for weight in weights)
         self._share = max(share, LEAST_SHARE)
@@ -250,8 +115,7 @@ class Run:
         if self._options.frees_dead_paths:
             idle = self._found_idle()
         if self._goal.keep is None:
-            most = self._room(list(map(_capacity, self._weights, idle)))
-            self._goal = replace(self._goal, keep=most)
+            self._goal = replace(self._goal, keep=self._budgets.without(idle).most)
         if self._options.frees_dead_paths:
             self.leave_out(idle)
         self.survey()
@@ -259,7 +123,7 @@ class Run:
     def _found_idle(self, model: Lowered | None = None) -> list[Idle]:
         """What does nothing, but for weights with a sparsity of their own: theirs is met."""
         found = self._refitter.idle(model)
-        for index in self._rules.sparsity:
+        for index in self._budgets.rules.sparsity:
             found[index] = Idle.none(self._weights[index])
         return found
 
@@ -278,16 +142,19 @@ class Run:
 
     def known(self) -> Known:
         """What is known so far."""
+        budgets = self._budgets
         return Known(
-            self._goal, self._share, self._idle, self._capacities, self._surveys, self._first,
+            self._goal, self._share, budgets.idle, budgets.capacities, self._surveys, self._first,
             self._impacts, self._refitter.shared,
         )  # fmt: skip
 
     def knowing(self, known: Known) -> Run:
         """The same in a state that a run of the same model was in."""
         other = self.at(known.goal)
-        other._share, other._idle = known.share, known.idle  # noqa: SLF001 - of the same class
-        other._capacities = list(known.capacities)  # noqa: SLF001
+        other._share = known.share  # noqa: SLF001 - of the same class
+        other._budgets = replace(  # noqa: SLF001
+            self._budgets, idle=known.idle, capacities=list(known.capacities)
+        )
         other._surveys, other._first = known.surveys, known.first  # noqa: SLF001
         other._impacts = dict(known.impacts)  # noqa: SLF001
         other._refitter.know(known.shared, known.idle)  # noqa: SLF001
@@ -385,7 +252,7 @@ class Run:
             if looked.impact is not None:
                 self._impacts[looked.index] = looked.impact
         shared = {made.index: made.shared for made in found if made.shared is not None}
-        self._refitter.know({**self._refitter.shared, **shared}, self._idle)
+        self._refitter.know({**self._refitter.shared, **shared}, self._budgets.idle)
         return True
 
     def look(self, index: int, sums: Sequence[Sums], *, alone: bool) -> Looked:
@@ -419,8 +286,8 @@ class Run:
         weight = self._weights[index]
         impact = self._impacts.get(index)
         ways = (False, True) if impact is not None and impact.by_neuron else (False,)
-        capacity = self._capacities[index]
-        found = surveys_of(evidence, ways, weight.units, capacity, self._options.thread_count)
+        room = self._budgets.capacities[index]
+        found = surveys_of(evidence, ways, weight.units, room, self._options.thread_count)
         for way, survey in found.items():
             surveys[way][index] = survey
 
@@ -462,7 +329,8 @@ class Run:
         quick = copy(self)
         quick._refitter = self._refitter.on_some(_TRIAL_SAMPLES)  # noqa: SLF001 - of the same class
         quick._options = replace(self._options, candidates=(_TRIAL_CANDIDATE,), rounds=1)  # noqa: SLF001
-        quick._rules = replace(self._rules, candidates={})  # noqa: SLF001
+        rules = replace(self._budgets.rules, candidates={})
+        quick._budgets = replace(self._budgets, rules=rules)  # noqa: SLF001
         quick._rectifies = False  # noqa: SLF001
         return quick
 
@@ -477,15 +345,14 @@ class Run:
         options, goal = self._options, self._goal
         assert goal.keep is not None
         total = sum(weight.units for weight in self._weights)
-        ways = [impact.by_neuron for impact in impacts] or [False] * len(self._weights)
         surveys = self._surveys
         before: PrunedWeights | None = None
         for round_ in range(1, options.rounds + 1):
             self._progress.stage(_stage_name(plan, round_, options.rounds))
             share = (goal.keep / total) ** (round_ / options.rounds)
             keep = goal.keep if round_ == options.rounds else round(total * share)
-            chooser = self._chooser(
-                replace(goal, keep=keep), surveys, ways, impacts, before, round_
+            chooser = self._budgets.chooser(
+                options, replace(goal, keep=keep), surveys, self._first, impacts, before, round_
             )
             following: dict[bool, dict[int, Survey]] = {False: {}, True: {}}
             look = partial(self._take_survey, following)
@@ -505,113 +372,15 @@ class Run:
             before.model, settled, biases=biases, notes=self._notes, rounds=options.rounds
         )
 
-    def _chooser(
-        self,
-        goal: Goal,
-        surveys: dict[bool, dict[int, Survey]],
-        ways: Sequence[bool],
-        impacts: Sequence[Impact],
-        before: PrunedWeights | None,
-        round_: int,
-    ) -> Chooser:
-        options = self._options
-        named = self._rules.candidates
-        if self._rules.masks is not None:
-            return Chooser(options, round_, ways, masks=self._rules.masks)
-        if options.method == "mixed" and len(self._weights) == 1:
-            return Chooser(options, round_, ways, counts=[goal.keep or 0], candidates=named)
-        if self._by_error:
-            chosen = [surveys[way].get(index) for index, way in enumerate(ways)]
-            told = [
-                1.0 if chosen[index] is None else importance_of(self._first[way][index], impact)
-                for index, (way, impact) in enumerate(zip(ways, impacts, strict=bool(impacts)))
-            ]
-            counts = self._counts(goal, chosen, told, round_ / options.rounds)
-            return Chooser(options, round_, ways, counts=counts, candidates=named)
-        if options.method == "mixed":
-            even = self._n_of_m
-            counts = self._even_counts(goal) if even else self._counts_of(goal, before)
-            return Chooser(options, round_, ways, counts=counts, candidates=named)
-        seed = [options.seed, round_]
-        decisions = _decisions(self._measured, goal, options, seed, before, self._idle)
-        return Chooser(options, round_, ways, masks=lambda i, n: decisions(i, n).kept)
-
-    def _counts(
-        self,
-        goal: Goal,
-        surveys: Sequence[Survey | None],
-        importance: Sequence[float],
-        part: float,
-    ) -> list[int]:
-        """The budget by measured error; a layer that no sample reached keeps the share of all.
-
-        Rules come before both.
-        """
-        assert goal.keep is not None
-        fixed = self._rules.fixed([weight.units for weight in self._weights], part)
-        fixed = {index: min(count, self._capacities[index]) for index, count in fixed.items()}
-        free = [index for index in range(len(surveys)) if index not in fixed]
-        if not free:
-            return [fixed[index] for index in range(len(surveys))]
-        goal = replace(goal, keep=goal.keep - sum(fixed.values()))
-        seen = [surveys[index] is not None for index in free]
-        counts, left = self._shared_out(goal, seen, free)
-        known = [index for index in free if surveys[index] is not None]
-        floors = [self._rules.floors.get(index, self._options.floor) for index in known]
-        told = [importance[index] for index in known] if importance else []
-        curves = [survey for index in known if (survey := surveys[index]) is not None]
-        counts[seen] = error_counts(curves, left, floors, told)
-        shared = dict(zip(free, counts, strict=True))
-        return [int({**shared, **fixed}[index]) for index in range(len(surveys))]
-
-    def _even_counts(self, goal: Goal) -> list[int]:
-        """The same share of every layer, as N:M has it."""
-        assert goal.keep is not None
-        total = sum(weight.size for weight in self._weights)
-        return [round(goal.keep * weight.size / total) for weight in self._weights]
-
-    def _counts_of(self, goal: Goal, before: PrunedWeights | None) -> list[int]:
-        """Another budget; likewise."""
-        allocation = self._options.allocation
-        if not is_small(self._measured):
-            made = _blockwise(
-                self._measured, goal, "magnitude", allocation, [0], before, self._idle
-            )
-            return [sum(counts) for counts in made.counts]
-        seen = [found.patches > 0 for found in self._measured]
-        counts, left = self._shared_out(goal, seen, range(len(seen)))
-        known = [
-            _now(self._measured, before, self._idle, index)
-            for index, reached in enumerate(seen)
-            if reached
-        ]
-        counts[seen] = layer_counts(known, replace(goal, keep=left), allocation)
-        return [int(count) for count in counts]
-
-    def _shared_out(
-        self, goal: Goal, seen: Sequence[bool], among: Sequence[int]
-    ) -> tuple[NDArray[np.int64], int]:
-        assert goal.keep is not None
-        sizes = [self._weights[index].units for index in among]
-        capacities = [self._capacities[index] for index in among]
-        return share_out(sizes, capacities, seen, goal.keep)
-
     def leave_out(self, idle: Sequence[Idle]) -> bool:
         """Choose no idle weights any more, unless too few others are left; says whether."""
         assert self._goal.keep is not None
-        capacities = [
-            _capacity(weight, found) for weight, found in zip(self._weights, idle, strict=True)
-        ]
-        if self._room(capacities) < self._goal.keep:
+        budgets = self._budgets.without(idle)
+        if budgets.most < self._goal.keep:
             return False
-        self._idle, self._capacities = idle, capacities
+        self._budgets = budgets
         self._refitter.leave_out(idle)
         return True
-
-    def _room(self, capacities: Sequence[int]) -> int:
-        """How many weights can be kept, as rules fix those of some layers."""
-        fixed = self._rules.fixed([weight.units for weight in self._weights])
-        return sum(min(fixed.get(index, have), have) for index, have in enumerate(capacities))
 
     def improved(self, best: Outcome, impacts: Sequence[Impact], plan: str = "") -> Outcome:
         """Repeat a pass where there is something to gain.
@@ -633,7 +402,7 @@ class Run:
             leave_out=self._leave_out_and_survey,
             again=lambda: self.in_rounds(impacts, plan),
             error=self._refitter.output_error,
-            left=self._idle,
+            left=self._budgets.idle,
         )
 
     def _leave_out_and_survey(self, idle: Sequence[Idle]) -> bool:
@@ -676,42 +445,3 @@ def _told_of_masks(weights: Sequence[Weight], rules: WeightRules) -> tuple[str, 
     if not idle:
         return ()
     return (f"{idle} of the weights that masks keep were zero before, and stay so",)
-
-
-def _capacity(weight: Weight, idle: Idle | None) -> int:
-    """What can be kept: weights, or cells of a pattern."""
-    if idle is None or idle.is_empty:
-        return weight.alive
-    left = (idle.cleared(block.matrix, block.rows) for block in weight.blocks)
-    return sum(alive_units(weight.cells, block) for block in left)
-
-
-def _now(
-    measured: Sequence[Measured],
-    before: PrunedWeights | None,
-    idle: Sequence[Idle],
-    index: int,
-    number: int | None = None,
-) -> LayerStatistics:
-    """Statistics of a weight or a block with the weights that a pass starts from."""
-    found, rows = measured[index], slice(None)
-    if number is None:
-        statistics = found.whole()
-        weight = statistics.weight if before is None else before.whole(index)
-    else:
-        statistics, rows = found.block(number), found.weight.blocks[number].rows
-        weight = statistics.weight if before is None else before.weight(index, number)
-    return _updated(statistics, idle[index].cleared(weight, rows) if idle else weight)
-
-
-def _updated(statistics: LayerStatistics, weight: Float) -> LayerStatistics:
-    """The statistics with the weights of this round; a sensitivity is |w| times what it weighs."""
-    old = np.abs(statistics.weight)
-    ratio = np.divide(np.abs(weight), old, out=np.zeros(old.shape), where=old > 0)
-    mean = statistics.sensitivity_mean
-    return replace(
-        statistics,
-        weight=weight,
-        sensitivity_max=statistics.sensitivity_max * ratio,
-        sensitivity_mean=None if mean is None else mean * ratio,
-    )

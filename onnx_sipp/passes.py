@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from onnx_sipp.compensate import Run, mask_only
+from onnx_sipp.compensate import Run
 from onnx_sipp.graph.lowering import Lowered
+from onnx_sipp.masking import mask_only
 from onnx_sipp.outcome import Outcome
 from onnx_sipp.prepared import Prepared
 from onnx_sipp.pruning.methods import Goal

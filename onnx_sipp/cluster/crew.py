@@ -17,8 +17,8 @@ from onnx_sipp.cluster import tasks
 from onnx_sipp.cluster.pool import Pool
 from onnx_sipp.cluster.shards import merged, ranges_of
 from onnx_sipp.cluster.site import Payload, Sensed
-from onnx_sipp.compensate import Known, Looked
 from onnx_sipp.keeping.outcomes import OutcomeForm
+from onnx_sipp.known import Known, Looked
 from onnx_sipp.layer_sums import UnevenError
 from onnx_sipp.measures import Measured, PatchCount, Sensitivity, second_moment
 from onnx_sipp.outcome import Outcome

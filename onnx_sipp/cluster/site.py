@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from onnx_sipp.calibration.samples import Chosen, Samples
 from onnx_sipp.calibration.specs import Feed, InputSpec
-from onnx_sipp.compensate import Known, Run
+from onnx_sipp.compensate import Run
 from onnx_sipp.graph.model import Model, serialized
+from onnx_sipp.known import Known
 from onnx_sipp.measures import Measured, PatchCount, Sensitivity
 from onnx_sipp.options import Options
 from onnx_sipp.prepared import KEPT_BYTES, Prepared, found_in
