@@ -112,7 +112,10 @@ def measured(model: Path, calib: Path, workers: int, samples: int) -> Run:
         return told(result, 0.0, seconds, usage()[0] - before, 0, 0)
     with (
         distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=0
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address="127.0.0.1:0",
+            memory_limit=0,
         ) as cluster,
         distributed.Client(cluster) as client,
     ):

@@ -149,8 +149,8 @@ def dask_pool(scheduler: str) -> Iterator[DaskPool]:
     if kind == "local":
         with (
             distributed.LocalCluster(
-                n_workers=int(count), threads_per_worker=1, processes=True, dashboard_address=None,
-                memory_limit=0, silence_logs=logging.CRITICAL,
+                n_workers=int(count), threads_per_worker=1, processes=True,
+                dashboard_address="127.0.0.1:0", memory_limit=0, silence_logs=logging.CRITICAL,
             ) as cluster,
             distributed.Client(cluster) as client,
         ):  # fmt: skip
