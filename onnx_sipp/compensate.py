@@ -50,6 +50,8 @@ LEAST_SHARE = 0.3
 TRIALS_LIMIT, MADE_UP_TRIALS_LIMIT = 5e12, 1e11
 # To compare budgets, on how many samples layers are refitted, and how their weights are chosen.
 _TRIAL_SAMPLES, _TRIAL_CANDIDATE = 256, "removal-cost"
+# Most passes that are repeated without what did nothing, by whether the samples were made up.
+_REPEATS = {False: 3, True: 1}
 _SURVEY = "survey.npz"
 
 
@@ -105,6 +107,7 @@ class Run:
         self._first = self._surveys
         self._impacts: dict[int, Impact] = {}
         self._rectifies = options.compensate != "none"
+        self._repeats = _REPEATS[samples.synthetic]
         if share is None:
             share = (goal.keep or 0) / sum(weight.units for weight in weights)
         self._share = max(share, LEAST_SHARE)
@@ -403,6 +406,7 @@ class Run:
             again=lambda: self.in_rounds(impacts, plan),
             error=self._refitter.output_error,
             left=self._budgets.idle,
+            repeats=self._repeats,
         )
 
     def _leave_out_and_survey(self, idle: Sequence[Idle]) -> bool:

@@ -12,9 +12,8 @@ from onnx_sipp.weights import Weight
 
 __all__ = ["spend_again"]
 
-# Share of the kept weights below which what is idle is not worth another pass, and most passes.
+# Share of the kept weights below which what is idle is not worth another pass.
 _WORTH = 0.01
-_REPEATS = 3
 
 
 def spend_again(
@@ -27,6 +26,7 @@ def spend_again(
     again: Callable[[], Outcome],
     error: Callable[[Lowered], float],
     left: Sequence[Idle] = (),
+    repeats: int = 3,
 ) -> Outcome:
     """Repeat a pass as long as there are idle weights and that lowers the error.
 
@@ -39,6 +39,7 @@ def spend_again(
         again: makes another pass.
         error: relative squared error of a model's outputs.
         left: what had been left out of the pass, per weight.
+        repeats: most passes.
 
     Returns:
         The best pass, with the same number of weights, and what was freed on the way there.
@@ -46,7 +47,7 @@ def spend_again(
     left = left or [Idle.none(weight) for weight in weights]
     freed: list[int] = [0] * len(weights)
     errors: list[float] = []  # measured only where another pass is compared with them
-    for _ in range(_REPEATS):
+    for _ in range(repeats):
         idle = find(best.model)
         wasted = [found.count(w, best.model) for found, w in zip(idle, weights, strict=True)]
         if sum(wasted) <= _WORTH * keep or not leave_out(idle):

@@ -100,6 +100,19 @@ def test_rounds_are_used_where_they_help(monkeypatch, several, used):
     assert same is not used
 
 
+@pytest.mark.parametrize(("data", "most"), [(DATA, 3), (None, 1)])
+def test_made_up_samples_are_worth_one_repeat(monkeypatch, data, most):
+    asked = []
+
+    def repeated(best, *_, repeats, **__):
+        asked.append(repeats)
+        return best
+
+    monkeypatch.setattr("onnx_sipp.compensate.spend_again", repeated)
+    prune(mlp(), data, sparsity=0.6, threads=1, allocation="error")
+    assert asked == [most]
+
+
 def test_a_pass_is_repeated_with_the_rounds_that_were_used(monkeypatch):
     made, errors = [], iter([0.5, 0.2])
     monkeypatch.setattr(Refitter, "output_error", lambda *_: next(errors))
