@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,8 @@ from onnx_sipp.files import refuse_place
 from onnx_sipp.keeping.statistics import About, write_statistics
 from onnx_sipp.measures import Measured
 from onnx_sipp.options import PRUNE_ONLY, Options
-from onnx_sipp.prepared import ModelSource, examine
-from onnx_sipp.preparing import measure
+from onnx_sipp.prepared import ModelSource
+from onnx_sipp.preparing import equipped, measure
 from onnx_sipp.progress import Progress, Silent
 from onnx_sipp.report.names import shown
 
@@ -103,9 +103,7 @@ def calibrate(
         raise UsageError(f"to calibrate has no goal; leave {' and '.join(given)} out")
     chosen = Options.checked(options)
     with hired(chosen.scheduler) as crew:
-        found = replace(examine(model, calibration, chosen, progress or Silent()), crew=crew)
-        if crew is not None:
-            crew.equip(found)
+        found = equipped(model, calibration, chosen, progress or Silent(), crew)
         measured = measure(found)
     return Statistics(
         about=found.about(),

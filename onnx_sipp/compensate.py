@@ -35,7 +35,7 @@ from onnx_sipp.pruning.survey import (
     curve_of,
     surveys_of,
 )
-from onnx_sipp.respend import spend_again
+from onnx_sipp.respend import REPEATS, spend_again
 from onnx_sipp.sequential import IMPACT_SAMPLES, Refitter
 from onnx_sipp.weights import Weight
 
@@ -50,8 +50,8 @@ LEAST_SHARE = 0.3
 TRIALS_LIMIT, MADE_UP_TRIALS_LIMIT = 5e12, 1e11
 # To compare budgets, on how many samples layers are refitted, and how their weights are chosen.
 _TRIAL_SAMPLES, _TRIAL_CANDIDATE = 256, "removal-cost"
-# Most passes that are repeated without what did nothing, by whether the samples were made up.
-_REPEATS = {False: 3, True: 1}
+# Most passes that are repeated without what did nothing, on made-up samples.
+_MADE_UP_REPEATS = 1
 _SURVEY = "survey.npz"
 
 
@@ -107,7 +107,7 @@ class Run:
         self._first = self._surveys
         self._impacts: dict[int, Impact] = {}
         self._rectifies = options.compensate != "none"
-        self._repeats = _REPEATS[samples.synthetic]
+        self._repeats = _MADE_UP_REPEATS if samples.synthetic else REPEATS
         if share is None:
             share = (goal.keep or 0) / sum(weight.units for weight in weights)
         self._share = max(share, LEAST_SHARE)

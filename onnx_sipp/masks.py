@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.lowering import Lowered
+from onnx_sipp.keeping.archive import Member, write_members
 from onnx_sipp.weights import Weight
 
 __all__ = ["Masks", "refuse_names", "write_masks"]
@@ -61,13 +62,6 @@ def refuse_names(names: Iterable[str]) -> None:
 
 
 def write_masks(masks: Mapping[str, NDArray[np.bool_]], out: BinaryIO) -> None:
-    """Write masks as an ``.npz`` file, one at a time; the same masks give the same bytes.
-
-    `numpy.savez` takes them as keywords, and a layer may have a name that is none.
-    """
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, mask in masks.items():
-            entry = zipfile.ZipInfo(f"{_inside(name)}.npy")
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            with archive.open(entry, "w", force_zip64=True) as stream:
-                np.lib.format.write_array(stream, np.ascontiguousarray(mask), allow_pickle=False)
+    """Write masks as an ``.npz`` file, one at a time; the same masks give the same bytes."""
+    members = (Member.of(_inside(name), mask) for name, mask in masks.items())
+    write_members(members, out, zipfile.ZIP_DEFLATED)

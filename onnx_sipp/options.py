@@ -215,6 +215,25 @@ class Options:
 
     def _check(self) -> None:
         rules = [
+            *self._rules_of_goals(),
+            *self._rules_of_running(),
+            *self._rules_of_methods(),
+            *self._rules_of_channels(),
+            *self._rules_of_rules(),
+            *self._rules_of_candidates(),
+            *self._rules_of_results(),
+        ]
+        for holds, message in rules:
+            if not holds:
+                raise UsageError(message)
+        for name in ("num_samples", "batch_size", "threads", "rounds", "state_reset", "align"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, not {value}")
+
+    def _rules_of_goals(self) -> list[tuple[bool, str]]:
+        """What must hold for numbers that say how far to go."""
+        return [
             (
                 self.sparsity is None or 0 <= self.sparsity < 1,
                 f"sparsity must be at least 0 and below 1, not {self.sparsity}; "  # noqa: ISC004
@@ -241,6 +260,11 @@ class Options:
                 "max_drop and eval_script go together: how much lower the number that the "  # noqa: ISC004
                 "function gives may be",
             ),
+        ]
+
+    def _rules_of_running(self) -> list[tuple[bool, str]]:
+        """What must hold for how it is run."""
+        return [
             (
                 self.workdir is None or Path(self.workdir).is_dir(),
                 f"the work folder {str(self.workdir)!r} does not exist; create it",
@@ -259,6 +283,11 @@ class Options:
             (self.memory_limit >= 0, f"memory_limit is negative: {self.memory_limit}"),
             (self.seed >= 0, f"seed must be 0 or more, not {self.seed}"),
             (0 < self.delta < 1, f"delta must lie between 0 and 1, not {self.delta}"),
+        ]
+
+    def _rules_of_methods(self) -> list[tuple[bool, str]]:
+        """What must hold for the method, the budget and the refit."""
+        return [
             (
                 self.allocation in allocations_of(self.method),
                 f"method {self.method!r} works with the allocations "  # noqa: ISC004
@@ -285,13 +314,25 @@ class Options:
                 f"single weights per neuron half, which the pattern {self.pattern} has no room "
                 "for; take method mixed, magnitude, wanda, sipp-det or random, and another budget",
             ),
-            *self._rules_of_channels(),
-            *self._rules_of_rules(),
+        ]
+
+    def _rules_of_candidates(self) -> list[tuple[bool, str]]:
+        """What must hold for the ways of choosing that are compared."""
+        return [
             (
                 not self.pattern or tuple(self.candidates) != ("sipp-rand",),
                 "the candidate sipp-rand draws single weights, for which the pattern "  # noqa: ISC004
                 f"{self.pattern} has no room; name another one",
             ),
+            (
+                set(self.candidates) <= set(CANDIDATES),
+                f"the candidates are {', '.join(CANDIDATES)}, not {', '.join(self.candidates)}",
+            ),
+        ]
+
+    def _rules_of_results(self) -> list[tuple[bool, str]]:
+        """What must hold for how the result is stored."""
+        return [
             (
                 not self.quantize or self.quantize in QUANTIZATIONS,
                 f"quantize must be one of {', '.join(QUANTIZATIONS)}, not {self.quantize!r}",
@@ -308,18 +349,7 @@ class Options:
                 self.pack_values == "exact" or self.storage == "packed",
                 f"pack_values {self.pack_values!r} goes with the storage 'packed'",
             ),
-            (
-                set(self.candidates) <= set(CANDIDATES),
-                f"the candidates are {', '.join(CANDIDATES)}, not {', '.join(self.candidates)}",
-            ),
         ]
-        for holds, message in rules:
-            if not holds:
-                raise UsageError(message)
-        for name in ("num_samples", "batch_size", "threads", "rounds", "state_reset", "align"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, not {value}")
 
     def _rules_of_rules(self) -> list[tuple[bool, str]]:
         """What must hold for rules that are about more than leaving layers alone."""

@@ -20,7 +20,7 @@ from onnx_sipp.store import TensorStore
 if TYPE_CHECKING:
     from onnx_sipp.cluster.crew import Crew
 
-__all__ = ["measure", "prepare"]
+__all__ = ["equipped", "measure", "prepare"]
 
 # Options that change nothing but speed and memory, or that are about files alone.
 _CHANGES_NOTHING = ("threads", "batch_size", "workdir", "providers")
@@ -50,9 +50,7 @@ def prepare(
             something else.
         SippError: the model or the data cannot be used.
     """
-    found = replace(examine(model, calibration, options, progress), crew=crew)
-    if crew is not None:
-        crew.equip(found)
+    found = equipped(model, calibration, options, progress, crew)
     about = found.about() if options.statistics or options.workdir else None
     if options.workdir and about is not None:
         found = replace(found, kept=_run_folder(found, about, task or {}))
@@ -62,6 +60,20 @@ def prepare(
         found = replace(found, measured=measure(found, about))
     if crew is not None:
         crew.learn(found.measured)
+    return found
+
+
+def equipped(
+    model: ModelSource,
+    calibration: Any,
+    options: Options,
+    progress: Progress,
+    crew: Crew | None,
+) -> Prepared:
+    """Read a model and find its layers, and tell the crew, if there is one; see `prepare`."""
+    found = replace(examine(model, calibration, options, progress), crew=crew)
+    if crew is not None:
+        crew.equip(found)
     return found
 
 

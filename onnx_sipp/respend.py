@@ -10,10 +10,12 @@ from onnx_sipp.idle import Idle
 from onnx_sipp.outcome import Outcome, Respent
 from onnx_sipp.weights import Weight
 
-__all__ = ["spend_again"]
+__all__ = ["REPEATS", "spend_again"]
 
 # Share of the kept weights below which what is idle is not worth another pass.
 _WORTH = 0.01
+# Most passes that are repeated.
+REPEATS = 3
 
 
 def spend_again(
@@ -26,7 +28,7 @@ def spend_again(
     again: Callable[[], Outcome],
     error: Callable[[Lowered], float],
     left: Sequence[Idle] = (),
-    repeats: int = 3,
+    repeats: int = REPEATS,
 ) -> Outcome:
     """Repeat a pass as long as there are idle weights and that lowers the error.
 

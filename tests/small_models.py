@@ -137,3 +137,24 @@ def without_new_biases(model, report):
     for _ in names:
         assert copy.graph.initializer.pop().name in names
     return copy
+
+
+def deep():
+    """Layers enough for several budgets, of which two share a weight."""
+    nodes = [
+        ("Gemm", "x a b", "h0", {"name": "first"}),
+        ("Relu", "h0", "r0"),
+        ("MatMul", "r0 s", "h1", {"name": "one"}),
+        ("Relu", "h1", "r1"),
+        ("MatMul", "r1 s", "h2", {"name": "other"}),
+        ("Gemm", "h2 z", "y", {"name": "last"}),
+    ]
+    made = {"a": weights(4, 12), "b": weights(12), "s": weights(12, 12, seed=1)}
+    return make_model(nodes, {**made, "z": weights(12, 3, seed=2)})
+
+
+def other_model():
+    """`mlp`, but for something that nothing depends on."""
+    proto = mlp()
+    proto.producer_name = "somebody else"
+    return proto

@@ -34,7 +34,8 @@ lost or damaged anything. After each, it is checked that
   report are whole or absent;
 - nothing temporary is left, but after kill -9, which leaves no time to tidy up: then what is left
   is called `.onnx-sipp-….tmp` (beside the output) or `onnx-sipp-…` (in the folder for temporary
-  files), never as an output, and may be removed;
+  files), never as an output, and may be removed; an earlier output that was just being replaced
+  is there as `.onnx-sipp-….old`;
 - a run that fails says why, in one line that begins with `onnx-sipp:`.
 
 {table}

@@ -14,15 +14,13 @@ from onnx_sipp.calibration.checks import conform
 from onnx_sipp.calibration.npy_stream import reading
 from onnx_sipp.errors import SippError
 from onnx_sipp.files import read_plain
-from onnx_sipp.graph.claims import refuse_dims
+from onnx_sipp.graph.claims import MOST_MESSAGE_BYTES, refuse_dims
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from onnx_sipp.calibration.specs import Array, Feed, InputSpec
-
-_MOST_BYTES = (2 << 30) - 1  # of a protobuf message
 
 
 def find_test_data(folder: Path) -> list[Path]:
@@ -118,7 +116,7 @@ class OnnxTestData:
 def _read_tensor(path: Path) -> Array:
     tensor = onnx.TensorProto()
     with reading(str(path)):
-        data = read_plain(path, _MOST_BYTES)
+        data = read_plain(path, MOST_MESSAGE_BYTES)
         try:
             tensor.ParseFromString(data)
         except DecodeError as error:

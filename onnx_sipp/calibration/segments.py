@@ -13,7 +13,7 @@ from onnx_sipp.calibration.products import WideProduct
 from onnx_sipp.calibration.session import open_session, run_session
 from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.graph.flow import Flow, Segment, cut
-from onnx_sipp.graph.model import Model, lent_reference
+from onnx_sipp.graph.model import Model
 from onnx_sipp.store import LiveTensors, TensorStore
 
 __all__ = ["SegmentedRun"]
@@ -163,12 +163,7 @@ def _submodel(
             dims = [onnx.TensorShapeProto.Dimension(dim_value=size) for size in fed[name].shape]
             graph.input[-1].type.tensor_type.shape.dim.extend(dims)
         elif name in model.stored:
-            values = model.lendable(name)
-            if values is None:
-                graph.initializer.append(model.with_payload(name))
-            else:
-                graph.initializer.append(lent_reference(model.stored[name], name))
-                lent[name] = values
+            model.hand_over(name, graph, lent)
         elif name in live:
             graph.input.add(name=name).type.CopyFrom(_type_of(live[name]))
     sparse = [t for t in source.graph.sparse_initializer if t.values.name in names - made]

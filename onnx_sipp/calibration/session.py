@@ -45,13 +45,41 @@ def open_session(
         UsageError: this onnxruntime lacks a provider, or cannot load a library.
         SippError: onnxruntime refuses the model.
     """
+    _refuse_unknown(providers or ())
+    options = _session_options(idle=idle, optimized=optimized)
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if folder is not None:
+        key = "session.model_external_initializers_file_folder_path"
+        options.add_session_config_entry(key, str(folder))
+    _register(options, libraries)
+    values = {n: ort.OrtValue.ortvalue_from_numpy(array) for n, array in (lent or {}).items()}
+    if values:
+        options.add_external_initializers(list(values), list(values.values()))
+    try:
+        chosen = list(providers or ["CPUExecutionProvider"])
+        source = str(data) if isinstance(data, Path) else data
+        session = ort.InferenceSession(source, options, providers=chosen)
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise SippError(
+            f"onnxruntime {ort.__version__} refuses the model: {first_line(error)}"
+        ) from error
+    session.lent = values  # the session may read them as long as it lives
+    return session
+
+
+def _refuse_unknown(providers: Sequence[str]) -> None:
     available = ort.get_available_providers()
-    for provider in providers or ():
+    for provider in providers:
         if provider not in available:
             raise UsageError(
                 f"this onnxruntime has no execution provider {provider!r}; "
                 f"it has {', '.join(available)}"
             )
+
+
+def _session_options(*, idle: bool, optimized: Path | None) -> Any:
+    """Options of a session that logs nothing; see `open_session`."""
     options = ort.SessionOptions()
     options.log_severity_level = 4  # refusals arrive as exceptions; the rest is noise here
     # Its threads would otherwise spin between runs, at the cost of whatever runs meanwhile.
@@ -64,32 +92,18 @@ def open_session(
         options.optimized_model_filepath = str(optimized)
         key = "session.optimized_model_external_initializers_file_name"
         options.add_session_config_entry(key, f"{optimized.name}.data")
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    if folder is not None:
-        key = "session.model_external_initializers_file_folder_path"
-        options.add_session_config_entry(key, str(folder))
+    return options
+
+
+def _register(options: Any, libraries: Sequence[Path]) -> None:
     for library in libraries:
         try:
             options.register_custom_ops_library(str(library))
-        except Exception as error:  # see below
+        except Exception as error:  # onnxruntime's exceptions share no base class
             raise UsageError(
                 f"onnxruntime {ort.__version__} cannot load the operators of {str(library)!r}: "
                 f"{first_line(error)}"
             ) from error
-    values = [ort.OrtValue.ortvalue_from_numpy(array) for array in (lent or {}).values()]
-    if values:
-        options.add_external_initializers(list(lent or {}), values)
-    try:
-        chosen = list(providers or ["CPUExecutionProvider"])
-        source = str(data) if isinstance(data, Path) else data
-        session = ort.InferenceSession(source, options, providers=chosen)
-    except Exception as error:  # onnxruntime's exceptions share no base class
-        raise SippError(
-            f"onnxruntime {ort.__version__} refuses the model: {first_line(error)}"
-        ) from error
-    session.lent = values  # the session may read them as long as it lives
-    return session
 
 
 def run_session(

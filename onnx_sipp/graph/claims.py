@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from math import prod
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from onnx import FunctionProto, ModelProto, NodeProto, TensorProto
+from onnx import FunctionProto, ModelProto, TensorProto
 
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.kinds import node_kind
-from onnx_sipp.graph.walk import all_tensors
+from onnx_sipp.graph.walk import all_tensors, nodes_within
 
-__all__ = ["refuse_claims", "refuse_dims"]
+__all__ = ["MOST_MESSAGE_BYTES", "refuse_claims", "refuse_dims"]
+
+MOST_MESSAGE_BYTES = (2 << 30) - 1  # of protobuf
 
 # Nodes that a model may have once its functions are unfolded, and how deep calls may be nested.
 _MOST_CALLS = 100_000
@@ -107,7 +109,7 @@ def _refuse_calls(proto: ModelProto) -> None:
             if key in sizes or not waiting:
                 pending.pop()
                 open_ones.discard(key)
-                own = sum(1 for _ in _nodes(functions[key].node))
+                own = sum(1 for _ in nodes_within(functions[key].node))
                 sizes[key] = own + sum(sizes[one] for one in calls[key])
                 depths[key] = 1 + max((depths[one] for one in calls[key]), default=0)
                 continue
@@ -115,7 +117,9 @@ def _refuse_calls(proto: ModelProto) -> None:
             if open_ones.intersection(waiting):
                 raise SippError(f"the function {waiting[0][1]!r} calls itself")
             pending.extend(waiting)
-    total = sum(sizes.get(_key(*node_kind(n), n.overload), 0) for n in _nodes(proto.graph.node))
+    total = sum(
+        sizes.get(_key(*node_kind(n), n.overload), 0) for n in nodes_within(proto.graph.node)
+    )
     deepest = max(depths.values(), default=0)
     if deepest > _DEEPEST:
         raise SippError(f"functions call each other {deepest} deep; at most {_DEEPEST} can be read")
@@ -127,22 +131,10 @@ def _refuse_calls(proto: ModelProto) -> None:
 
 
 def _calls(function: FunctionProto, functions: dict[_Key, FunctionProto]) -> Iterator[_Key]:
-    for node in _nodes(function.node):
+    for node in nodes_within(function.node):
         key = _key(*node_kind(node), node.overload)
         if key in functions:
             yield key
-
-
-def _nodes(nodes: Sequence[NodeProto]) -> Iterator[NodeProto]:
-    """Nodes, and those in their subgraphs."""
-    pending = [nodes]
-    while pending:
-        for node in pending.pop():
-            yield node
-            for attribute in node.attribute:
-                pending.extend(graph.node for graph in attribute.graphs)
-                if attribute.HasField("g"):
-                    pending.append(attribute.g.node)
 
 
 def _key(domain: str, op_type: str, overload: str) -> _Key:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import google.protobuf.message
 import onnx
@@ -15,7 +15,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, numpy_help
 
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.files import Piece, read_plain, refuse_place, write_together
-from onnx_sipp.graph.claims import refuse_claims
+from onnx_sipp.graph.claims import MOST_MESSAGE_BYTES, refuse_claims
 from onnx_sipp.graph.external import (
     checked_file,
     external_reference,
@@ -24,6 +24,7 @@ from onnx_sipp.graph.external import (
     read_external_slab,
 )
 from onnx_sipp.graph.payloads import COPY_BYTES, Replacements
+from onnx_sipp.graph.runnable import Runnable, lent_reference, without_initializers
 from onnx_sipp.graph.tensors import (
     is_external,
     numpy_dtype,
@@ -38,28 +39,11 @@ from onnx_sipp.graph.tensors import (
 from onnx_sipp.graph.walk import Holder, all_sites, all_tensors, stored_tensors
 from onnx_sipp.store import Kept, TensorStore, load
 
-__all__ = ["Model", "Runnable", "lent_reference", "serialized"]
+__all__ = ["Model", "serialized"]
 
 _PAGE = 4096
-# Of a protobuf message.
-_MOST_BYTES = (2 << 30) - 1
 # Constants from this size on are handed to a runtime without a copy.
 MAPPED_BYTES = 1 << 20
-
-
-class Runnable(NamedTuple):
-    """A model for a runtime.
-
-    Attributes:
-        data: the serialised message.
-        folder: of the external data that it refers to, None if there is none.
-        lent: large constants by name, of which the message only has the type; the runtime takes
-            them from memory, so that they are not copied into it and out again.
-    """
-
-    data: bytes
-    folder: Path | None
-    lent: Mapping[str, NDArray[Any]]
 
 
 class Model:
@@ -123,7 +107,7 @@ class Model:
             return cls(_parse(source, "the given bytes"), None, libraries)
         path = Path(source)
         try:
-            data = read_plain(path, _MOST_BYTES)
+            data = read_plain(path, MOST_MESSAGE_BYTES)
         except FileNotFoundError as error:
             raise UsageError(f"there is no file {str(path)!r}") from error
         except IsADirectoryError as error:
@@ -315,26 +299,39 @@ class Model:
             proto.CopyFrom(self.proto)
             self._put_replaced_inside(proto)
         else:
-            proto = _without_initializers(self.proto)
-            self._hand_over(self.proto.graph.initializer, proto.graph, lent)
+            proto = without_initializers(self.proto)
+            self._hand_over_all(self.proto.graph.initializer, proto.graph, lent)
         present = {output.name for output in proto.graph.output}
         proto.graph.output.extend(onnx.ValueInfoProto(name=n) for n in asked if n not in present)
         return Runnable(serialized(proto), self.folder if self.external else None, lent)
 
-    def _hand_over(
+    def hand_over(self, name: str, graph: GraphProto, lent: dict[str, NDArray[Any]]) -> None:
+        """Put a constant, as it is now, into a graph for a runtime: lent if it can be, else inside.
+
+        Args:
+            name: of the constant.
+            graph: gets it.
+            lent: gets its elements, if they are lent.
+        """
+        values = self.lendable(name)
+        if values is None:
+            graph.initializer.append(self.with_payload(name))
+        else:
+            graph.initializer.append(lent_reference(self.stored[name], name))
+            lent[name] = values
+
+    def _hand_over_all(
         self, tensors: Iterable[TensorProto], graph: GraphProto, lent: dict[str, NDArray[Any]]
     ) -> None:
-        """Put initializers into a graph for a runtime: those that can be lent as references."""
+        """The same for initializers; external data that was not replaced stays where it is."""
         left_inside = {value.name for value in graph.input}  # a feed may replace them
         for tensor in tensors:
-            name = tensor.name
-            values = None if name in left_inside else self.lendable(name)
-            if values is None:
-                replaced = is_external(tensor) and self.site_of(tensor) in self._replaced
-                graph.initializer.append(self.with_payload(name) if replaced else tensor)
+            if is_external(tensor) and self.site_of(tensor) not in self._replaced:
+                graph.initializer.append(tensor)
+            elif tensor.name in left_inside:
+                graph.initializer.append(self.with_payload(tensor.name))
             else:
-                graph.initializer.append(lent_reference(tensor, name))
-                lent[name] = values
+                self.hand_over(tensor.name, graph, lent)
 
     def inlined(self) -> ModelProto:
         """A copy of the message with every payload inside.
@@ -489,35 +486,6 @@ def _parse(data: bytes, what: str) -> ModelProto:
         raise SippError(f"{what} holds no graph: it is no ONNX model, or an empty one")
     refuse_claims(proto)
     return proto
-
-
-def lent_reference(tensor: TensorProto, name: str) -> TensorProto:
-    """An initializer without its elements, which a runtime is given in memory."""
-    result = TensorProto(
-        name=name,
-        data_type=tensor.data_type,
-        dims=tensor.dims,
-        data_location=TensorProto.EXTERNAL,
-    )
-    result.external_data.add(key="location", value="lent")
-    return result
-
-
-def _without_initializers(proto: ModelProto) -> ModelProto:
-    """A copy without the initializers of the main graph, which may be large."""
-    result = ModelProto()
-    for source, target, left_out in (
-        (proto, result, "graph"),
-        (proto.graph, result.graph, "initializer"),
-    ):
-        for field, value in source.ListFields():
-            if field.name == left_out:
-                continue
-            if isinstance(value, str | int | float | bytes):
-                setattr(target, field.name, value)
-            else:
-                getattr(target, field.name).MergeFrom(value)
-    return result
 
 
 def serialized(proto: ModelProto) -> bytes:

@@ -164,16 +164,17 @@ def _per_neuron(model: Model, name: str, layer: Layer, sizes: tuple[int, ...]) -
     values, neurons = model.read(name), prod(sizes)
     if values.size != neurons or values.dtype.kind not in "fV":
         return None
-    if not np.isfinite(values.astype(np.float64)).all():
+    flat: Float64 = values.astype(np.float64).ravel()
+    if not np.isfinite(flat).all():
         return None  # a mask: behind it nothing is left to aim at
     if len(sizes) > 1:
-        return values.astype(np.float64).ravel() if values.shape[-len(sizes) :] == sizes else None
+        return flat if values.shape[-len(sizes) :] == sizes else None
     axis = layer.neuron_axis
     assert axis is not None
     alone = -values.ndim <= axis and values.shape[axis] == neurons
     if _is_convolution(layer) and values.ndim > 1 - axis:
         return None  # the sum has more axes than the output
-    return values.astype(np.float64).ravel() if alone else None
+    return flat if alone else None
 
 
 def _addition(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
@@ -14,6 +14,7 @@ __all__ = [
     "holder_of",
     "is_constant_node",
     "main_opset",
+    "nodes_within",
     "stored_tensors",
 ]
 
@@ -54,7 +55,12 @@ def all_sites(proto: ModelProto) -> Iterator[Holder]:
 
 def all_nodes(proto: ModelProto) -> Iterator[NodeProto]:
     """Every node of a model: in subgraphs and functions too."""
-    node_lists = [proto.graph.node, *(function.node for function in proto.functions)]
+    return nodes_within(proto.graph.node, *(function.node for function in proto.functions))
+
+
+def nodes_within(*lists: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """The nodes of some lists, and those of their subgraphs."""
+    node_lists = list(lists)
     while node_lists:
         for node in node_lists.pop():
             yield node

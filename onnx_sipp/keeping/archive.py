@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,7 +24,7 @@ from onnx_sipp.errors import SippError
 from onnx_sipp.files import write_together
 from onnx_sipp.slabs import as_bytes
 
-__all__ = ["Archive", "Member", "understanding", "write_archive"]
+__all__ = ["Archive", "Member", "understanding", "write_archive", "write_members"]
 
 Array = NDArray[Any]
 
@@ -67,23 +67,34 @@ def write_archive(path: Path, header: Mapping[str, Any], members: Iterable[Membe
     """
     text = json.dumps(header, ensure_ascii=False).encode()
     first = Member.of(_HEADER, np.frombuffer(text, np.uint8))
-    write_together([(path, partial(_write, [first], members))])
+    write_together([(path, partial(write_members, chain([first], members)))])
 
 
-def _write(first: Sequence[Member], members: Iterable[Member], out: BinaryIO) -> None:
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for group in (first, members):
-            for member in group:
-                entry = zipfile.ZipInfo(f"{member.name}.npy")
-                with archive.open(entry, "w", force_zip64=True) as stream:
-                    told = {
-                        "descr": np.lib.format.dtype_to_descr(member.dtype),
-                        "fortran_order": False,
-                        "shape": member.shape,
-                    }
-                    np.lib.format.write_array_header_1_0(stream, told)
-                    for piece in member.pieces:
-                        stream.write(as_bytes(np.ascontiguousarray(piece)))
+def write_members(
+    members: Iterable[Member], out: BinaryIO, compression: int = zipfile.ZIP_STORED
+) -> None:
+    """Write arrays as an ``.npz`` file, one at a time; the same arrays give the same bytes.
+
+    `numpy.savez` takes them as keywords and whole; names may be none, and arrays come in pieces.
+
+    Args:
+        members: the arrays.
+        out: where they are written.
+        compression: of `zipfile`.
+    """
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        for member in members:
+            entry = zipfile.ZipInfo(f"{member.name}.npy")
+            entry.compress_type = compression
+            with archive.open(entry, "w", force_zip64=True) as stream:
+                told = {
+                    "descr": np.lib.format.dtype_to_descr(member.dtype),
+                    "fortran_order": False,
+                    "shape": member.shape,
+                }
+                np.lib.format.write_array_header_1_0(stream, told)
+                for piece in member.pieces:
+                    stream.write(as_bytes(np.ascontiguousarray(piece)))
 
 
 class Archive:

@@ -97,7 +97,7 @@ def _chain(
 ) -> tuple[list[NodeProto], list[str]]:
     """Nodes that make tensors, in topological order, and the constants that they read."""
     done: dict[int, NodeProto] = {}
-    begun: set[int] = set()
+    open_ones: set[int] = set()  # whose inputs are looked for
     constants: dict[str, None] = {}
     pending = list(names)
     while pending:
@@ -112,12 +112,12 @@ def _chain(
                 "the file was changed after it was packed"
             )
         node = makers[wanted]
-        if id(node) in begun:  # all that it reads is there by now
+        if id(node) in open_ones or id(node) in done:  # all that it reads is there by now
             done[id(node)] = node
+            open_ones.discard(id(node))
             pending.pop()
             continue
-        begun.add(id(node))
-        open_ones = begun - done.keys()
+        open_ones.add(id(node))
         if any(id(makers.get(name)) in open_ones for name in node.input if name not in own):
             raise SippError(f"the graph goes round in a circle, at {wanted!r}; the file is damaged")
         pending += node.input

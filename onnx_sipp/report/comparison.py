@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from onnx_sipp.report.finite import finite
-from onnx_sipp.report.names import json_text, shown, visible
+from onnx_sipp.report.names import json_text
+from onnx_sipp.report.printing import print_tables
 from onnx_sipp.report.result import OutputReport
 
 __all__ = ["Comparison", "Footprint", "Latency", "Metric", "comparison_tables", "print_comparison"]
@@ -148,15 +147,7 @@ def comparison_tables(found: Comparison) -> list[tuple[str, list[str], Rows]]:
 
 def print_comparison(found: Comparison, console: Console) -> None:
     """Print all tables and warnings."""
-    for title, heads, rows in comparison_tables(found):
-        table = Table(title=Text(visible(title)), title_justify="left")
-        for index, head in enumerate(heads):
-            table.add_column(shown(head), justify="right" if index else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(visible(cell, "\n")) for cell in row))
-        console.print(table)
-    for warning in found.warnings:
-        console.print(Text(visible(f"Warning: {warning}", "\n"), style="bold yellow"))
+    print_tables(comparison_tables(found), found.warnings, console)
 
 
 def _output_row(output: OutputReport) -> list[str]:

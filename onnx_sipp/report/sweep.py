@@ -9,11 +9,10 @@ from math import isfinite
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from onnx_sipp.report.finite import finite
-from onnx_sipp.report.names import json_text, shown, visible
+from onnx_sipp.report.names import json_text
+from onnx_sipp.report.printing import print_tables
 from onnx_sipp.report.result import OutputReport
 
 __all__ = ["LayerCurve", "Sweep", "SweepDense", "SweepPoint", "print_sweep", "sweep_tables"]
@@ -172,15 +171,7 @@ def sweep_tables(found: Sweep) -> list[Columns]:
 
 def print_sweep(found: Sweep, console: Console) -> None:
     """Print the table and the warnings."""
-    for title, heads, rows in sweep_tables(found):
-        table = Table(title=Text(visible(title)), title_justify="left")
-        for index, head in enumerate(heads):
-            table.add_column(shown(head), justify="right" if index else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(visible(cell, "\n")) for cell in row))
-        console.print(table)
-    for warning in found.warnings:
-        console.print(Text(visible(f"Warning: {warning}", "\n"), style="bold yellow"))
+    print_tables(sweep_tables(found), found.warnings, console)
     console.print(f"{found.seconds:.1f} s, with one calibration on {found.samples} samples.")
 
 

@@ -10,20 +10,6 @@ from onnx_sipp.cluster.crew import Crew
 from onnx_sipp.cluster.pool import Alone
 
 
-def deep():
-    """Layers enough for several budgets, of which two share a weight."""
-    nodes = [
-        ("Gemm", "x a b", "h0", {"name": "first"}),
-        ("Relu", "h0", "r0"),
-        ("MatMul", "r0 s", "h1", {"name": "one"}),
-        ("Relu", "h1", "r1"),
-        ("MatMul", "r1 s", "h2", {"name": "other"}),
-        ("Gemm", "h2 z", "y", {"name": "last"}),
-    ]
-    made = {"a": weights(4, 12), "b": weights(12), "s": weights(12, 12, seed=1)}
-    return make_model(nodes, {**made, "z": weights(12, 3, seed=2)})
-
-
 def convolutions():
     """Images of a fixed size."""
     nodes = [

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from crews import DATA, IMAGES, assert_alike, convolutions, deep, with_crew
-from small_models import make_model, mlp, weights
+from crews import DATA, IMAGES, assert_alike, convolutions, with_crew
+from small_models import deep, make_model, mlp, weights
 
 from onnx_sipp import calibrate, pipeline, prune, sweep
 from onnx_sipp.cluster import crew as crew_module

@@ -9,7 +9,8 @@ import time
 
 import psutil
 import pytest
-from crews import DATA, IMAGES, assert_alike, convolutions, deep
+from crews import DATA, IMAGES, assert_alike, convolutions
+from small_models import deep
 
 from onnx_sipp import SippError, UsageError, calibrate, prune
 from onnx_sipp.options import Options
@@ -163,7 +164,7 @@ def test_impossible_names(scheduler):
 def test_without_a_scheduler_nothing_of_dask_is_loaded():
     code = (
         "import sys, numpy, onnx_sipp\n"
-        "from crews import deep\n"
+        "from small_models import deep\n"
         "onnx_sipp.prune(deep(), numpy.ones((8, 4), numpy.float32), method='magnitude')\n"
         "assert not [name for name in sys.modules if name.split('.')[0] in ('dask', 'distributed')]"
     )

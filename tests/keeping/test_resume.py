@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 import pytest
-from small_models import make_model, mlp, weights
+from small_models import deep, make_model, mlp, other_model, weights
 
 from onnx_sipp import SippError, UsageError, prune, sweep
 
@@ -30,20 +30,6 @@ class Stages:
 
     def advance(self, amount, total):
         pass
-
-
-def deep():
-    """Layers enough for several budgets, of which two share a weight."""
-    nodes = [
-        ("Gemm", "x a b", "h0", {"name": "first"}),
-        ("Relu", "h0", "r0"),
-        ("MatMul", "r0 s", "h1", {"name": "one"}),
-        ("Relu", "h1", "r1"),
-        ("MatMul", "r1 s", "h2", {"name": "other"}),
-        ("Gemm", "h2 z", "y", {"name": "last"}),
-    ]
-    made = {"a": weights(4, 12), "b": weights(12), "s": weights(12, 12, seed=1)}
-    return make_model(nodes, {**made, "z": weights(12, 3, seed=2)})
 
 
 MODELS = {"mlp": mlp, "shared": deep}
@@ -114,12 +100,6 @@ def left_behind(folder, **options):
     with pytest.raises(InterruptionError):
         prune(mlp(), DATA, progress=Stages(2), workdir=folder, **{**OPTIONS, **options})
     assert (folder / "onnx-sipp-run" / "statistics.npz").is_file()
-
-
-def other_model():
-    proto = mlp()
-    proto.producer_name = "somebody else"
-    return proto
 
 
 @pytest.mark.parametrize(

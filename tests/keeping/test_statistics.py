@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import onnx
 import pytest
-from small_models import make_model, mlp, weights
+from small_models import make_model, mlp, other_model, weights
 
 from onnx_sipp import SippError, UsageError, calibrate, prune, sweep
 
@@ -115,12 +115,6 @@ def test_no_samples_are_needed_to_choose_weights(tmp_path):
 def test_a_refit_needs_the_samples(file):
     with pytest.raises(UsageError, match="other samples: array in memory .*, not "):
         prune(mlp(), statistics=file, **REFIT)
-
-
-def other_model():
-    proto = mlp()
-    proto.producer_name = "somebody else"
-    return proto
 
 
 @pytest.mark.parametrize(

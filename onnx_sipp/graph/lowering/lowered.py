@@ -17,10 +17,11 @@ from onnx_sipp.graph.lowering.flat import Twin
 from onnx_sipp.graph.lowering.reads import Read
 from onnx_sipp.graph.lowering.trace import Tracer
 from onnx_sipp.graph.lowering.virtual import Numbering, Virtual
-from onnx_sipp.graph.model import Model, Runnable, serialized
+from onnx_sipp.graph.model import Model, serialized
 from onnx_sipp.graph.node import Label
 from onnx_sipp.graph.order import only_needed, reads
 from onnx_sipp.graph.payloads import Replacements
+from onnx_sipp.graph.runnable import Runnable
 from onnx_sipp.graph.tensors import is_external
 from onnx_sipp.store import TensorStore
 
@@ -133,7 +134,7 @@ class Lowered(Model):
         graph.node.extend(nodes)
         graph.output.extend(declared.get(n, ValueInfoProto(name=n)) for n in names)
         lent: dict[str, NDArray[Any]] = {}
-        self._hand_over((t for t in source.initializer if t.name in used), graph, lent)
+        self._hand_over_all((t for t in source.initializer if t.name in used), graph, lent)
         graph.sparse_initializer.extend(
             tensor for tensor in source.sparse_initializer if tensor.values.name in used
         )
