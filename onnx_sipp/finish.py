@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.verdict import ensure_no_worse_verdict
-from onnx_sipp.packing.assembly import Assembly
-from onnx_sipp.packing.pack import PackResult, pack
 from onnx_sipp.prepared import Prepared
 from onnx_sipp.report.quantizing import QuantizeReport
 from onnx_sipp.report.result import OutputReport, Report
+
+if TYPE_CHECKING:
+    from onnx_sipp.packing.pack import PackResult
 
 __all__ = ["Finished", "finish"]
 
@@ -50,6 +52,8 @@ def finish(prepared: Prepared, pruned: Model, report: Report) -> Finished:
         model, report = _quantized(prepared, pruned, report)
     packed = None
     if options.storage == "packed":
+        from onnx_sipp.packing.pack import pack  # noqa: PLC0415 - only where it is used
+
         prepared.progress.stage("packing")
         packed = pack(model, values=options.pack_values)
         report = replace(report, packing=packed.report)
@@ -57,7 +61,8 @@ def finish(prepared: Prepared, pruned: Model, report: Report) -> Finished:
 
 
 def _quantized(prepared: Prepared, pruned: Model, report: Report) -> tuple[Model, Report]:
-    from onnx_sipp.quantizing.quantize import quantize  # noqa: PLC0415 - only where it is used
+    from onnx_sipp.packing.assembly import Assembly  # noqa: PLC0415 - only where it is used
+    from onnx_sipp.quantizing.quantize import quantize  # noqa: PLC0415
 
     samples, options, progress = prepared.samples, prepared.options, prepared.progress
     progress.stage("quantising")

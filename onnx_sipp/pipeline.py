@@ -23,7 +23,6 @@ from onnx_sipp.measures import measure_errors
 from onnx_sipp.memory import excess
 from onnx_sipp.options import Options
 from onnx_sipp.outcome import Outcome
-from onnx_sipp.packing.pack import PackResult
 from onnx_sipp.passes import Passes
 from onnx_sipp.prepared import ModelSource, Prepared
 from onnx_sipp.preparing import prepare
@@ -31,12 +30,12 @@ from onnx_sipp.progress import Progress, Silent
 from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.pruning.patterns import Channels
 from onnx_sipp.report.assemble import assemble
-from onnx_sipp.report.assemble_cut import assemble_cut
 from onnx_sipp.report.result import Report
-from onnx_sipp.searching.search import search
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
+
+    from onnx_sipp.packing.pack import PackResult
 
 __all__ = ["ModelSource", "PruneResult", "prune", "result_of"]
 
@@ -147,6 +146,8 @@ def _pruned(prepared: Prepared) -> PruneResult:
     if isinstance(options.parsed_pattern, Channels):
         return _cut(prepared)
     if options.goals:
+        from onnx_sipp.searching.search import search  # noqa: PLC0415 - few runs need it
+
         found = search(prepared)
         result = result_of(prepared, found.outcome)
         return replace(result, report=replace(result.report, search=found.report))
@@ -198,6 +199,7 @@ def _goal(prepared: Prepared) -> Goal:
 def _cut(prepared: Prepared) -> PruneResult:
     """Cut channels out of the graph."""
     from onnx_sipp.channels.run import UnitGoal, cut_channels  # noqa: PLC0415 - few runs need it
+    from onnx_sipp.report.assemble_cut import assemble_cut  # noqa: PLC0415
 
     options, samples = prepared.options, prepared.samples
     goal = UnitGoal(

@@ -19,7 +19,7 @@ from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.sharing import positions
-from onnx_sipp.graph.views import MatrixView
+from onnx_sipp.graph.views import MatrixView, contiguous
 from onnx_sipp.memory import Plan
 from onnx_sipp.pruning.cells import Cells, alive_units, units
 from onnx_sipp.pruning.evidence import spread_rows
@@ -187,7 +187,7 @@ class Block:
 
 def _matrix(view: MatrixView, stored: NDArray[Any]) -> Float32:
     with np.errstate(over="ignore"):
-        return view.to_matrix(stored).astype(np.float32, order="C")
+        return contiguous(view.to_matrix(stored), np.float32)
 
 
 def group_weights(

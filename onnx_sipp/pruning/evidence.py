@@ -122,11 +122,11 @@ class Evidence:
             score: shape of the weight; or per cell, where a pattern's cells go as a whole.
             keep: how many units stay.
         """
+        if self.cells is None and not self.by_neuron:
+            return top(score, self.weight, keep)
         magnitude = np.abs(self.weight)
         if self.cells is not None:
             return self.cells.best(score, magnitude, keep, by_band=self.by_neuron)
-        if not self.by_neuron:
-            return top(score, magnitude, keep)
         fan_in = self.weight.shape[-1]
         alive = np.count_nonzero(magnitude, axis=-1).ravel()
         counts = apportion(np.full(alive.size, fan_in), alive, keep)

@@ -146,7 +146,8 @@ def probe(evidence: Evidence, keep: int, *, threads: int) -> Choice:
     kept = CANDIDATES["activation"](evidence, keep, 0, threads).kept
     found = refit(
         evidence.fit, evidence.weight, kept,
-        damping=damping_for(evidence), steps=_SCREENING_STEPS, threads=threads,
+        damping=damping_for(evidence), threads=threads,
+        steps=_LARGE_STEPS if evidence.is_large else _SCREENING_STEPS,
     )  # fmt: skip
     error = evidence.error(found.weight)
     bias = evidence.fit.best_bias(found.weight)

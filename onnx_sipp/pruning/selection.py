@@ -6,7 +6,9 @@ are broken by magnitude, then by place, so that a mask depends on nothing but it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,27 +28,45 @@ __all__ = [
 Mask = NDArray[np.bool_]
 Scores = NDArray[np.floating]
 
+# Values that are looked at to find out about where the largest of many begin.
+_SAMPLE = 1 << 14
 
-def top(scores: Scores, magnitude: Scores, count: int) -> Mask:
+
+def top(scores: Scores, weight: Scores, count: int) -> Mask:
     """Mark the ``count`` largest scores among the non-zero weights.
 
     Args:
         scores: any shape, not negative.
-        magnitude: |weight|, same shape; breaks ties, and a zero excludes the weight.
+        weight: same shape; its magnitude breaks ties, and a zero is not marked.
         count: how many; at most the number of non-zero weights are marked.
     """
-    alive = magnitude.ravel() > 0
+    alive = weight.ravel() != 0
     flat = np.where(alive, scores.ravel(), -1.0)
-    count = min(count, int(alive.sum()))
+    count = min(count, int(np.count_nonzero(alive)))
     if count <= 0:
         return np.zeros(scores.shape, np.bool_)
-    threshold = np.partition(flat, flat.size - count)[flat.size - count]
+    threshold = _largest(flat, count)
     mask = flat > threshold
     ties = np.flatnonzero(flat == threshold)
-    order = np.argsort(-magnitude.ravel()[ties], kind="stable")
-    mask[ties[order[: count - int(mask.sum())]]] = True
+    order = np.argsort(-np.abs(weight.ravel()[ties]), kind="stable")
+    mask[ties[order[: count - int(np.count_nonzero(mask))]]] = True
     result: Mask = mask.reshape(scores.shape)
     return result
+
+
+def _largest(values: Scores, rank: int) -> Any:
+    """The ``rank``-th largest of many values."""
+    sample = np.sort(values[:: values.size // _SAMPLE | 1])  # odd, to come by all columns
+    # Six standard deviations to either side of where the rank is expected in the sample.
+    place, slack = sample.size * (1 - rank / values.size), 3 * math.sqrt(sample.size)
+    low, high = (sample[int(np.clip(place + s, 0, sample.size - 1))] for s in (-slack, slack))
+    above = int(np.count_nonzero(values > high))
+    near = values[(values > low) & (values <= high)]  # without the many that may be equal to low
+    if above < rank <= above + near.size:
+        values, rank = near, rank - above
+    elif above < rank <= above + near.size + int(np.count_nonzero(values == low)):
+        return low
+    return np.partition(values, values.size - rank)[values.size - rank]
 
 
 def top_rows(scores: Scores, magnitude: Scores, counts: NDArray[np.int64]) -> Mask:
@@ -57,12 +77,19 @@ def top_rows(scores: Scores, magnitude: Scores, counts: NDArray[np.int64]) -> Ma
         magnitude: same shape.
         counts: shape of the rows.
     """
-    keyed = np.where(magnitude > 0, scores, -1.0)
-    order = np.lexsort((-magnitude, -keyed), axis=-1)
-    rank = np.empty_like(order)
-    np.put_along_axis(rank, order, np.arange(scores.shape[-1]), axis=-1)
-    mask: Mask = (rank < counts[..., None]) & (magnitude > 0)
-    return mask
+    fan_in = scores.shape[-1]
+    sizes = magnitude.reshape(-1, fan_in)
+    keyed = np.where(sizes > 0, scores.reshape(-1, fan_in), -1.0)
+    count = np.minimum(counts.ravel(), np.count_nonzero(sizes, axis=-1))[:, None]
+    places = np.minimum(fan_in - count, fan_in - 1)
+    threshold = np.take_along_axis(np.sort(keyed, axis=-1), places, axis=-1)
+    mask: Mask = (keyed >= threshold) & (count > 0)
+    for row in np.flatnonzero(np.count_nonzero(mask, axis=-1) > count[:, 0]):
+        mask[row] = keyed[row] > threshold[row]
+        ties = np.flatnonzero(keyed[row] == threshold[row])
+        order = np.argsort(-sizes[row, ties], kind="stable")
+        mask[row, ties[order[: count[row, 0] - np.count_nonzero(mask[row])]]] = True
+    return mask.reshape(scores.shape)
 
 
 def shares_of_top(scores: Callable[[], Iterable[Scores]], count: int) -> list[int]:

@@ -17,19 +17,35 @@ definition of empirical sensitivity). The sensitivity of a weight is the largest
 
 from __future__ import annotations
 
+from threading import Thread
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_sipp.statistics.max_product import max_product
 from onnx_sipp.unfolding import Float32, Patches
 
-__all__ = ["EPSILON", "Reduction", "SensitivityAccumulator"]
+__all__ = ["EPSILON", "Reduction", "SensitivityAccumulator", "load_early"]
 
 Reduction = Literal["mean", "max"]
 
 EPSILON = float(np.finfo(np.float32).eps)
+
+
+def load_early() -> None:
+    """Load the compiled (max, ×) product in the background: that takes about half a second."""
+
+    def load() -> None:
+        nothing = np.zeros((1, 1, 1), np.float32)
+        _max_product(nothing, nothing, np.zeros_like(nothing))
+
+    Thread(target=load, daemon=True).start()
+
+
+def _max_product(left: Float32, right: Float32, out: Float32) -> None:
+    from onnx_sipp.statistics.max_product import max_product  # noqa: PLC0415 - loads the compiler
+
+    max_product(left, right, out)
 
 
 class SensitivityAccumulator:
@@ -65,7 +81,7 @@ class SensitivityAccumulator:
         for sign, half in enumerate(inputs):
             inverse = self._inverse_denominators(half)
             if self.reduction == "max" or one_patch:
-                max_product(inverse, half, self._ratio)
+                _max_product(inverse, half, self._ratio)
             elif patches.samples > 1:
                 self._mean_of_samples(inverse, half, patches)
             else:

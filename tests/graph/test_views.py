@@ -11,7 +11,7 @@ from small_models import make_model, weights
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
-from onnx_sipp.graph.views import MatrixView
+from onnx_sipp.graph.views import MatrixView, contiguous
 
 
 @given(st.permutations(range(4)), st.tuples(*[st.integers(1, 3)] * 4))
@@ -94,3 +94,15 @@ def test_neurons_are_cut_along_one_axis():
             found = view.of_neurons(rows)
             np.testing.assert_array_equal(found.to_matrix(part), expected(tensor)[:, rows])
             np.testing.assert_array_equal(found.to_stored(found.to_matrix(part)), part)
+
+
+@pytest.mark.parametrize("shape", [(3,), (0, 4), (5, 7), (600, 520), (3, 270, 515)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.bool_])
+def test_a_contiguous_copy_holds_the_same(shape, dtype):
+    values = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    for seen in (values, values.T, values[..., ::2]):
+        copy = contiguous(seen, dtype)
+        assert copy.dtype == dtype
+        assert copy.flags.c_contiguous
+        assert not np.shares_memory(copy, values)
+        np.testing.assert_array_equal(copy, seen.astype(dtype))

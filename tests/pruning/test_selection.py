@@ -66,6 +66,25 @@ def test_dead_weights_fill_up_by_magnitude():
     np.testing.assert_array_equal(np.flatnonzero(top(scores, magnitude, 3)), [1, 2, 3])
 
 
+@pytest.mark.parametrize("kind", ["random", "sorted", "few values", "many zeros", "one value"])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.9, 1.0])
+def test_top_of_many_is_the_end_of_their_order(kind, share):
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal(50_000).astype(np.float32)
+    scores = {
+        "random": np.exp(3 * weight),
+        "sorted": np.sort(np.abs(weight)),
+        "few values": np.floor(3 * np.abs(weight)),
+        "many zeros": np.where(weight > 1, weight, 0),
+        "one value": np.ones_like(weight),
+    }[kind]
+    weight[rng.random(50_000) < 0.3] = 0
+    count = round(share * weight.size)
+    order = np.lexsort((-np.abs(weight), -scores))
+    wanted = order[weight[order] != 0][:count]
+    np.testing.assert_array_equal(np.flatnonzero(top(scores, weight, count)), np.sort(wanted))
+
+
 @given(st.integers(0, 999))
 @settings(deadline=None)
 def test_top_rows_is_top_of_each_row(seed):
