@@ -105,7 +105,7 @@ class Execution:
             SippError: the runtime fails on an input.
         """
         if len(stages) == 1 and not is_large(model):
-            yield _WholeSweep(self.runner(model, stages[0]), feeds, batching)
+            yield _WholeSweep(self.runner(model, stages[0]), feeds, batching, self.inputs)
             return
         counts: list[int] = []
         batched = _counted(joined(feeds, batching, self.inputs), counts)
@@ -208,9 +208,10 @@ class _WholeSweep:
     runner: Runner
     feeds: Iterable[Feed]
     batching: Batching
+    inputs: Sequence[InputSpec]
 
     def __iter__(self) -> Iterator[Batch]:
-        return batches(self.runner, self.feeds, self.batching)
+        return batches(self.runner, self.feeds, self.batching, self.inputs)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ class Runner:
         model: itself.
 
     Raises:
-        SippError: onnxruntime refuses the model.
+        SippError: onnxruntime refuses the model; where only inputs are tapped, once it is asked.
     """
 
     def __init__(
@@ -74,16 +75,21 @@ class Runner:
         self.taps = list(dict.fromkeys(outputs if taps is None else taps))
         self.model = model
         self._computed = [name for name in self.taps if name not in fed]
-        data, folder, lent = model.runnable(self._computed)
-        idle = not self._computed and is_large(model)
-        self._session = open_session(
+        self._threads, self._providers = threads, providers
+        if self._computed:  # else there is nothing to run, and maybe nobody asks
+            _ = self._session
+
+    @cached_property
+    def _session(self) -> Any:
+        data, folder, lent = self.model.runnable(self._computed)
+        return open_session(
             data,
             folder=folder,
-            threads=threads,
-            providers=providers,
-            libraries=model.libraries,
+            threads=self._threads,
+            providers=self._providers,
+            libraries=self.model.libraries,
             lent=lent,
-            idle=idle,
+            idle=not self._computed,
         )
 
     @property
@@ -206,13 +212,21 @@ def plan_batching(
     return Batching(fitting if largest is None else largest, axes)
 
 
-def batches(runner: Runner, feeds: Iterable[Feed], batching: Batching) -> Iterator[Batch]:
+def batches(
+    runner: Runner, feeds: Iterable[Feed], batching: Batching, inputs: Sequence[InputSpec]
+) -> Iterator[Batch]:
     """Run all feeds, joined as planned, and yield their tapped tensors.
+
+    Args:
+        runner: runs them.
+        feeds: the samples.
+        batching: planned for these tensors.
+        inputs: what the model takes.
 
     Raises:
         SippError: the runtime fails on an input.
     """
-    for samples, feed in joined(feeds, batching, runner.inputs):
+    for samples, feed in joined(feeds, batching, inputs):
         tensors = runner.run(feed)
         separated = {n: batching.separate(n, value, samples) for n, value in tensors.items()}
         yield Batch(samples, separated)

@@ -27,7 +27,7 @@ def check_batches(model, taps, feeds, expect_joined):
     assert (batching.size > 1) == expect_joined
     alone = [runner.run(feed) for feed in feeds]
     at = 0
-    for batch in batches(runner, feeds, batching):
+    for batch in batches(runner, feeds, batching, runner.inputs):
         for name in runner.taps:
             expected = np.stack([values[name] for values in alone[at : at + batch.samples]])
             assert batch.tensors[name].shape == expected.shape
@@ -102,7 +102,9 @@ def test_the_user_limits_the_batch():
     runner, feeds = Runner(Model(mlp())), feeds_for((1, 4), 10)
     assert plan(runner, feeds, 7).size == 7
     assert plan(runner, feeds, 1).size == 1
-    sizes = [batch.samples for batch in batches(runner, feeds, plan(runner, feeds, 7))]
+    sizes = [
+        batch.samples for batch in batches(runner, feeds, plan(runner, feeds, 7), runner.inputs)
+    ]
     assert sizes == [7, 3]
 
 
@@ -187,7 +189,7 @@ def test_samples_of_different_shapes_are_run_apart():
     runner = Runner(Model(model), ["y"])
     lengths = [5, 5, 5, 3, 3, 5, 2]
     feeds = [feeds_for((1, n, 4), 1, n)[0] for n in lengths]
-    found = list(batches(runner, feeds, plan(runner, feeds)))
+    found = list(batches(runner, feeds, plan(runner, feeds), runner.inputs))
     assert [batch.samples for batch in found] == [3, 2, 1, 1]
     assert [batch.tensors["y"].shape[2] for batch in found] == [5, 3, 5, 2]
 
@@ -199,7 +201,7 @@ def test_inputs_without_a_batch_must_be_equal_to_join():
     feeds = feeds_for((1, 4), 4)
     for feed, scale in zip(feeds, (2, 2, 2, 3), strict=True):
         feed["scale"] = np.array(scale, np.float32)
-    found = list(batches(runner, feeds, plan(runner, feeds)))
+    found = list(batches(runner, feeds, plan(runner, feeds), runner.inputs))
     assert [batch.samples for batch in found] == [3, 1]
     np.testing.assert_allclose(found[1].tensors["y"][0], feeds[3]["x"] * 3)
 
@@ -217,7 +219,13 @@ def test_what_is_empty_for_two_samples_may_not_be_for_others():
     runner = Runner(Model(model), ["y"])
     batching = plan(runner, feeds)
     assert batching.size == 1
-    assert [b.tensors["y"].shape[1] for b in batches(runner, feeds, batching)] == [0, 0, 4, 0, 4]
+    assert [b.tensors["y"].shape[1] for b in batches(runner, feeds, batching, runner.inputs)] == [
+        0,
+        0,
+        4,
+        0,
+        4,
+    ]
 
 
 def test_a_tensor_that_does_not_fall_apart_names_the_way_out():
@@ -234,5 +242,12 @@ def test_outputs_that_are_no_tensors():
     feeds = feeds_for((1, 4), 3)
     batching = plan(runner, feeds)
     assert batching.size == 1
-    values = [batch.tensors["y"] for batch in batches(runner, feeds, batching)]
+    values = [batch.tensors["y"] for batch in batches(runner, feeds, batching, runner.inputs)]
     assert [len(value) for value in values] == [2, 2, 2]
+
+
+def test_inputs_alone_need_no_session(monkeypatch):
+    runner = Runner(Model(make_model([("Relu", "x", "y")], {})), ["x"])
+    monkeypatch.delattr(module, "open_session")
+    feed = {"x": np.ones((1, 4), np.float32)}
+    assert runner.run(feed)["x"] is feed["x"]
