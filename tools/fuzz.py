@@ -1,6 +1,7 @@
 """Fuzzes what reads files of strangers: models, samples, configurations, masks, external data.
 
     python tools/fuzz.py [TARGET …] [--runs 10000] [--seconds S] [--zoo FOLDER] [--corpus DIR]
+    python tools/fuzz.py --plain --runs 10000 [--runs-of model=1000] --out docs/results-fuzzing.md
     python tools/fuzz.py --replay FILE TARGET
 
 With atheris (PyPI) the runs are guided by the branches of onnx_sipp that inputs reach, and what
@@ -18,6 +19,7 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -25,7 +27,25 @@ from fuzzing.mutations import mutated
 from fuzzing.seeds import REGRESSIONS, seeds
 from fuzzing.targets import TARGETS, fed
 
+import onnx_sipp
+
 SLOW = 20
+PAGE = """\
+# Fuzzing
+
+{total:,} files, made of valid ones by random changes, were fed to what reads files of strangers.
+Each was taken, or refused with a message; anything else, or more than {slow} seconds of CPU, would
+have ended the run. *memory* is the most that the process had had after a tenth of the runs, and in
+the end.
+
+| target | runs | taken | seconds | memory early, MiB | memory, MiB |
+| --- | --- | --- | --- | --- | --- |
+{lines}
+
+A target is a kind of file: `samples` are `.npz`, `array` is `.npy`, `reference` is where a model
+says its external data are. Made by `python tools/fuzz.py --plain --runs {runs}{of} --seed
+{seed}{zoo} --out docs/results-fuzzing.md` with onnx-sipp {version}.
+"""
 
 
 def _too_slow(number: int, frame: FrameType | None) -> None:
@@ -52,23 +72,49 @@ def tried(name: str, data: bytes) -> bool:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def plain(name: str, given: argparse.Namespace) -> None:
-    """Changes inputs blindly; now and then one that was taken becomes a new start."""
+def plain(name: str, given: argparse.Namespace) -> str:
+    """Changes inputs blindly; now and then one that was taken becomes a new start.
+
+    Returns:
+        A line of the table.
+    """
     rng = random.Random(f"{given.seed} {name}")
     corpus = seeds(name, given.zoo)
-    start, taken, runs = time.monotonic(), 0, 0
-    while runs < given.runs and not (given.seconds and time.monotonic() - start > given.seconds):
+    most = dict(given.runs_of).get(name, given.runs)
+    start, taken, runs, early = time.monotonic(), 0, 0, 0
+    while runs < most and not (given.seconds and time.monotonic() - start > given.seconds):
         runs += 1
         data = mutated(name, rng.choice(corpus), rng)
         if tried(name, data):
             taken += 1
             if rng.random() < 0.05 and len(corpus) < 500:
                 corpus.append(data)
+        if runs <= most // 10:
+            early = peak()
     seconds = time.monotonic() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    print(
-        f"{name}: {runs:,} runs, {taken:,} taken, {seconds:.0f} s, at most {peak} MiB", flush=True
-    )
+    line = f"{name} | {runs:,} | {taken:,} | {seconds:.0f} | {early} | {peak()}"
+    print(line, flush=True)
+    return f"| {line} |"
+
+
+def peak() -> int:
+    """The most memory that this process has had, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+
+def page(lines: Sequence[str], total: int, given: argparse.Namespace) -> str:
+    """What came of a run without findings."""
+    return PAGE.format(
+        total=total, lines="\n".join(lines), slow=SLOW, seed=given.seed, runs=given.runs,
+        of="".join(f" --runs-of {name}={count}" for name, count in given.runs_of),
+        zoo=" --zoo FOLDER" if given.zoo else "", version=onnx_sipp.__version__,
+    )  # fmt: skip
+
+
+def number_of(text: str) -> tuple[str, int]:
+    """Reads ``TARGET=RUNS``."""
+    name, _, count = text.partition("=")
+    return name, int(count)
 
 
 def guided(name: str, given: argparse.Namespace) -> None:
@@ -95,7 +141,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("targets", nargs="*", help=", ".join(TARGETS))
     parser.add_argument("--runs", type=int, default=10_000, help="of each target")
+    parser.add_argument(
+        "--runs-of", type=number_of, action="append", default=[], metavar="TARGET=RUNS",
+        help="of one target, in place of --runs",
+    )  # fmt: skip
     parser.add_argument("--seconds", type=int, help="of each target, at most")
+    parser.add_argument("--out", type=Path, help="the page to write, with --plain")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--zoo", type=Path, help="a folder with more models to start from")
     parser.add_argument("--corpus", type=Path, help="where atheris keeps what it finds")
@@ -110,8 +161,10 @@ def main() -> None:
     if given.replay is not None:
         print("taken" if fed(TARGETS[names[0]], given.replay.read_bytes()) else "refused")
     elif given.plain:
-        for name in names:
-            plain(name, given)
+        lines = [plain(name, given) for name in names]
+        total = sum(int(line.split(" | ")[1].replace(",", "")) for line in lines)
+        if given.out is not None:
+            given.out.write_text(page(lines, total, given), encoding="utf-8")
     elif len(names) != 1:
         parser.error("atheris takes one target at a time; or use --plain")
     else:
