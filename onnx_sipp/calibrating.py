@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnx_sipp.choices import PRUNE_ONLY
 from onnx_sipp.cluster.hiring import hired
 from onnx_sipp.errors import UsageError
 from onnx_sipp.files import refuse_place
 from onnx_sipp.keeping.statistics import About, write_statistics
 from onnx_sipp.measures import Measured
-from onnx_sipp.options import PRUNE_ONLY, Options
+from onnx_sipp.options import Options
 from onnx_sipp.prepared import ModelSource
 from onnx_sipp.preparing import equipped, measure
 from onnx_sipp.progress import Progress, Silent

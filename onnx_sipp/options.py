@@ -4,55 +4,27 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from onnx_sipp.choices import DEFAULT_METHOD, DEFAULT_SPARSITY, SOUGHT
 from onnx_sipp.config.rules import Rule
 from onnx_sipp.errors import UsageError
 from onnx_sipp.memory import DEFAULT_LIMIT
-from onnx_sipp.pruning.candidates import CANDIDATES
+from onnx_sipp.option_rules import (
+    refuse_beside_masks,
+    refuse_second_goal,
+    rules_for,
+    sparsity_of,
+)
 from onnx_sipp.pruning.certificate import DELTA
 from onnx_sipp.pruning.error_budget import FLOOR
-from onnx_sipp.pruning.methods import METHODS, REFIT_ALLOCATIONS, allocations_of
+from onnx_sipp.pruning.methods import METHODS
 from onnx_sipp.pruning.patterns import Blocks, Channels, NofM, Pattern, parse_pattern
 
-__all__ = [
-    "COMPENSATIONS",
-    "DEFAULT_METHOD",
-    "DEFAULT_SPARSITY",
-    "PRUNE_ONLY",
-    "QUANTIZATIONS",
-    "STORAGES",
-    "VALUES",
-    "Options",
-    "available_threads",
-]
-
-# What measures best, see docs/accuracy.md.
-DEFAULT_METHOD = "mixed"
-COMPENSATIONS = ("sequential", "layerwise", "none")
-DEFAULT_SPARSITY = 0.5
-STORAGES = ("dense", "packed")
-# See docs/quantization.md.
-QUANTIZATIONS = ("int8", "int8-dynamic")
-# Types of packed elements.
-VALUES = ("exact", "fp16", "int8")
-# What masks leave nothing to do for, with what it is if nobody says anything.
-_IDLE_BESIDE_MASKS: Mapping[str, Any] = {
-    "pattern": "", "method": DEFAULT_METHOD, "allocation": "auto", "rounds": 1, "floor": FLOOR,
-    "candidates": (),
-}  # fmt: skip
-_SCHEDULERS = re.compile(r"local:[1-9]\d{0,3}|(tcp|tls|ws|wss|ucx)://\S+")
-# Options that are about one pruned model: a sweep goes through several, calibration through none.
-PRUNE_ONLY = (
-    "sparsity", "epsilon", "max_error", "min_agreement", "max_drop", "eval_script", "macs",
-    "latency", "masks", "quantize", "storage", "pack_values",
-)  # fmt: skip
-# Goals for which a sparsity is searched.
-_SOUGHT = ("max_error", "min_agreement", "max_drop")
+__all__ = ["Options", "available_threads"]
 
 
 @dataclass(frozen=True)
@@ -192,14 +164,14 @@ class Options:
         given = {name: value for name, value in options.items() if value is not None}
         if "sparsity" in given and "epsilon" in given:
             raise UsageError("give either a sparsity or an epsilon, not both: each fixes the other")
-        _refuse_beside_masks(given)
+        refuse_beside_masks(given)
         shape = parse_pattern(given.get("pattern", ""))
-        _refuse_second_goal(given, shape)
+        refuse_second_goal(given, shape)
         if isinstance(shape, NofM):
-            implied = _sparsity_of(shape, given)
+            implied = sparsity_of(shape, given)
             if "epsilon" not in given:
                 given["sparsity"] = implied
-        if not {"epsilon", "macs", "latency", "masks", *_SOUGHT} & set(given):
+        if not {"epsilon", "macs", "latency", "masks", *SOUGHT} & set(given):
             given.setdefault("sparsity", DEFAULT_SPARSITY)
         # A bound is about weights that are dropped or sampled, not about refitted ones.
         method = given.setdefault("method", "sipp-hybrid" if "epsilon" in given else DEFAULT_METHOD)
@@ -210,199 +182,15 @@ class Options:
         refits = "sequential" if method == "mixed" else "none"
         given["compensate"] = given.get("compensate") or refits
         result = cls(**given)
-        result._check()
-        return result
-
-    def _check(self) -> None:
-        rules = [
-            *self._rules_of_goals(),
-            *self._rules_of_running(),
-            *self._rules_of_methods(),
-            *self._rules_of_channels(),
-            *self._rules_of_rules(),
-            *self._rules_of_candidates(),
-            *self._rules_of_results(),
-        ]
-        for holds, message in rules:
+        for holds, message in rules_for(result):
             if not holds:
                 raise UsageError(message)
-        for name in ("num_samples", "batch_size", "threads", "rounds", "state_reset", "align"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, not {value}")
-
-    def _rules_of_goals(self) -> list[tuple[bool, str]]:
-        """What must hold for numbers that say how far to go."""
-        return [
-            (
-                self.sparsity is None or 0 <= self.sparsity < 1,
-                f"sparsity must be at least 0 and below 1, not {self.sparsity}; "  # noqa: ISC004
-                "0.7 makes 70 % of the weights zero",
-            ),
-            (
-                self.epsilon is None or 0 <= self.epsilon < float("inf"),
-                f"epsilon must be a number from 0 on, not {self.epsilon}",
-            ),
-            (
-                self.max_error is None or 0 <= self.max_error < float("inf"),
-                f"max_error must be a number from 0 on, not {self.max_error}; 0.05 allows 5 %",
-            ),
-            (
-                self.min_agreement is None or 0 <= self.min_agreement <= 1,
-                f"min_agreement must be a share between 0 and 1, not {self.min_agreement}",
-            ),
-            (
-                self.max_drop is None or 0 <= self.max_drop < float("inf"),
-                f"max_drop must be a number from 0 on, not {self.max_drop}",
-            ),
-            (
-                (self.max_drop is None) == (self.eval_script is None),
-                "max_drop and eval_script go together: how much lower the number that the "  # noqa: ISC004
-                "function gives may be",
-            ),
-        ]
-
-    def _rules_of_running(self) -> list[tuple[bool, str]]:
-        """What must hold for how it is run."""
-        return [
-            (
-                self.workdir is None or Path(self.workdir).is_dir(),
-                f"the work folder {str(self.workdir)!r} does not exist; create it",
-            ),
-            (0 <= self.floor <= 1, f"floor must be a share between 0 and 1, not {self.floor}"),
-            (
-                all(Path(library).is_file() for library in self.custom_ops),
-                "there is no such library of operators: "
-                + ", ".join(str(p) for p in self.custom_ops if not Path(p).is_file()),
-            ),
-            (
-                not self.scheduler or _SCHEDULERS.fullmatch(self.scheduler) is not None,
-                "scheduler must be an address like tcp://host:8786, or local:N for N processes "  # noqa: ISC004
-                f"on this machine, not {self.scheduler!r}",
-            ),
-            (self.memory_limit >= 0, f"memory_limit is negative: {self.memory_limit}"),
-            (self.seed >= 0, f"seed must be 0 or more, not {self.seed}"),
-            (0 < self.delta < 1, f"delta must lie between 0 and 1, not {self.delta}"),
-        ]
-
-    def _rules_of_methods(self) -> list[tuple[bool, str]]:
-        """What must hold for the method, the budget and the refit."""
-        return [
-            (
-                self.allocation in allocations_of(self.method),
-                f"method {self.method!r} works with the allocations "  # noqa: ISC004
-                f"{', '.join(allocations_of(self.method))}, not {self.allocation!r}",
-            ),
-            (
-                self.compensate in COMPENSATIONS,
-                f"compensate must be one of {', '.join(COMPENSATIONS)}, not {self.compensate!r}",
-            ),
-            (
-                self.epsilon is None or (self.compensate == "none" and self.method != "mixed"),
-                "an epsilon goes with the methods of the paper and without a refit: the bound is "  # noqa: ISC004
-                "about weights that are dropped or sampled",
-            ),
-            (
-                not self.pattern or self.epsilon is None,
-                f"an epsilon goes without the pattern {self.pattern}: it says how many single "  # noqa: ISC004
-                "weights every neuron half keeps",
-            ),
-            (
-                not self.pattern
-                or (METHODS[self.method].mixing == "never" and self.allocation != "sipp"),
-                f"method {self.method!r} with the budget {self.allocation!r} gives out or draws "  # noqa: ISC004
-                f"single weights per neuron half, which the pattern {self.pattern} has no room "
-                "for; take method mixed, magnitude, wanda, sipp-det or random, and another budget",
-            ),
-        ]
-
-    def _rules_of_candidates(self) -> list[tuple[bool, str]]:
-        """What must hold for the ways of choosing that are compared."""
-        return [
-            (
-                not self.pattern or tuple(self.candidates) != ("sipp-rand",),
-                "the candidate sipp-rand draws single weights, for which the pattern "  # noqa: ISC004
-                f"{self.pattern} has no room; name another one",
-            ),
-            (
-                set(self.candidates) <= set(CANDIDATES),
-                f"the candidates are {', '.join(CANDIDATES)}, not {', '.join(self.candidates)}",
-            ),
-        ]
-
-    def _rules_of_results(self) -> list[tuple[bool, str]]:
-        """What must hold for how the result is stored."""
-        return [
-            (
-                not self.quantize or self.quantize in QUANTIZATIONS,
-                f"quantize must be one of {', '.join(QUANTIZATIONS)}, not {self.quantize!r}",
-            ),
-            (
-                self.storage in STORAGES,
-                f"storage must be one of {', '.join(STORAGES)}, not {self.storage!r}",
-            ),
-            (
-                self.pack_values in VALUES,
-                f"pack_values must be one of {', '.join(VALUES)}, not {self.pack_values!r}",
-            ),
-            (
-                self.pack_values == "exact" or self.storage == "packed",
-                f"pack_values {self.pack_values!r} goes with the storage 'packed'",
-            ),
-        ]
-
-    def _rules_of_rules(self) -> list[tuple[bool, str]]:
-        """What must hold for rules that are about more than leaving layers alone."""
-        budgets = [r for r in self.rules if r.sparsity is not None or r.floor is not None]
-        chosen = [rule for rule in self.rules if rule.candidates]
-        fixed = isinstance(self.parsed_pattern, Channels | NofM)
-        return [
-            (
-                not budgets or (self.allocation in REFIT_ALLOCATIONS and not fixed),
-                "a sparsity or floor for single layers goes with the default method and its "  # noqa: ISC004
-                "budgets by measured error, and without the patterns N:M and channels",
-            ),
-            (
-                not chosen
-                or (
-                    self.method == DEFAULT_METHOD and not isinstance(self.parsed_pattern, Channels)
-                ),
-                "candidates for single layers go with the default method, and not with channels",
-            ),
-        ]
-
-    def _rules_of_channels(self) -> list[tuple[bool, str]]:
-        """What must hold for the pattern channels, and for options that go with it alone."""
-        cuts = isinstance(self.parsed_pattern, Channels)
-        only = [n for n in ("macs", "latency", "align") if getattr(self, n) is not None]
-        goals = [n for n in ("sparsity", "macs", "latency") if getattr(self, n) is not None]
-        shares = [n for n in ("macs", "latency") if n in goals]
-        return [
-            (
-                cuts or not only,
-                f"{' and '.join(only)} can only be had by cutting channels out of the graph; "  # noqa: ISC004
-                "add --pattern channels (pattern='channels')",
-            ),
-            (
-                not shares or len(goals) == 1,
-                f"give one goal, not {' and '.join(goals)}: each fixes the others",
-            ),
-            (
-                all(0 < getattr(self, name) <= 1 for name in shares),
-                f"{' and '.join(shares)} must be above 0 and at most 1: the share that stays; "  # noqa: ISC004
-                "0.5 halves it",
-            ),
-            (
-                not cuts or (self.method == DEFAULT_METHOD and self.compensate == "sequential"),
-                "channels are chosen by the default method with a sequential refit; leave method "  # noqa: ISC004
-                "and compensate out",
-            ),
-        ]
+        return result
 
     @property
     def goals(self) -> dict[str, float]:
         """What a sparsity is to be searched for, by name of the option."""
-        values = {name: getattr(self, name) for name in _SOUGHT}
+        values = {name: getattr(self, name) for name in SOUGHT}
         return {name: value for name, value in values.items() if value is not None}
 
     @property
@@ -438,74 +226,6 @@ class Options:
             layers = "1 layer" if len(self.masks) == 1 else f"{len(self.masks)} layers"
             plain["masks"] = f"of {layers}, from memory"
         return plain
-
-
-def _refuse_second_goal(given: Mapping[str, Any], pattern: Pattern | None) -> None:
-    """Check that a sparsity to be searched for is the only thing that is asked for.
-
-    Raises:
-        UsageError: something else fixes it.
-    """
-    sought = [name for name in _SOUGHT if name in given]
-    fixed = [n for n in ("sparsity", "epsilon", "macs", "latency") if n in given]
-    if sought and fixed:
-        raise UsageError(
-            f"give either {' and '.join(sought)} or {fixed[0]}, not both: each fixes the other"
-        )
-    if sought and isinstance(pattern, NofM):
-        raise UsageError(
-            f"the pattern {pattern} fixes the sparsity, so none can be searched for; leave "
-            f"{' and '.join(sought)} out"
-        )
-    if sought and isinstance(pattern, Channels):
-        raise UsageError(
-            f"{' and '.join(sought)} cannot be searched for by cutting channels; give "
-            "macs, latency or a sparsity"
-        )
-
-
-def _refuse_beside_masks(given: Mapping[str, Any]) -> None:
-    """Check that nothing else says which weights stay where masks do.
-
-    Raises:
-        UsageError: something does.
-    """
-    if "masks" not in given:
-        return
-    goals = [n for n in ("sparsity", "epsilon", "macs", "latency", *_SOUGHT) if n in given]
-    # Files that write all options down have these, too.
-    idle = [name for name, usual in _IDLE_BESIDE_MASKS.items() if given.get(name, usual) != usual]
-    idle = [name for name in idle if given[name]]
-    if goals or idle:
-        raise UsageError(
-            "masks say which weights stay, and so how many; leave "
-            f"{' and '.join([*goals, *idle])} out"
-        )
-    rules = [Rule.of(rule) for rule in given.get("rules", ())]
-    if any(r.sparsity is not None or r.floor is not None or r.candidates for r in rules):
-        raise UsageError("beside masks, rules for single layers can only exclude them")
-
-
-def _sparsity_of(pattern: NofM, given: Mapping[str, Any]) -> float:
-    """The sparsity that a pattern makes.
-
-    Raises:
-        UsageError: another one is asked for, or a way to share it out.
-    """
-    if (
-        "epsilon" not in given
-        and abs(given.get("sparsity", pattern.sparsity) - pattern.sparsity) > 0.005
-    ):
-        raise UsageError(
-            f"the pattern {pattern} makes {pattern.sparsity:.1%} of the weights of every layer "
-            f"zero, not {given['sparsity']:.1%}; leave the sparsity out, or take another pattern"
-        )
-    if given.get("allocation"):
-        raise UsageError(
-            f"the pattern {pattern} fixes how many weights every layer keeps, so there is no "
-            f"budget to share out; leave the allocation {given['allocation']!r} out"
-        )
-    return pattern.sparsity
 
 
 def _plain(value: Any) -> Any:

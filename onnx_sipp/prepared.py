@@ -17,6 +17,7 @@ from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
 from onnx_sipp.calibration.observe import Observation
 from onnx_sipp.calibration.samples import Chosen, Samples, open_samples
+from onnx_sipp.choices import DEFAULT_METHOD
 from onnx_sipp.config.applying import WeightRules, names_left_out, rules_of
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.fitting import fitted
@@ -30,7 +31,7 @@ from onnx_sipp.keeping.folder import RunFolder
 from onnx_sipp.keeping.statistics import About
 from onnx_sipp.measures import Measured
 from onnx_sipp.memory import peak_memory
-from onnx_sipp.options import DEFAULT_METHOD, Options
+from onnx_sipp.options import Options
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.quantizing.refusal import refuse_quantization

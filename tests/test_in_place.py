@@ -17,10 +17,10 @@ from small_models import (
 )
 
 import onnx_sipp
+from onnx_sipp.choices import DEFAULT_METHOD
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
-from onnx_sipp.options import DEFAULT_METHOD
 
 W = weights(4, 6)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from onnx_sipp.choices import DEFAULT_SPARSITY, QUANTIZATIONS, STORAGES
 from onnx_sipp.cli.config import config_option, request, write_config_option
 from onnx_sipp.cli.drop import DropLimit
 from onnx_sipp.cli.goals import goal_options
@@ -27,7 +28,6 @@ from onnx_sipp.cli.shared import (
 )
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.files import refuse_full
-from onnx_sipp.options import DEFAULT_SPARSITY, QUANTIZATIONS, STORAGES
 
 __all__ = ["command"]
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from onnx_sipp.choices import VALUES
 from onnx_sipp.cli.logs import is_quiet
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.files import refuse_place, write_together
 from onnx_sipp.memory import read_size
-from onnx_sipp.options import VALUES
 
 if TYPE_CHECKING:
     from rich.console import Console

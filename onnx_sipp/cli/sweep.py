@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from onnx_sipp.choices import PRUNE_ONLY
 from onnx_sipp.cli.config import config_option, request
 from onnx_sipp.cli.goals import eval_script_option
 from onnx_sipp.cli.help import GroupedCommand
@@ -26,7 +27,6 @@ from onnx_sipp.cli.shared import (
     shares,
     write_text,
 )
-from onnx_sipp.options import PRUNE_ONLY
 
 __all__ = ["command"]
 

@@ -10,11 +10,11 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+from onnx_sipp.choices import VALUES
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.tensors import payload_bytes
 from onnx_sipp.graph.walk import main_opset
-from onnx_sipp.options import VALUES
 from onnx_sipp.packing.assembly import Assembled, Assembly
 from onnx_sipp.packing.candidates import (
     LEAST_BYTES,

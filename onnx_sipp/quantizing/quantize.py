@@ -15,10 +15,10 @@ from onnx import ModelProto
 
 from onnx_sipp.calibration.session import first_line, open_session
 from onnx_sipp.calibration.specs import Feed
+from onnx_sipp.choices import QUANTIZATIONS
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.walk import main_opset
-from onnx_sipp.options import QUANTIZATIONS
 from onnx_sipp.quantizing.refusal import refuse_quantization
 from onnx_sipp.quantizing.tidy import tidied
 from onnx_sipp.quantizing.zeros import count_zeros
