@@ -15,7 +15,7 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,17 +23,19 @@ from numpy.typing import NDArray
 from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.runner import decides, joined
 from onnx_sipp.calibration.samples import Samples
-from onnx_sipp.calibration.segments import SegmentedRun, Tensor
+from onnx_sipp.calibration.segments import SegmentedRun
 from onnx_sipp.calibration.specs import Feed
+from onnx_sipp.evidences import EvidenceMaker, gain_of, starting
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.lowering import Lowered
-from onnx_sipp.graph.tail import UNLIMITED, Tail, find_tail
+from onnx_sipp.graph.tail import UNLIMITED, find_tail
 from onnx_sipp.idle import Idle, find_idle, read_elsewhere
 from onnx_sipp.keeping.outcomes import OutcomeForm
 from onnx_sipp.layer_sums import BatchRange, Gatherer, Place, Sums, stages_of
 from onnx_sipp.measures import Measured
 from onnx_sipp.memory import release_memory
 from onnx_sipp.outcome import Settled
+from onnx_sipp.output_errors import OUTPUT_BATCHES, OutputErrors
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruned import PrunedWeights, bias_place
 from onnx_sipp.pruning.cells import per_unit
@@ -42,8 +44,6 @@ from onnx_sipp.pruning.mixing import Choice
 from onnx_sipp.pruning.removal import input_scale
 from onnx_sipp.pruning.selection import positive
 from onnx_sipp.rectified import Rectifier
-from onnx_sipp.statistics.gram import Gram
-from onnx_sipp.statistics.regression import Regression
 from onnx_sipp.store import LiveTensors, TensorStore
 from onnx_sipp.weights import Weight
 
@@ -52,8 +52,7 @@ __all__ = ["IMPACT_SAMPLES", "Decider", "Look", "Refitter"]
 Float = NDArray[np.floating]
 # Told the index of a weight, and its evidence (or that of its jury, if it comes in blocks).
 Look = Callable[[int, Evidence], None]
-# Of the model's outputs, to compare whole models, and to see what changing one layer does.
-_OUTPUT_BATCHES = 16
+# Samples whose outputs tell what changing one layer does.
 IMPACT_SAMPLES = 256
 
 
@@ -106,7 +105,7 @@ class Refitter:
         self._execution, self._store = execution, store
         self._flow, self._mask = Flow(dense), mask
         self._decides = decides(dense)
-        self._outputs: tuple[list[Feed], list[dict[str, Tensor]]] | None = None
+        self._outputs: OutputErrors | None = None
         self._shared: dict[int, Evidence] = {}
         self._idle: Sequence[Idle] = ()
         self._part: BatchRange | None = None
@@ -131,6 +130,8 @@ class Refitter:
         limit = self._execution.memory.sums
         self._gatherer = Gatherer(judges, self._mask, threads, limit, self._part)
         self._rectifier = Rectifier(judges, self._mask, threads)
+        count = len(samples.calibration)
+        self._makes = EvidenceMaker(self._dense, self._tails, self._measured, count)
 
     def on_some(self, count: int) -> Refitter:
         """The same that refits on fewer calibration samples, evenly spread, if there are more."""
@@ -264,7 +265,8 @@ class Refitter:
             index: of the weight.
             sums: see `sums`; they are used up.
         """
-        found = self._evidence(self._juries[index], sums)
+        jury = self._juries[index]
+        found = self._left(jury, self._makes.of(jury, sums))
         if len(self._weights[index].layers) > 1:
             self._shared[index] = found
         return found
@@ -336,11 +338,11 @@ class Refitter:
         own = [place for place in stage if len(place.weight.layers) == 1]
         parts = [part for place in own for part in place.parts]
         for place, sums in self._gatherer.observe(parts, tensors[0], tensors[-1]):
-            yield place, self._evidence(place, [sums], before)
+            yield place, self._left(place, self._makes.of(place, [sums], before))
         for place in stage:
             if len(place.weight.layers) > 1 and not pruned.is_complete(place.index):
                 found = self._shared[place.index]
-                yield place, self._left(place, replace(found, weight=_weight(place, before)))
+                yield place, self._left(place, replace(found, weight=starting(place, before)))
 
     def _decided(self, place: Place, evidence: Evidence, decider: Decider) -> Choice:
         index, number = place.index, place.block
@@ -354,9 +356,9 @@ class Refitter:
     ) -> Iterator[Float]:
         """|w| · gain · rms(a) of all blocks of a weight; positive where the weight is not zero."""
         scale = input_scale(jury.fit)
-        gain = np.abs(_gain(place.weight, place.tail))
+        gain = np.abs(gain_of(place.weight, place.tail))
         for number, block in enumerate(place.weight.blocks):
-            weight = _weight(replace(place, block=number), before)
+            weight = starting(replace(place, block=number), before)
             if self._idle:
                 weight = self._idle[place.index].cleared(weight, block.rows)
             scores = np.abs(weight) * (gain[:, block.rows, None] * scale)
@@ -378,7 +380,7 @@ class Refitter:
         return self.output_error(changed.model, IMPACT_SAMPLES)
 
     def output_error(self, model: Lowered, samples: int | None = None) -> float:
-        """Relative squared error of a changed model's floating-point outputs, their mean.
+        """Relative squared error of a changed model's outputs; see `OutputErrors.of`.
 
         Args:
             model: with the same outputs as the dense one.
@@ -386,22 +388,10 @@ class Refitter:
                 batches.
         """
         if self._outputs is None:
-            first = islice(self._batches(held_out_first=True), _OUTPUT_BATCHES)
-            feeds = [feed for _, feed in first]
-            self._outputs = feeds, [dict(t) for t in self._execution.outputs(self._dense, feeds)]
-        feeds, dense = self._outputs
-        if samples is not None:
-            feeds = feeds[: -(-samples // self._batching.size)]
-        errors: dict[str, float] = {}
-        powers: dict[str, float] = {}
-        for before, after in zip(dense, self._execution.outputs(model, feeds), strict=False):
-            for name, old in before.items():
-                if _comparable(old, after[name]):
-                    error, power = _squares(old, after[name])
-                    errors[name] = errors.get(name, 0.0) + error
-                    powers[name] = powers.get(name, 0.0) + power
-        shares = [error / powers[name] for name, error in errors.items() if powers[name] > 0]
-        return float(np.mean(shares)) if shares else 0.0
+            first = islice(self._batches(held_out_first=True), OUTPUT_BATCHES)
+            self._outputs = OutputErrors(self._dense, self._execution, [f for _, f in first])
+        batches = None if samples is None else -(-samples // self._batching.size)
+        return self._outputs.of(model, batches)
 
     def _run(self, model: Lowered, *, dense: bool, pruned: bool) -> SegmentedRun:
         """A run that gives what is needed of the dense model, of the pruned one, or of both."""
@@ -431,72 +421,3 @@ class Refitter:
     def _left(self, place: Place, evidence: Evidence) -> Evidence:
         """Evidence without the weights that are left out."""
         return self._idle[place.index].taken_from(evidence, place.rows) if self._idle else evidence
-
-    def _evidence(
-        self, place: Place, sums: Sequence[Sums], before: PrunedWeights | None = None
-    ) -> Evidence:
-        weight = place.weight
-        total = sums[0]
-        if len(sums) > 1:
-            total = Sums.empty(weight.shape)
-            groups, _, fan_in = weight.shape
-            total.gram, total.judge_gram = Gram(groups, fan_in), Gram(groups, fan_in)
-            for part in sums:
-                total.merge(part)
-        tail = self._tails[weight.layers[0].name]
-        shared = len(weight.layers) > 1
-        start, sensitivity = _weight(place, before), self._measured[place.index].maximum.block
-        if total.gram.count == 0:
-            blind = Evidence.unseen(start, _read(place, sensitivity), weight.cells)
-            return self._left(place, blind)
-        found = Evidence(
-            weight=start,
-            sensitivity=_read(place, sensitivity),
-            fit=Regression.of(total.gram, total.cross, centred=_can_shift(tail) and not shared),
-            check=Regression.of(total.judge_gram, total.judge_cross, centred=False)
-            if total.judge_gram.count
-            else None,
-            gain=_gain(weight, tail)[:, place.rows],
-            samples=len(self._samples.calibration),
-            whole=weight.shape if len(weight.blocks) > 1 else (),
-            bias_is_new=self._has_new_bias(weight),
-            cells=weight.cells,
-        )
-        return self._left(place, found)
-
-    def _has_new_bias(self, weight: Weight) -> bool:
-        """Whether the bias of a weight is one that the original does not have."""
-        place = bias_place(weight, self._tails)
-        return place is not None and self._dense.is_spare(place.name)
-
-
-def _weight(place: Place, before: PrunedWeights | None) -> Float:
-    """The weights that a pass starts from, in the shape of the weight's matrix."""
-    if before is not None:
-        return _read(place, partial(before.weight, place.index))
-    return _read(place, lambda number: place.weight.blocks[number].matrix)
-
-
-def _read(place: Place, read: Callable[[int], Float]) -> Float:
-    return place.weight.of_jury(read) if place.block is None else read(place.block)
-
-
-def _gain(weight: Weight, tail: Tail | None) -> NDArray[np.float64]:
-    shape = weight.shape[:2]
-    return np.ones(shape) if tail is None else tail.gain.reshape(shape)
-
-
-def _comparable(old: Any, new: Any) -> bool:
-    return isinstance(old, np.ndarray) and old.dtype.kind in "fV" and old.shape == new.shape
-
-
-def _squares(old: Any, new: Any) -> tuple[float, float]:
-    """Squared error and power, in float64; infinities that mask a score out are left aside."""
-    finite = np.isfinite(old)
-    before = np.where(finite, old, 0).astype(np.float64)
-    error = np.where(finite, new, 0).astype(np.float64) - before
-    return float(np.sum(error**2)), float(np.sum(before**2))
-
-
-def _can_shift(tail: Tail | None) -> bool:
-    return tail is not None and tail.bias is not None
