@@ -17,6 +17,7 @@ definition of empirical sensitivity). The sensitivity of a weight is the largest
 
 from __future__ import annotations
 
+from contextlib import suppress
 from threading import Thread
 from typing import Literal
 
@@ -37,9 +38,10 @@ def load_early() -> None:
 
     def load() -> None:
         nothing = np.zeros((1, 1, 1), np.float32)
-        _max_product(nothing, nothing, np.zeros_like(nothing))
+        with suppress(Exception):  # whoever needs it meets the same again, and tells it
+            _max_product(nothing, nothing, np.zeros_like(nothing))
 
-    Thread(target=load, daemon=True).start()
+    Thread(target=load).start()  # no daemon: to end Python inside of the compiler would crash
 
 
 def _max_product(left: Float32, right: Float32, out: Float32) -> None:

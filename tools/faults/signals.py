@@ -11,8 +11,6 @@ from watched import finish, run, start
 from faults.scene import AGAIN, EXTERNAL, FULL, KINDS, Kind, Row, Scenes
 
 _LIMIT, _MEMORY = 60.0, 4 << 30
-# Python itself starts and reads the command until then; what ends it there is none of ours.
-_STARTED = 0.35
 
 
 def kills(scenes: Scenes, count: int, seed: int) -> Iterator[Row]:
@@ -57,6 +55,10 @@ def _wait_for_writing(folder, until: float) -> None:  # noqa: ANN001
 def interrupted(scenes: Scenes, count: int, seed: int) -> Iterator[Row]:
     """The same by signals that a run may answer: as a container, CI or a person ends it."""
     dice = random.Random(seed + 1)
+    with scenes.scene(FULL) as scene:
+        # Until then Python itself starts and reads the command; what ends it there is none of ours.
+        started = 1.3 * run(("--version",), scene.folder).seconds
+        whole = run(FULL.command, scene.folder).seconds
     for number, name in ((signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C (SIGINT)")):
         row = Row(f"{name} at a random moment")
         for index in range(count):
@@ -64,7 +66,7 @@ def interrupted(scenes: Scenes, count: int, seed: int) -> Iterator[Row]:
             with scenes.scene(kind) as scene:
                 begun = time.perf_counter()
                 process = start(kind.command, scene.folder)
-                time.sleep(_STARTED + dice.uniform(0, 1.2))
+                time.sleep(dice.uniform(started, max(started, whole)))
                 os.kill(process.pid, number)
                 row.add(scene, finish(process, scene.folder, _LIMIT, _MEMORY, begun))
         yield row
