@@ -140,6 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> Any:
         _die("the input is nested too deep to be read", 1)
     except OSError as error:
         _die(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+    finally:
+        if arguments is None:
+            _ignore_signals()
 
 
 def _open_closed_streams() -> None:
@@ -165,6 +168,16 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _ignore_signals() -> None:
+    """Once all is done and told, a late request to end must not make a failure of it.
+
+    Libraries take some tenths of a second to be unloaded.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _die(message: str, code: int) -> None:

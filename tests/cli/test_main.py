@@ -1,11 +1,13 @@
 """The group of commands."""
 
+import signal
 import subprocess
 import sys
 
 import pytest
 
 import onnx_sipp
+from onnx_sipp.cli.main import main
 
 
 def test_help(run):
@@ -80,3 +82,17 @@ def test_help_needs_no_runtime():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_once_all_is_done_signals_do_not_end_the_process(monkeypatch):
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
+    monkeypatch.setattr(sys, "argv", ["onnx-sipp", "--version"])
+    try:
+        main()
+        for number, _ in before:
+            assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    main(["--version"])  # a call from Python leaves them as they are
+    assert [(number, signal.getsignal(number)) for number, _ in before] == before

@@ -57,7 +57,7 @@ def interrupted(scenes: Scenes, count: int, seed: int) -> Iterator[Row]:
     dice = random.Random(seed + 1)
     with scenes.scene(FULL) as scene:
         # Until then Python itself starts and reads the command; what ends it there is none of ours.
-        started = 1.3 * run(("--version",), scene.folder).seconds
+        started = 2.5 * run(("--version",), scene.folder).seconds
         whole = run(FULL.command, scene.folder).seconds
     for number, name in ((signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C (SIGINT)")):
         row = Row(f"{name} at a random moment")
