@@ -68,12 +68,13 @@ class Rectifier:
         best, lowest, current = choice, np.inf, choice
         turns = 1 if evidence.is_large else _TURNS
         for turn in range(turns + 1):
-            seen = self._sums(place, current, dense, pruned)
-            if seen.error >= lowest:
+            error = self._sums(place, current, dense, pruned, held_out=True).error
+            if error >= lowest:
                 break
-            best, lowest = current, seen.error
+            best, lowest = current, error
             if turn < turns:
-                fit = evidence.fit.with_targets(seen.cross)
+                cross = self._sums(place, current, dense, pruned, held_out=False).cross
+                fit = evidence.fit.with_targets(cross)
                 current = resettle(replace(evidence, fit=fit), current, threads=self._threads)
         if best is choice:
             return choice
@@ -87,9 +88,12 @@ class Rectifier:
         choice: Choice,
         dense: Sequence[LiveTensors],
         pruned: Sequence[LiveTensors],
+        *,
+        held_out: bool,
     ) -> _Seen:
-        workers = min(self._threads, len(self._judges))
-        parts = [range(worker, len(self._judges), workers) for worker in range(workers)]
+        batches = [batch for batch, judge in enumerate(self._judges) if judge == held_out]
+        workers = max(1, min(self._threads, len(batches)))
+        parts = [batches[worker::workers] for worker in range(workers)]
         gathered = side_by_side(
             lambda part: self._sums_of_batches(place, choice, part, dense, pruned), parts, workers
         )
