@@ -31,11 +31,12 @@ from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.tail import UNLIMITED, find_tail
 from onnx_sipp.idle import Idle, find_idle, read_elsewhere
 from onnx_sipp.keeping.outcomes import OutcomeForm
-from onnx_sipp.layer_sums import BatchRange, Gatherer, Place, Sums, stages_of
+from onnx_sipp.layer_sums import BatchRange, Gatherer, Sums
 from onnx_sipp.measures import Measured
 from onnx_sipp.memory import release_memory
 from onnx_sipp.outcome import Settled
 from onnx_sipp.output_errors import OUTPUT_BATCHES, OutputErrors
+from onnx_sipp.places import Place, stages_of
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruned import PrunedWeights, bias_place
 from onnx_sipp.pruning.cells import per_unit
