@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.tail import Tail
-from onnx_sipp.layer_sums import Place, Sums
+from onnx_sipp.layer_sums import Sums
 from onnx_sipp.measures import Measured
+from onnx_sipp.places import Place
 from onnx_sipp.pruned import PrunedWeights, bias_place
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.statistics.gram import Gram

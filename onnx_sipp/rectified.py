@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.graph.tail import UNLIMITED
-from onnx_sipp.layer_sums import Place, product_of
+from onnx_sipp.places import Place, product_of
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.mixing import Choice, resettle
 from onnx_sipp.statistics.gram import Cross

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.calibration.execution import Execution
-from onnx_sipp.calibration.runner import decides, joined
+from onnx_sipp.calibration.runner import decides, grouped, join
 from onnx_sipp.calibration.samples import Samples
 from onnx_sipp.calibration.segments import SegmentedRun
 from onnx_sipp.calibration.specs import Feed
@@ -31,11 +31,12 @@ from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.tail import UNLIMITED, find_tail
 from onnx_sipp.idle import Idle, find_idle, read_elsewhere
 from onnx_sipp.keeping.outcomes import OutcomeForm
-from onnx_sipp.layer_sums import BatchRange, Gatherer, Place, Sums, stages_of
+from onnx_sipp.layer_sums import BatchRange, Gatherer, Sums
 from onnx_sipp.measures import Measured
 from onnx_sipp.memory import release_memory
 from onnx_sipp.outcome import Settled
 from onnx_sipp.output_errors import OUTPUT_BATCHES, OutputErrors
+from onnx_sipp.places import Place, stages_of
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruned import PrunedWeights, bias_place
 from onnx_sipp.pruning.cells import per_unit
@@ -126,7 +127,7 @@ class Refitter:
 
     def _take_sums_of(self, samples: Samples) -> None:
         self._samples, threads = samples, self._execution.threads or 1
-        judges = [held_out for held_out, _ in self._batches()]
+        judges = [held_out for held_out, _ in self._seen()]
         limit = self._execution.memory.sums
         self._gatherer = Gatherer(judges, self._mask, threads, limit, self._part)
         self._rectifier = Rectifier(judges, self._mask, threads)
@@ -155,23 +156,27 @@ class Refitter:
 
     def batch_sizes(self) -> list[int]:
         """Samples of every batch: those to calibrate on, then those held out."""
-        parts = [self._samples.calibration, self._samples.held_out]
-        pairs = (joined(part, self._batching, self._samples.inputs) for part in parts)
-        return [count for part in pairs for count, _ in part]
+        return [len(group) for _, group in self._groups()]
 
-    def _batches(self, *, held_out_first: bool = False) -> Iterator[tuple[bool, Feed]]:
-        """All feeds, joined as planned, each with whether it is held out."""
+    def _groups(self, *, held_out_first: bool = False) -> Iterator[tuple[bool, list[Feed]]]:
+        """Feeds that are joined as planned, each with whether they are held out."""
         parts = [(self._samples.calibration, False), (self._samples.held_out, True)]
         if held_out_first:
             parts.reverse()
-        every = (
-            (held_out, feed)
-            for part, held_out in parts
-            for _, feed in joined(part, self._batching, self._samples.inputs)
-        )
-        return (
-            every if self._places is None else islice(every, self._places.start, self._places.stop)
-        )
+        for part, held_out in parts:
+            for group in grouped(part, self._batching, self._samples.inputs):
+                yield held_out, group
+
+    def _seen(self, *, held_out_first: bool = False) -> Iterator[tuple[bool, list[Feed]]]:
+        """Those of them that this one sees."""
+        every = self._groups(held_out_first=held_out_first)
+        seen = self._places
+        return every if seen is None else islice(every, seen.start, seen.stop)
+
+    def _batches(self, *, held_out_first: bool = False) -> Iterator[Feed]:
+        """The same, each group as one feed."""
+        for _, group in self._seen(held_out_first=held_out_first):
+            yield join(group, self._samples.inputs)
 
     def biases(self, settled: Sequence[Settled] = ()) -> dict[str, str]:
         """By layer name, the stored constant that takes up a change of the bias.
@@ -388,8 +393,8 @@ class Refitter:
                 batches.
         """
         if self._outputs is None:
-            first = islice(self._batches(held_out_first=True), OUTPUT_BATCHES)
-            self._outputs = OutputErrors(self._dense, self._execution, [f for _, f in first])
+            first = list(islice(self._batches(held_out_first=True), OUTPUT_BATCHES))
+            self._outputs = OutputErrors(self._dense, self._execution, first)
         batches = None if samples is None else -(-samples // self._batching.size)
         return self._outputs.of(model, batches)
 
@@ -401,7 +406,7 @@ class Refitter:
             for stage in self._stages
         ]
         return SegmentedRun(
-            model, self._flow, wanted, (feed for _, feed in self._batches()),
+            model, self._flow, wanted, self._batches(),
             self._execution.store, threads=self._execution.threads,
             providers=self._execution.providers,
         )  # fmt: skip

@@ -32,6 +32,7 @@ WORDS = 32000
 # Functions (by file and name) in which numpy or onnxruntime multiply matrices, and little else.
 PRODUCTS = {
     ("gram", "product"), ("gram", "products"), ("gram", "_add"), ("gram", "update"),
+    ("sensitivity", "_inverse_denominators"), ("rectified", "predicted"),
     ("onnxruntime_inference_collection", "run"),
 }  # fmt: skip
 # Where threads wait for others.

@@ -23,7 +23,9 @@ __all__ = [
     "Tried",
     "batches",
     "decides",
+    "grouped",
     "is_large",
+    "join",
     "joined",
     "plan_batching",
 ]
@@ -196,7 +198,7 @@ def plan_batching(
     axes: dict[str, int | None] = {}
     sizes: dict[str, int] = {}
     try:
-        for first, second, joint in run([*feeds, _join(feeds, inputs)]):
+        for first, second, joint in run([*feeds, join(feeds, inputs)]):
             for name in first:
                 one = first[name]
                 found, axis = _sample_axis(one, second[name], joint[name])
@@ -240,15 +242,23 @@ def joined(
     Yields:
         Number of samples, and one feed for all of them.
     """
+    for group in grouped(feeds, batching, inputs):
+        yield len(group), join(group, inputs)
+
+
+def grouped(
+    feeds: Iterable[Feed], batching: Batching, inputs: Sequence[InputSpec]
+) -> Iterator[list[Feed]]:
+    """Successive feeds that are joined as planned."""
     group: list[Feed] = []
     for feed in feeds:
         full = len(group) == batching.size
         if group and (full or not _joinable(group[0], feed, inputs)):
-            yield len(group), _join(group, inputs)
+            yield group
             group = []
         group.append(feed)
     if group:
-        yield len(group), _join(group, inputs)
+        yield group
 
 
 def _joins(spec: InputSpec, value: Tensor) -> bool:
@@ -263,7 +273,8 @@ def _joinable(first: Feed, second: Feed, inputs: Sequence[InputSpec]) -> bool:
     )
 
 
-def _join(feeds: Sequence[Feed], inputs: Sequence[InputSpec]) -> Feed:
+def join(feeds: Sequence[Feed], inputs: Sequence[InputSpec]) -> Feed:
+    """One feed for several that can be joined."""
     if len(feeds) == 1:
         return feeds[0]
     return {

@@ -23,6 +23,11 @@ _MOST_CALLS = 100_000
 _DEEPEST = 64
 _MOST_AXES = 64  # of numpy
 _MOST_ELEMENTS = 1 << 62
+# Elements that a byte can hold; and so many may be missing, which costs little to find out later.
+_PER_BYTE, _MISSING = 8, 1 << 16
+_FIELDS = (
+    "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data"
+)  # fmt: skip
 
 _SINGLE = (str, bytes, Message)
 _Key = tuple[str, str, str]
@@ -32,9 +37,9 @@ def refuse_claims(proto: ModelProto) -> None:
     """Check what later steps, runtimes included, would take at its word.
 
     Raises:
-        SippError: a text is no UTF-8; a tensor has negative dims, too many, or some whose product
-            overflows; functions call each other without end, too deep, or so often that they unfold
-            to too many nodes.
+        SippError: a text is no UTF-8; a tensor has negative dims, too many, some whose product
+            overflows, or far fewer elements than they say; functions call each other without end,
+            too deep, or so often that they unfold to too many nodes.
     """
     try:
         _refuse_odd_texts(proto)
@@ -42,6 +47,7 @@ def refuse_claims(proto: ModelProto) -> None:
         raise _NOT_UTF8 from error
     for tensor in all_tensors(proto):
         refuse_dims(tensor)
+        _refuse_shortage(tensor)
     for sparse in proto.graph.sparse_initializer:
         refuse_dims(TensorProto(name=sparse.values.name, dims=sparse.dims[: _MOST_AXES + 1]))
     if proto.functions:
@@ -92,6 +98,22 @@ def refuse_dims(tensor: TensorProto) -> None:
     if prod(dim or 1 for dim in tensor.dims) > _MOST_ELEMENTS:
         raise SippError(
             f"tensor {tensor.name!r} has impossible dims {list(tensor.dims)}; the file is damaged"
+        )
+
+
+def _refuse_shortage(tensor: TensorProto) -> None:
+    """Check that a tensor in the model itself has about as many elements as its dims say.
+
+    Raises:
+        SippError: it has far fewer, but room would be made for all of them.
+    """
+    if tensor.data_location == TensorProto.EXTERNAL:
+        return
+    stored = len(tensor.raw_data) + sum(len(getattr(tensor, field)) for field in _FIELDS)
+    if prod(tensor.dims) > _PER_BYTE * stored + _MISSING:
+        raise SippError(
+            f"tensor {tensor.name!r} has fewer elements than its dims {list(tensor.dims)} say; the "
+            "file is damaged"
         )
 
 

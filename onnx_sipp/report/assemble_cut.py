@@ -86,6 +86,10 @@ def assemble_cut(
     )
 
 
+# Why a group that could be cut was not.
+_SPARED = "to cut others costs less"
+
+
 def _groups(dense: Lowered, cut: Cut) -> list[GroupReport]:
     names = node_labels(dense.plan.original.proto.graph.node)
     contractions = cut.coupling.trace.contractions
@@ -97,7 +101,7 @@ def _groups(dense: Lowered, cut: Cut) -> list[GroupReport]:
             width=group.size,
             kept=int(cut.counts[number]),
             chosen_by=cut.ways.get(number, "") if cut.counts[number] < group.count else "",
-            reason=group.reason,
+            reason=group.reason or ("" if cut.counts[number] < group.count else _SPARED),
         )
         for number, group in enumerate(cut.coupling.groups)
     ]

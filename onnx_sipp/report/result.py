@@ -144,7 +144,7 @@ class GroupReport:
         width: places that each takes: 1 for a channel, the width of a head for a head.
         kept: how many are left.
         chosen_by: which way of choosing won, "" if none were cut.
-        reason: why none could be cut, "" if some could.
+        reason: why none were cut, "" if some were.
     """
 
     name: str

@@ -64,8 +64,11 @@ class SensitivityAccumulator:
     def __init__(self, weight: NDArray[np.floating], reduction: Reduction) -> None:
         self.weight = np.ascontiguousarray(weight, np.float32)
         self.reduction = reduction
-        halves = [np.maximum(self.weight, 0), np.maximum(-self.weight, 0)]
-        self._halves: Float32 = np.concatenate(halves, axis=1)
+        groups, outs, fan_in = self.weight.shape
+        self._halves: Float32 = np.empty((groups, 2 * outs, fan_in), np.float32)
+        positive, negative = self._halves[:, :outs], self._halves[:, outs:]
+        np.maximum(self.weight, 0, out=positive)
+        np.maximum(np.negative(self.weight, out=negative), 0, out=negative)
         # g / |W|, reduced over samples and input signs: [group, 2 * out, fan_in]
         self._ratio: Float32 = np.zeros(self._halves.shape, np.float32)  # rows contiguous
         # Sums over the pieces of an unfinished sample, per input sign (``mean`` only).

@@ -38,6 +38,7 @@ def test_a_trained_model_loses_half_its_multiply_adds(models, name):
     same = predictions(result.model, test["input"]) == predictions(before, test["input"])
     assert same.mean() >= 0.85
     kept = {group.name: group.kept for group in cut.groups}
+    assert all(bool(group.reason) == (group.kept == group.units) for group in cut.groups)
     assert all(group.reason for group in cut.groups if group.units == 10)
     assert all(count > 0 for count in kept.values())
 

@@ -23,6 +23,7 @@ def with_dims(dims):
         ([1 << 62, 1 << 62], "impossible dims"),
         ([1 << 62, 0, 4], "impossible dims"),  # numpy would count no element
         ([1] * 65, "has 65 dims"),
+        ([4, 1 << 31], "fewer elements than its dims"),
     ],
 )
 @pytest.mark.parametrize("source", [lambda model: model, onnx.ModelProto.SerializeToString])
