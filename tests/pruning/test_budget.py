@@ -121,3 +121,11 @@ def test_no_halves_at_all():
 def test_objective_of_halves_without_sensitivities():
     halves = Halves(np.zeros(2), np.ones(2), np.full(2, 3))
     assert objective(halves, np.array([0, 3])) == 0
+
+
+@pytest.mark.parametrize("budget", [1, 2, 3, 7])
+def test_halves_without_weights_get_none_however_much_they_need(budget):
+    halves = Halves(np.array([9.0, 1.0, 4.0]), np.ones(3), np.array([0, 4, 5]))
+    counts = allocate_halves(halves, budget)
+    assert counts[0] == 0
+    assert counts.sum() == budget
