@@ -2,7 +2,10 @@
 
 Left out are changes that any run would trip over (None for an argument, a name that does not
 exist): they say nothing of what tests assert. So is what never runs or is only told to people:
-annotations, type aliases, decorators, docstrings, strings, assertions and messages of errors.
+annotations, type aliases, decorators, docstrings, strings, assertions (``strict`` of zip is one),
+messages of errors. So is what is equal by design: into how many parts work is cut for threads (the
+results do not depend on it, which has tests of its own), and which negative number stands in a
+reshape.
 """
 
 import ast
@@ -10,41 +13,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-OPERATORS: dict[type[ast.AST], list[type[ast.AST]]] = {
-    ast.Lt: [ast.LtE, ast.GtE],
-    ast.LtE: [ast.Lt, ast.Gt],
-    ast.Gt: [ast.GtE, ast.LtE],
-    ast.GtE: [ast.Gt, ast.Lt],
-    ast.Eq: [ast.NotEq],
-    ast.NotEq: [ast.Eq],
-    ast.Is: [ast.IsNot],
-    ast.IsNot: [ast.Is],
-    ast.In: [ast.NotIn],
-    ast.NotIn: [ast.In],
-    ast.Add: [ast.Sub],
-    ast.Sub: [ast.Add],
-    ast.Mult: [ast.Div],
-    ast.Div: [ast.Mult],
-    ast.FloorDiv: [ast.Div],
-    ast.Mod: [ast.FloorDiv],
-    ast.Pow: [ast.Mult],
-    ast.BitAnd: [ast.BitOr],
-    ast.BitOr: [ast.BitAnd],
-    ast.And: [ast.Or],
-    ast.Or: [ast.And],
-}
-_PAIRS = [
-    ("min", "max"),
-    ("any", "all"),
-    ("minimum", "maximum"),
-    ("argmin", "argmax"),
-    ("floor", "ceil"),
-    ("zeros", "ones"),
-    ("zeros_like", "ones_like"),
-]
-NAMES = dict(_PAIRS) | {b: a for a, b in _PAIRS}
-# Functions of one argument that are left out: f(x) becomes x.
-DROPPED = {"abs", "sqrt", "exp", "log", "copy", "reversed", "sorted"}
+from mutating.replacements import OPERATORS, replaced
 
 
 @dataclass(frozen=True)
@@ -93,7 +62,7 @@ class _Finder:
 
     def statement(self, node: ast.stmt, *, called: bool) -> None:
         if isinstance(node, ast.FunctionDef):
-            for default in filter(None, [*node.args.defaults, *node.args.kw_defaults]):
+            for default in _defaults(node.args):
                 self.expression(default, _head(node), called=called)
             kernel = any("compiled" in ast.unparse(each) for each in node.decorator_list)
             self.body(node.body, called=not kernel)
@@ -121,13 +90,13 @@ class _Finder:
             self.operators(node, lines, called)
 
     def expression(self, top: ast.expr, lines: range, *, called: bool) -> None:
-        if isinstance(top, ast.JoinedStr):
+        if _alike(top):
             return
-        for new in _replaced(top):
+        for new in replaced(top):
             self.add(top, f"({ast.unparse(new)})", lines, called, _told(top, new))
         if isinstance(top, ast.IfExp):
             self.negated(top.test, lines, called)
-        for part in ast.iter_child_nodes(top):
+        for part in _parts(top):
             for inner in _expressions(part):
                 self.expression(inner, lines, called=called)
             if isinstance(part, ast.comprehension):
@@ -174,52 +143,32 @@ def _idle(node: ast.stmt) -> bool:
     return isinstance(node, ast.Raise | ast.Assert | ast.Import | ast.ImportFrom)
 
 
-def _replaced(node: ast.expr) -> Iterator[ast.expr]:
-    """What can stand in the place of an expression."""
+def _defaults(given: ast.arguments) -> Iterator[ast.expr]:
+    """Values of arguments that are not given, but for the number of threads."""
+    places = [*given.posonlyargs, *given.args]
+    pairs = zip(places[len(places) - len(given.defaults) :], given.defaults, strict=True)
+    for argument, value in [*pairs, *zip(given.kwonlyargs, given.kw_defaults, strict=True)]:
+        if value is not None and argument.arg != "threads":
+            yield value
+
+
+def _alike(node: ast.expr) -> bool:
+    """Expressions of which every change is one of words, or equal by design."""
     match node:
-        case ast.BinOp() | ast.BoolOp():
-            for operator in OPERATORS.get(type(node.op), []):
-                yield _with(node, op=operator())
-        case ast.Compare():
-            for i, old in enumerate(node.ops):
-                rest = node.ops[i + 1 :]
-                yield from (
-                    _with(node, ops=[*node.ops[:i], new(), *rest]) for new in OPERATORS[type(old)]
-                )
-        case ast.UnaryOp():
-            yield node.operand
-        case ast.Constant(value=bool(value)):
-            yield ast.Constant(not value)
-        case ast.Constant(value=float(value)) if abs(value) > 1000:  # where 1 is nothing
-            yield from (ast.Constant(value * factor) for factor in (10, 0.1))
-        case ast.Constant(value=int(value) | float(value)):
-            yield from (ast.Constant(value + step) for step in (1, -1))
-        case ast.Call():
-            yield from _calls(node)
+        case ast.JoinedStr():
+            return True
+        case ast.BinOp() | ast.Call(func=ast.Name(id="min" | "max")):
+            return any(isinstance(n, ast.Name) and n.id == "threads" for n in ast.walk(node))
+    return False
 
 
-def _calls(node: ast.Call) -> Iterator[ast.expr]:
-    """Another function, or none."""
-    match node.func:
-        case ast.Name(id=name):
-            field = "id"
-        case ast.Attribute(attr=name, value=value):
-            field = "attr"
-            if name == "copy" and not node.args:
-                yield value
-        case _:
-            return
-    if name in NAMES:
-        yield _with(node, func=_with(node.func, **{field: NAMES[name]}))
-    if name in DROPPED and len(node.args) == 1 and not node.keywords:
-        yield node.args[0]
-
-
-def _with(node: ast.expr, **fields: object) -> ast.expr:
-    new = copy.copy(node)
-    for name, value in fields.items():
-        setattr(new, name, value)
-    return new
+def _parts(node: ast.expr) -> Iterator[ast.AST]:
+    """What an expression is made of and can be changed."""
+    for part in ast.iter_child_nodes(node):
+        strict = isinstance(part, ast.keyword) and part.arg == "strict"
+        shaping = isinstance(node, ast.Call) and ast.unparse(node.func).endswith("reshape")
+        if not strict and not (shaping and isinstance(part, ast.UnaryOp)):
+            yield part
 
 
 def _expressions(node: ast.AST) -> Iterator[ast.expr]:
