@@ -7,6 +7,7 @@ from math import sqrt
 from pathlib import Path
 
 from mutating.changes import Change
+from mutating.reach import ROOT
 
 NOTES = Path(__file__).with_name("survivors.toml")
 HEADER = ["file", "changes", "killed", "of these too slow", "survived", "of these not reached"]
@@ -22,7 +23,7 @@ strings, messages, annotations and decorators.
 
 A mutant counts as killed if a test fails, if it cannot be imported, or if the tests take more than
 four times as long and 20 seconds of CPU (told apart). It is tried on the tests of `tests/pruning`
-and `tests/statistics` that reach its line and on the quickest others that do, without slow ones.
+and `tests/statistics` that reach its line and on other quick ones that do.
 The sample was drawn after the tests were written.
 
     pip install -e '.[test]'
@@ -93,13 +94,22 @@ def _row(name: str, trials: list[Trial]) -> str:
 
 
 def _survivors(trials: list[Trial]) -> list[str]:
-    """A line each, with why, where somebody has looked at the same change of the same file."""
-    notes = tomllib.loads(NOTES.read_text())
+    """A line each, with why, where somebody has looked at it."""
+    notes = tomllib.loads(NOTES.read_text())["survivor"]
     lines = []
     for trial in trials:
         if not trial.killed:
-            why = notes.get(trial.file, {}).get(trial.change.told.replace("`", ""), "")
+            why = next((note["why"] for note in notes if _is_about(note, trial)), "not looked at")
             reached = "" if trial.result == "survived" else " (no test gets there)"
             place = f"`{trial.file}:{trial.change.line}`"
-            lines.append(f"- {place}{reached}: {trial.change.told}{': ' if why else ''}{why}\n")
+            lines.append(f"- {place}{reached} {trial.change.told}: {why}\n")
     return lines
+
+
+def _is_about(note: dict[str, str], trial: Trial) -> bool:
+    """Whether a note tells of a line, and of this change of it, or of any."""
+    line = (ROOT / trial.file).read_text().splitlines()[trial.change.line - 1].strip()
+    change = note.get("change")
+    return (note["file"], note["line"]) == (trial.file, line) and (
+        change is None or change == trial.change.told.replace("`", "")
+    )
