@@ -44,7 +44,7 @@ OTHERS = [
 ]
 # Seconds of other tests that are run, and tests that are not run as they take longer; both while
 # coverage watches.
-ENOUGH, SLOW = 20.0, 4.0
+ENOUGH, SLOW = 10.0, 4.0
 
 
 def drawn(everything: list[tuple[str, Change]], sample: int, seed: int) -> list[tuple[str, Change]]:

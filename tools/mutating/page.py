@@ -22,7 +22,7 @@ over, such as None for an argument or a name that does not exist, are not among 
 strings, messages, annotations and decorators.
 
 A mutant counts as killed if a test fails, if it cannot be imported, or if the tests take more than
-four times as long and 20 seconds of CPU (told apart). It is tried on the tests of `tests/pruning`
+three times as long and 10 seconds of CPU (told apart). It is tried on the tests of `tests/pruning`
 and `tests/statistics` that reach its line and on other quick ones that do.
 The sample was drawn after the tests were written.
 

@@ -57,7 +57,7 @@ def outcome(module: str, file: Path, tests: list[str], seconds: float, root: Pat
         root: the repository.
 
     Returns:
-        ``killed``, ``time`` (it took too long, four times what is usual and 20 s) or ``survived``.
+        ``killed``, ``time`` (it took too long, three times what is usual and 10 s) or ``survived``.
 
     Raises:
         RuntimeError: no test could be run at all.
@@ -72,7 +72,7 @@ def outcome(module: str, file: Path, tests: list[str], seconds: float, root: Pat
         return quiet_pytest(suites, _Chosen(tests))
 
     log = file.with_suffix(".log")
-    status = forked(work, limit=20 + 4 * seconds, log=log)
+    status = forked(work, limit=10 + 3 * seconds, log=log)
     if status is None:
         return "time"
     if status in {_FAILED, _INTERRUPTED} or status < 0:
