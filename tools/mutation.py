@@ -103,7 +103,8 @@ def main() -> int:
             print(f"{i + 1:4}/{len(chosen)} {told}", flush=True)
     print(summary(trials))
     if given.write:
-        command = " ".join(["python tools/mutation.py", *sys.argv[1:]])
+        draw = f"--sample {given.sample} --seed {given.seed}"
+        command = f"python tools/mutation.py {draw} --write docs/{given.write.name}"
         given.write.write_text(page(trials, len(everything), command))
     return 0
 
