@@ -91,6 +91,6 @@ def test_none_where_the_goal_is_out_of_reach():
 def test_even_counts_keep_the_same_share():
     assert even_counts(curves(0), chain, 0.6) == [12, 12, 12]
     assert even_counts(curves(0), chain, 1.0) == [16, 16, 16]
-    # Half of the units of every group; of one that cannot be halved, the fewest that it can keep.
-    sizes = [Curve((8, 6, 4, 2), (0, 1, 2, 3)), Curve((20, 10), (0, 1)), Curve((10, 7), (0, 1))]
-    assert even_counts(sizes, lambda counts: counts[0] / 8, 0.5) == [4, 10, 7]
+    # A quarter of the units of the first; the others keep the fewest that they can keep at that.
+    sizes = [Curve((8, 6, 4, 2), (0, 1, 2, 3)), Curve((20, 10), (0, 1)), Curve((10, 3), (0, 1))]
+    assert even_counts(sizes, lambda counts: counts[0] / 8, 0.25) == [2, 10, 3]
