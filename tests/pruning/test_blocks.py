@@ -136,11 +136,15 @@ def test_the_same_seed_gives_the_same():
 
 @pytest.mark.parametrize("allocation", ["global", "sipp"])
 def test_what_was_not_seen_keeps_the_share_of_all(allocation):
-    layers = [parted(statistics(0, SHAPES[0])), parted(statistics(1, SHAPES[1], patches=0))]
+    unseen = statistics(1, SHAPES[1], patches=0)
+    layers = [parted(statistics(0, SHAPES[0])), parted(unseen)]
     goal = Goal(keep=600)
     found = BlockwiseDecisions(layers, goal, "sipp-det", allocation, [0])
     total = sum(layer.size for layer in layers)
     assert sum(found.counts[1]) == pytest.approx(600 * layers[1].size / total, abs=1)
     assert sum(map(sum, found.counts)) == 600
+    kept = np.concatenate([found(1, n).kept for n in range(len(layers[1].blocks))], axis=1)
+    magnitude = np.abs(unseen.weight)
+    assert magnitude[kept].min() >= magnitude[~kept].max()
     bound = BlockwiseDecisions(layers, Goal(epsilon=1.0), "sipp-det", "global", [0])
     assert bound(1, 0).kept.sum() == np.count_nonzero(layers[1].blocks[0]().weight)

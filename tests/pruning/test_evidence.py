@@ -88,9 +88,23 @@ def test_layers_that_no_sample_reached_go_by_their_weights():
     cells = Cells.of(Blocks(2, 1), 1)
     found = Evidence.unseen(weight, np.ones(weight.shape), cells)
     assert not found.is_seen
+    assert found.samples == 0
     assert found.cells is cells
     assert (found.units, found.alive) == (24, 24)
     pruned = np.where(rng.random(weight.shape) < 0.5, weight, 0)
     lost = np.sum((weight - pruned) ** 2) / np.sum(weight**2)
     assert found.error(pruned) == pytest.approx(lost)
     assert evidence().is_seen
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_errors_are_relative_whatever_the_units(factor):
+    found = evidence(3)
+    pruned = np.where(np.random.default_rng(3).random(found.weight.shape) < 0.5, found.weight, 0)
+    fit = replace(
+        found.fit, cross=found.fit.cross * factor, power=found.fit.power * factor**2,
+        mean_target=found.fit.mean_target * factor,
+    )  # fmt: skip
+    scaled = replace(found, weight=found.weight * factor, fit=fit)
+    assert scaled.error(pruned * factor) == pytest.approx(found.error(pruned))
+    assert 0.01 < found.error(pruned) < 10

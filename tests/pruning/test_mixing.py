@@ -391,3 +391,15 @@ def test_a_kept_weight_that_a_refit_makes_zero_stays_as_it_was(monkeypatch):
         np.testing.assert_array_equal(choice.bias, layer.fit.best_bias(choice.weight))
     assert found.damping > 0
     np.testing.assert_array_equal(found.weight.ravel()[1:], usual.weight.ravel()[1:])
+
+
+def test_the_sign_of_a_gain_does_not_matter(monkeypatch):
+    """In large layers too, which go step by step."""
+    monkeypatch.setattr(candidates, "GREEDY_LIMIT", 0)
+    layer = evidence(7)
+    sizes = np.random.default_rng(7).uniform(0.2, 5, (2, 4))
+    signs = np.where(np.arange(8).reshape(2, 4) % 3 == 0, -1, 1)
+    for name in ("removal-cost", "magnitude", "activation", "surgeon"):
+        kept = CANDIDATES[name](replace(layer, gain=sizes * signs), 30, 0, 1).kept
+        plain = CANDIDATES[name](replace(layer, gain=sizes), 30, 0, 1).kept
+        np.testing.assert_array_equal(kept, plain)
