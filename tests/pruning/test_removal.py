@@ -132,6 +132,9 @@ def test_costs_are_nested_with_the_order_of_removal():
     stays = top(np.abs(first) * scale, np.abs(weight), round(0.85 * alive))
     gone = (weight != 0) & ~stays
     assert costs[gone].max() <= costs[stays].min()
+    # The rise of a step is shared out by what the weights carry: (w · rms(a))².
+    carried = (first * scale)[gone] ** 2
+    np.testing.assert_allclose(costs[gone] / costs[gone].sum(), carried / carried.sum(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
