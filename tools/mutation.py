@@ -1,6 +1,6 @@
 """Mutation testing of what decides which weights go: do the tests see small faults?
 
-    python tools/mutation.py --sample 300 --seed 1 --write docs/results-mutation.md
+    python tools/mutation.py --sample 300 --seed 3 --write docs/results-mutation.md
     python tools/mutation.py --only onnx_sipp/pruning/budget.py:75
 
 All small changes (``mutating/changes.py``) of the modules are listed in the order of their places

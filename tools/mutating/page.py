@@ -17,12 +17,12 @@ Of {tried} small faults put into the code, the tests see
 **{share}**.
 In the words of the trade, {killed} mutants are killed and {survived} survive.
 
-There are {total:,} such changes of `onnx_sipp/pruning` and `onnx_sipp/statistics`, which decide what
-goes and what stays: another comparison or operator, a condition turned round, a number one more or
-less (a large one ten times), `and` for `or`, `min` for `max`, a statement, a sign, a copy or a square
-root left out. Those that were tried are drawn evenly over all of them. Not among them are changes
-that any run trips over, such as None for an argument or a name that does not exist, nor strings,
-messages, annotations and decorators, nor into how many parts work is cut for threads.
+There are {total:,} such changes of `onnx_sipp/pruning` and `onnx_sipp/statistics`, which decide
+what goes and what stays: another comparison or operator, a condition turned round, a number one
+more or less (a large one ten times), `and` for `or`, `min` for `max`, a statement, a sign, a copy
+or a square root left out. Those that were tried are drawn evenly over all of them. Not among them
+are changes that any run trips over, such as None for an argument or a name that does not exist, nor
+strings, messages, annotations and decorators, nor into how many parts work is cut for threads.
 
 A mutant counts as killed if a test fails, if it cannot be imported, or if the tests take more than
 three times as long and 10 seconds of CPU (told apart). It is tried on the tests of `tests/pruning`
