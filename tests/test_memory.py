@@ -33,8 +33,13 @@ def test_peak_memory():
 
 def test_memory_is_given_back(monkeypatch):
     release_memory()
+    trimmed = []
+    monkeypatch.setattr(memory, "_trim", lambda: trimmed.append)
+    release_memory()
+    assert trimmed == [0]
     monkeypatch.setattr(memory, "_trim", lambda: None)  # not with every allocator
     release_memory()
+    assert trimmed == [0]
 
 
 def test_more_than_the_limit_is_told(monkeypatch):

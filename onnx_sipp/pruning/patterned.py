@@ -24,8 +24,6 @@ Index = NDArray[np.int64]
 
 # Swaps of a neuron, per cell of it, after which it is good enough.
 _SWAPS = 4
-# By what share of its error a swap has to help.
-_WORTH = 1e-6
 
 
 def n_of_m(

@@ -135,7 +135,7 @@ def even_counts(curves: Sequence[Curve], share: Share, goal: float) -> list[int]
         share: of the dense model's volume.
         goal: largest share.
     """
-    for kept in np.linspace(1, 0, 257)[1:]:
+    for kept in np.linspace(1, 0, 257):
         counts = [
             max([n for n in curve.counts if n <= kept * curve.counts[0]], default=curve.counts[-1])
             for curve in curves

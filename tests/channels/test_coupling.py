@@ -1,8 +1,10 @@
 """What is cut together: a cut model equals the uncut one in which nothing reads what is cut."""
 
 import numpy as np
+import onnx
 import pytest
 from cutting import between, coupled, every_other, node
+from onnx import helper
 from small_models import make_model, weights
 
 C = 8
@@ -112,6 +114,47 @@ def test_channels_go_through(name):
     assert made["read.w"] == (4, C // 2, 1, 1)
     for error in errors:
         np.testing.assert_allclose(error, 0, atol=2e-4)
+
+
+OLD = {
+    "Split by an attribute": (
+        11, [("Split", ["a"], ["c", "d"], {"axis": 1, "split": [3, 5]}), ("Relu", ["c"], ["e"]),
+             ("Concat", ["d", "e"], ["b"], {"axis": 1})],
+    ),
+    "Split in halves": (
+        11, [("Split", ["a"], ["c", "d"], {"axis": 1}),
+             ("Concat", ["d", "c"], ["b"], {"axis": 1})],
+    ),
+    "Slices by attributes": (
+        9, [("Slice", ["a"], ["c"], {"axes": [1], "starts": [0], "ends": [3]}),
+            ("Slice", ["a"], ["d"], {"axes": [1], "starts": [3], "ends": [2**40]}),
+            ("Concat", ["d", "c"], ["b"], {"axis": 1})],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_channels_go_through_old_operators(name):
+    """Whose sizes are attributes; in files whose constants have to be inputs, with shapes noted."""
+    opset, nodes = OLD[name]
+    model = between(nodes, {}, opset=opset)
+    model.ir_version = 3
+    for constant in model.graph.initializer:
+        shape = list(constant.dims)
+        model.graph.input.append(helper.make_tensor_value_info(constant.name, 1, shape))
+    model.graph.value_info.append(helper.make_tensor_value_info("a", 1, ["n", C, 8, 8]))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", 1, ["n", 4, 8, 8]))
+    found = coupled(model)
+    assert found.reason("make") == ""
+    number = found.coupling.groups.index(found.group("make"))
+    cut, errors = found.errors({number: np.array([1, 2, 4])})
+    np.testing.assert_allclose(errors[0], 0, atol=2e-4)
+    onnx.checker.check_model(cut, full_check=True)
+    noted = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in cut.graph.input}
+    assert noted["make.w"] == [C - 3, 4, 3, 3]
+    assert noted["read.w"] == [4, C - 3, 1, 1]
+    (inner,) = cut.graph.value_info
+    assert [d.dim_value for d in inner.type.tensor_type.shape.dim] == [0, C - 3, 8, 8]
 
 
 def test_channels_that_are_shuffled_go_with_those_of_the_other_groups():

@@ -1,11 +1,15 @@
 """Layers decided on block by block."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from onnx_sipp.pruning.blocks import BlockwiseDecisions, Parted
+from onnx_sipp.pruning.cells import Cells, alive_units, units
 from onnx_sipp.pruning.importance import LayerStatistics
 from onnx_sipp.pruning.methods import METHODS, Goal, allocations_of, decide
+from onnx_sipp.pruning.patterns import Blocks, NofM
 from onnx_sipp.pruning.selection import ALLOCATIONS
 
 SHAPES = [(1, 40, 30), (2, 12, 20), (1, 25, 50)]
@@ -30,7 +34,7 @@ def rows(whole, part):
     """Statistics of some neurons."""
     return LayerStatistics(
         whole.weight[:, part], whole.sensitivity_max[:, part], whole.sensitivity_mean[:, part],
-        whole.second_moment, whole.patches,
+        whole.second_moment, whole.patches, whole.cells,
     )  # fmt: skip
 
 
@@ -40,8 +44,8 @@ def parted(whole, step=7):
         (lambda a=a: rows(whole, slice(a, min(outs, a + step)))) for a in range(0, outs, step)
     ]
     neurons = whole.weight.shape[0] * outs
-    capacity = int(np.count_nonzero(whole.weight))
-    return Parted(blocks, whole.weight.size, neurons, capacity, whole.patches)
+    capacity = alive_units(whole.cells, whole.weight)
+    return Parted(blocks, units(whole.cells, whole.weight.size), neurons, capacity, whole.patches)
 
 
 def joined(decisions, layers, field):
@@ -80,6 +84,22 @@ def test_masks_are_those_of_the_whole(method, allocation):
     assert differ <= {"global": 0, "layer": 0, "lamp": 40}.get(allocation, 60)
 
 
+@pytest.mark.parametrize("pattern", [NofM(2, 5), Blocks(2, 1), Blocks(4, 5)], ids=str)
+@pytest.mark.parametrize("allocation", ["global", "layer"])
+def test_patterns_are_those_of_the_whole(pattern, allocation):
+    cells = Cells.of(pattern, 1)
+    whole = [
+        replace(statistics(seed, shape), cells=cells)
+        for seed, shape in enumerate([(1, 40, 30), (2, 12, 20), (1, 24, 50)])
+    ]
+    layers = [parted(layer, 8) for layer in whole]
+    goal = Goal(keep=sum(units(cells, layer.weight.size) for layer in whole) * 3 // 5)
+    found = joined(BlockwiseDecisions(layers, goal, "wanda", allocation, [0]), layers, "kept")
+    made = decide(whole, goal, "wanda", allocation, np.random.default_rng(0))
+    for mask, decision in zip(found, made, strict=True):
+        np.testing.assert_array_equal(mask, decision.kept)
+
+
 @pytest.mark.parametrize("method", ["sipp-det", "sipp-rand", "sipp-hybrid"])
 def test_a_bound_is_met_block_by_block(method):
     whole = [statistics(seed, shape) for seed, shape in enumerate(SHAPES)]
@@ -116,11 +136,15 @@ def test_the_same_seed_gives_the_same():
 
 @pytest.mark.parametrize("allocation", ["global", "sipp"])
 def test_what_was_not_seen_keeps_the_share_of_all(allocation):
-    layers = [parted(statistics(0, SHAPES[0])), parted(statistics(1, SHAPES[1], patches=0))]
+    unseen = statistics(1, SHAPES[1], patches=0)
+    layers = [parted(statistics(0, SHAPES[0])), parted(unseen)]
     goal = Goal(keep=600)
     found = BlockwiseDecisions(layers, goal, "sipp-det", allocation, [0])
     total = sum(layer.size for layer in layers)
     assert sum(found.counts[1]) == pytest.approx(600 * layers[1].size / total, abs=1)
     assert sum(map(sum, found.counts)) == 600
+    kept = np.concatenate([found(1, n).kept for n in range(len(layers[1].blocks))], axis=1)
+    magnitude = np.abs(unseen.weight)
+    assert magnitude[kept].min() >= magnitude[~kept].max()
     bound = BlockwiseDecisions(layers, Goal(epsilon=1.0), "sipp-det", "global", [0])
     assert bound(1, 0).kept.sum() == np.count_nonzero(layers[1].blocks[0]().weight)

@@ -121,3 +121,27 @@ def test_no_halves_at_all():
 def test_objective_of_halves_without_sensitivities():
     halves = Halves(np.zeros(2), np.ones(2), np.full(2, 3))
     assert objective(halves, np.array([0, 3])) == 0
+
+
+@pytest.mark.parametrize("budget", [1, 2, 3, 7])
+def test_halves_without_weights_get_none_however_much_they_need(budget):
+    halves = Halves(np.array([9.0, 1.0, 4.0]), np.ones(3), np.array([0, 4, 5]))
+    counts = allocate_halves(halves, budget)
+    assert counts[0] == 0
+    assert counts.sum() == budget
+
+
+def test_the_objective_is_the_sum_of_the_bounds_of_sampling():
+    """Of each half the ε that its m weights reach: m = c (1/ε + 3/(2ε²)), with c = 2 L S / 3."""
+    halves = some_halves(9, 6)
+    counts = np.array([1, 2, 5, 20, 100, 199])
+    alone = []
+    for i in range(6):
+        one = Halves(halves.difficulty[i : i + 1], np.ones(1), halves.capacity[i : i + 1])
+        epsilon = objective(one, counts[i : i + 1])
+        c = 2 * halves.difficulty[i] / 3
+        assert c * (1 / epsilon + 1.5 / epsilon**2) == pytest.approx(counts[i])
+        alone.append(epsilon)
+    assert objective(halves, counts) == pytest.approx(float(halves.priority @ alone))
+    idle = Halves(np.array([0.0]), np.ones(1), np.array([3]))
+    assert objective(idle, np.array([0])) == 0

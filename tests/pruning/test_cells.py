@@ -102,4 +102,28 @@ def test_units_are_weights_or_cells():
     assert alive_units(None, weight) == alive_units(EVERY[0], weight) == weight.size - 4
     assert alive_units(EVERY[2], weight) == weight.size // 4 - 1
     assert per_unit(EVERY[0], weight, -weight)[1].sum() == weight.sum()
-    assert per_unit(EVERY[2], weight, -weight)[1].shape == (2, 1, 24)
+    scores, magnitudes = per_unit(EVERY[2], 3 * weight, -weight)
+    assert np.array_equal(magnitudes, EVERY[2].summed(weight))
+    assert np.array_equal(scores, 3 * magnitudes)
+
+
+@pytest.mark.parametrize("cells", EVERY[2:], ids=str)
+def test_a_block_can_be_replaced_if_it_is_idle_as_a_whole(cells):
+    idle = RNG.random(SHAPE) < 0.5
+    idle[0] = True
+    seen = idle.reshape(2, 4, -1, POSITIONS)
+    expected = np.zeros_like(seen)
+    for cell in naive_cells(cells):
+        for place in cell:
+            expected[place] = all(seen[other] for other in cell)
+    assert np.array_equal(cells.replaceable(idle, np.ones(SHAPE)), expected.reshape(SHAPE))
+
+
+def test_an_idle_weight_of_n_of_m_can_be_replaced_if_n_others_work():
+    """Where fewer work, the pattern would have to keep the idle ones anyway."""
+    cells = Cells.of(NofM(2, 4), 1)
+    weight = np.array([[[5, 0, -6, 0, 7, 8, 9, 0, 1, 2, 3, -4]]])
+    idle = np.array([[[0, 1, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0]]], bool)
+    # The first cell has one other than the idle one; the second two; so has the third.
+    expected = np.array([[[0, 0, 0, 0, 1, 0, 0, 1, 1, 1, 0, 0]]], bool)
+    assert np.array_equal(cells.replaceable(idle, weight), expected)

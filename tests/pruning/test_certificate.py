@@ -111,8 +111,11 @@ def test_certificate_of_sampled_halves():
     sensitivity[0, 0, :3] = 0  # never drawn, so it does not count even where it is kept
     sampled = np.zeros((2, 2, 3), np.bool_)
     sampled[:, 0] = True
-    found = certify(weight, sensitivity, weight * 2, sampled, patches=4, samples=1, needed=1)
-    counts = half_counts(sensitivity > 0, weight)
+    kept = np.random.default_rng(2).random(weight.shape) < 0.6
+    changed = np.where(kept, weight * 2, 0)
+    changed[1:] = weight[1:] * 2
+    found = certify(weight, sensitivity, changed, sampled, patches=4, samples=1, needed=1)
+    counts = half_counts(kept & (sensitivity > 0), weight)
     bound = epsilon_sampled(half_sums(sensitivity, weight), counts, log_factor(4))
     np.testing.assert_allclose(found.epsilon[:, 0], bound[:, 0])
     np.testing.assert_allclose(found.epsilon[:, 1], C * half_sums(sensitivity, weight)[:, 1])

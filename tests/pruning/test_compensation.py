@@ -41,6 +41,16 @@ def test_masked_least_squares(seed, damping):
     np.testing.assert_allclose(found.errors, problem.errors(expected), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("dampings", [(0.01, 0.1, 1.0, 0.01, 0.5), (0.2, 0.2, 0.2, 0.2, 3.0)])
+def test_every_neuron_may_have_a_damping_of_its_own(dampings):
+    problem, weight = layer(2, (2, 5, 7), 40)
+    kept = np.random.default_rng(2).random(weight.shape) < 0.5
+    found = solve(problem, weight, kept, np.array(dampings))
+    for out, damping in enumerate(dampings):
+        alone = solve(problem, weight, kept, damping)
+        np.testing.assert_allclose(found.weight[:, out], alone.weight[:, out], rtol=1e-6, atol=1e-8)
+
+
 def test_it_is_least_squares_on_the_data():
     """The same from the samples themselves: damping is rows √(λh) (ŵ − w) more."""
     rng = np.random.default_rng(1)

@@ -5,8 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import layer
 
+from onnx_sipp.pruning import elimination
 from onnx_sipp.pruning.elimination import Reader, eliminated, ranked_by_sensitivity
 from onnx_sipp.pruning.evidence import Evidence, damping_for
+from onnx_sipp.statistics import regression as regression_module
 
 
 def evidence(seed, shape, samples=60):
@@ -76,3 +78,36 @@ def test_sensitivity_of_a_unit_is_the_largest_of_its_weights():
     found.sensitivity[0, 0, 0] = 0.5  # of unit 1
     order = ranked_by_sensitivity([Reader(found, np.array([[1, 2, 0, 2]]))], 3)
     assert order.units.tolist() == [2, 1, 0]
+    # What stays anyway is of no unit.
+    found.sensitivity[0, 1, 3] = 0.95
+    order = ranked_by_sensitivity([Reader(found, np.array([[1, 2, 0, -1]]))], 3)
+    assert order.units.tolist() == [2, 1, 0]
+
+
+def test_units_of_very_wide_readers_cost_what_their_inputs_carry(monkeypatch):
+    """Without H⁻¹: rate · w² · E a², summed over what a unit is, at any place in the order."""
+    monkeypatch.setattr(regression_module, "VERY_WIDE", 7)
+    reader = Reader(evidence(6, (2, 3, 8)), np.array([[0, 1, 1, 2, 3, 3, 3, -1]] * 2))
+    found = reader.evidence
+    assert found.fit.is_very_wide
+    carried = found.gain[..., None] ** 2 * found.weight**2 * found.fit.diagonal[:, None]
+    total = np.sum(found.gain**2 * found.fit.spread())
+    costs = [carried[..., reader.units[0] == unit].sum() / total for unit in range(4)]
+    order = eliminated([reader], 4)
+    assert order.units.tolist() == np.argsort(costs).tolist()
+    np.testing.assert_allclose(order.errors, [0, *np.cumsum(np.sort(costs))])
+
+
+def test_many_units_go_some_at_a_time(monkeypatch):
+    """Three at a time: the first three are the cheapest three of all, as they are at the start."""
+    monkeypatch.setattr(elimination, "_STEPS", 3)
+    reader = Reader(evidence(7, (1, 4, 9)), np.arange(9)[None])
+    order = eliminated([reader], 9)
+    start = loss(reader, [])
+    alone = np.array([loss(reader, [unit]) - start for unit in range(9)])
+    assert order.units[:3].tolist() == np.argsort(alone)[:3].tolist()
+    np.testing.assert_allclose(np.diff(order.errors)[:3], np.sort(alone)[:3])
+    gone = order.units[:3].tolist()
+    later = {unit: loss(reader, [*gone, unit]) - loss(reader, gone) for unit in order.units[3:]}
+    assert order.units[3:6].tolist() == sorted(later, key=later.get)[:3]
+    assert sorted(order.units) == list(range(9))

@@ -185,6 +185,14 @@ def test_stored_zeros_take_no_place_of_what_stands_for_several():
     assert found == [17, 5]
 
 
+def test_floors_are_met_by_what_stands_for_several():
+    """Ten weights of a layer that hardly counts: the dearest points that are no more than that."""
+    cheap, dear = np.array([1.0, 2.0, 3.0, 4.0]), np.linspace(10, 20, 40)
+    times = [np.array([34, 3, 2, 1]), None]
+    found = error_budget([cheap, dear], [1e6, 600.0], [40, 40], 20, floor=0.25, times=times)
+    assert found == [6, 14]
+
+
 @pytest.mark.parametrize("size", [90, 100, 1000, 123457])
 def test_condensed(size):
     rng = np.random.default_rng(0)

@@ -5,16 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from onnx_sipp.pruning.certificate import certify, half_counts
+from onnx_sipp.pruning.cells import Cells
+from onnx_sipp.pruning.certificate import certify, half_counts, half_sums, log_factor
 from onnx_sipp.pruning.importance import IMPORTANCES, LayerStatistics
 from onnx_sipp.pruning.methods import (
     METHODS,
     Goal,
     allocations_of,
     decide,
+    layer_counts,
     neuron_halves,
     neuron_sizes,
 )
+from onnx_sipp.pruning.patterns import Blocks, NofM
+from onnx_sipp.pruning.selection import ALLOCATIONS
 
 # Those that choose a mask from the statistics alone.
 MASKING = ("magnitude", "wanda", "random", "sipp-det", "sipp-rand", "sipp-hybrid")
@@ -227,6 +231,8 @@ def test_neuron_halves():
     assert sizes.sum() == sum(np.count_nonzero(layer.weight) for layer in layers)
     assert halves.capacity.sum() == sum(np.count_nonzero(layer.sensitivity_max) for layer in layers)
     np.testing.assert_allclose(halves.priority, [1 / 6] * 12 + [1 / 8] * 16 + [1 / 4] * 8)
+    sums = [half_sums(layer.sensitivity_max, layer.weight).ravel() for layer in layers]
+    np.testing.assert_allclose(halves.difficulty, log_factor(2, 0.1) * np.concatenate(sums))
 
 
 def test_a_layer_without_sensitivities():
@@ -252,3 +258,44 @@ def test_importances():
     for score in scores.values():
         assert score.shape == layer.weight.shape
         assert np.all(score >= 0)
+
+
+def cells_of(cells, values):
+    return cells.gathered(values).reshape(-1, cells.rows * cells.columns)
+
+
+@pytest.mark.parametrize("allocation", sorted(ALLOCATIONS))
+def test_blocks_with_the_largest_sums_stay(allocation):
+    """Of one layer: with zeros in the blocks, and with blocks of zeros."""
+    cells = Cells.of(Blocks(2, 2), 1)
+    (layer,) = some_layers(3, shapes=((1, 6, 20),))
+    layer.weight[0, 2:4, 6:10] = 0
+    layer = replace(layer, cells=cells)
+    (decision,) = run([layer], Goal(keep=12), "magnitude", allocation)
+    chosen = cells_of(cells, decision.kept).any(axis=-1)
+    there = cells_of(cells, layer.weight != 0)
+    assert chosen.sum() == 12
+    np.testing.assert_array_equal(cells_of(cells, decision.kept), there & chosen[:, None])
+    np.testing.assert_array_equal(decision.weight, np.where(decision.kept, layer.weight, 0))
+    sums = cells_of(cells, np.abs(layer.weight)).sum(axis=-1)
+    if allocation == "neuron":
+        assert np.ptp(chosen.reshape(3, 10).sum(axis=-1)) <= 1
+    else:
+        assert sums[chosen].min() >= sums[~chosen].max()
+    assert layer_counts([layer], Goal(keep=12), allocation) == [12]
+
+
+def test_n_of_m_keeps_its_share_of_every_layer():
+    layers = [
+        replace(layer, cells=Cells.of(NofM(2, 4), 1))
+        for layer in some_layers(4, shapes=((1, 6, 20), (2, 4, 12)))
+    ]
+    for keep, kept in ((0.5, 2), (0.75, 3), (0.1, 2)):
+        decisions = run(layers, Goal(keep=round(keep * total(layers))), "magnitude", "global")
+        for layer, decision in zip(layers, decisions, strict=True):
+            sizes = cells_of(layer.cells, np.abs(layer.weight))
+            chosen = cells_of(layer.cells, decision.kept)
+            stored = np.count_nonzero(sizes, axis=-1)
+            np.testing.assert_array_equal(chosen.sum(axis=-1), np.minimum(stored, kept))
+            least = np.where(chosen, sizes, np.inf).min(axis=-1)
+            assert np.all(least >= np.where(chosen, 0, sizes).max(axis=-1))

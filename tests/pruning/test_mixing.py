@@ -8,14 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import mixed_inputs, regression
 
-from onnx_sipp.pruning import candidates
+from onnx_sipp.pruning import candidates, mixing
 from onnx_sipp.pruning import evidence as evidence_module
 from onnx_sipp.pruning.candidates import CANDIDATES, Proposal, output_costs
 from onnx_sipp.pruning.cells import Cells
 from onnx_sipp.pruning.evidence import Evidence, damping_for
-from onnx_sipp.pruning.mixing import choose, probe, settle
+from onnx_sipp.pruning.mixing import choose, probe, resettle, settle
 from onnx_sipp.pruning.patterns import Blocks, NofM
 from onnx_sipp.pruning.selection import apportion
+from onnx_sipp.statistics import regression as regression_module
 from onnx_sipp.statistics.gram import WIDE
 
 
@@ -329,3 +330,76 @@ def test_no_new_bias_without_a_refit():
     layer = shifted(3.0)
     choice = choose(layer, 12, 0, names=["activation"], threads=1, refits=False)
     assert not choice.bias.any()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_refits_masks_are_compared_as_they_are(seed):
+    layer = evidence(seed, (1, 6, 12), correlation=2)
+    names = ["magnitude", "activation", "surgeon", "sipp-det"]
+    plain = {}
+    for name in names:
+        kept = CANDIDATES[name](layer, 20, 0, 1).kept
+        # A bias takes the mean: what is left is the variance of the dropped part.
+        lost = np.where(kept, 0, layer.weight)[0]
+        h, mean = layer.check.gram[0], layer.check.mean_input[0] - layer.fit.mean_input[0]
+        centred = h - np.outer(layer.check.mean_input[0], layer.check.mean_input[0])
+        errors = np.einsum("of,fg,og->o", lost, centred, lost) + (lost @ mean) ** 2
+        plain[name] = errors.sum() / layer.check.spread().sum()
+    choice = choose(layer, 20, 0, names=names, threads=1, refits=False)
+    assert choice.error == pytest.approx(min(plain.values()))
+    assert plain[choice.candidate] == pytest.approx(choice.error)
+    assert choice.error_before == choice.error
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_nothing_that_inverts_a_very_wide_gram_is_tried(wide, monkeypatch):
+    if wide:
+        monkeypatch.setattr(regression_module, "VERY_WIDE", 7)
+    tried = []
+    for name in ("surgeon", "activation"):
+        plain = CANDIDATES[name]
+        monkeypatch.setitem(
+            CANDIDATES,
+            name,
+            lambda *given, name=name, plain=plain: tried.append(name) or plain(*given),
+        )
+    choose(evidence(5), 30, 0, names=["surgeon", "activation", "magnitude"], threads=1)
+    assert ("surgeon" in tried) != wide
+    assert "activation" in tried
+
+
+def test_a_kept_weight_that_a_refit_makes_zero_stays_as_it_was(monkeypatch):
+    """Or there would be a zero too many."""
+    layer = evidence(6, (1, 4, 8), correlation=2)
+    layer.weight[0, 0, 0] = 1e-3  # with or without it, a refit helps
+    kept = np.ones(layer.weight.shape, bool)
+    kept[..., 2:5] = False
+
+    def refit(*given, **options):
+        found = real(*given, **options)
+        found.weight[0, 0, 0] = 0
+        return found
+
+    real = mixing.refit
+    usual = settle(layer, Proposal(kept), "magnitude", threads=1)
+    monkeypatch.setattr(mixing, "refit", refit)
+    found = settle(layer, Proposal(kept), "magnitude", threads=1, damping=usual.damping)
+    again = resettle(layer, found, threads=1)
+    for choice in (found, again):
+        assert np.array_equal(choice.weight != 0, kept)
+        assert choice.weight[0, 0, 0] == layer.weight[0, 0, 0]
+        np.testing.assert_array_equal(choice.bias, layer.fit.best_bias(choice.weight))
+    assert found.damping > 0
+    np.testing.assert_array_equal(found.weight.ravel()[1:], usual.weight.ravel()[1:])
+
+
+def test_the_sign_of_a_gain_does_not_matter(monkeypatch):
+    """In large layers too, which go step by step."""
+    monkeypatch.setattr(candidates, "GREEDY_LIMIT", 0)
+    layer = evidence(7)
+    sizes = np.random.default_rng(7).uniform(0.2, 5, (2, 4))
+    signs = np.where(np.arange(8).reshape(2, 4) % 3 == 0, -1, 1)
+    for name in ("removal-cost", "magnitude", "activation", "surgeon"):
+        kept = CANDIDATES[name](replace(layer, gain=sizes * signs), 30, 0, 1).kept
+        plain = CANDIDATES[name](replace(layer, gain=sizes), 30, 0, 1).kept
+        np.testing.assert_array_equal(kept, plain)

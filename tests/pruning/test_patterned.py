@@ -2,7 +2,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from problems import layer
+from problems import layer, mixed_inputs, regression
 
 from onnx_sipp.pruning.cells import Cells
 from onnx_sipp.pruning.patterned import block_costs, n_of_m
@@ -57,6 +57,47 @@ def test_the_best_of_all_masks_is_found_or_nearly():
         gaps.append(best_error(problem, weight, 0, 0, found) / min(every) - 1)
     assert np.median(gaps) < 1e-9
     assert max(gaps) < 0.5
+
+
+def plain_choice(problem, weight, row, cells, kept):
+    """Greedy removal and the best swaps, each input tried by solving anew."""
+
+    def error(inputs):
+        return best_error(problem, weight, 0, row, inputs)
+
+    inputs = set(range(problem.fan_in))
+    while True:
+        free = [i for cell in cells for i in inputs & set(cell) if len(inputs & set(cell)) > kept]
+        if not free:
+            break
+        inputs -= {min(free, key=lambda i: error(inputs - {i}))}
+    while True:
+        swaps = [
+            inputs - {out} | {into}
+            for cell in cells
+            for out in inputs & set(cell)
+            for into in set(cell) - inputs
+        ]
+        best = min(swaps, key=error)
+        if error(best) >= error(inputs) * (1 - 1e-12):
+            return inputs
+        inputs = best
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (2, 6)])
+def test_the_choice_is_that_of_plain_greedy_removal_and_swaps(n, m, seed):
+    """With inputs of very different sizes, so that what is removed first is not what is small."""
+    rng = np.random.default_rng(seed)
+    inputs = mixed_inputs(rng, 1, 12, 100, 2) * rng.lognormal(0, 1, (1, 12, 1))
+    weight = rng.standard_normal((1, 3, 12))
+    problem = regression(inputs, weight @ inputs + rng.standard_normal((1, 3, 100)))
+    cells = Cells.of(NofM(n, m), 1)
+    kept = chosen(problem, weight, cells)
+    places = [[int(i) for i in cell] for cell in cells.places(12)]
+    for row in range(3):
+        found = set(np.flatnonzero(kept[0, row]).tolist())
+        assert found == plain_choice(problem, weight, row, places, n)
 
 
 def test_stored_zeros_stay_zero_and_threads_change_nothing():

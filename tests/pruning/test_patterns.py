@@ -13,6 +13,9 @@ from onnx_sipp.pruning.patterns import Blocks, Channels, NofM, parse_pattern
         ("1:16", NofM(1, 16)),
         ("4x1", Blocks(4, 1)),
         ("2X8", Blocks(2, 8)),
+        ("2x1", Blocks(2, 1)),
+        ("1x2", Blocks(1, 2)),
+        ("1:2", NofM(1, 2)),
         ("channels", Channels()),
     ],
 )

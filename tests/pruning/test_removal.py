@@ -1,5 +1,7 @@
 """Removal in a few steps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -130,6 +132,19 @@ def test_costs_are_nested_with_the_order_of_removal():
     stays = top(np.abs(first) * scale, np.abs(weight), round(0.85 * alive))
     gone = (weight != 0) & ~stays
     assert costs[gone].max() <= costs[stays].min()
+    # The rise of a step is shared out by what the weights carry: (w · rms(a))².
+    carried = (first * scale)[gone] ** 2
+    np.testing.assert_allclose(costs[gone] / costs[gone].sum(), carried / carried.sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_costs_are_in_the_unit_of_the_error(factor):
+    """Weights and outputs in other units: the same costs, in the square of those units."""
+    problem, weight = layer(7, (2, 4, 12), correlation=1)
+    scaled = replace(problem, cross=problem.cross * factor, power=problem.power * factor**2)
+    costs = gradual_costs(problem, weight, damping=0.05)
+    found = gradual_costs(scaled, weight * factor, damping=0.05)
+    np.testing.assert_allclose(found, costs * np.float32(factor**2), rtol=1e-3)
 
 
 def test_a_layer_without_inputs_or_weights():

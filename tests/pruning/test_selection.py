@@ -120,6 +120,9 @@ def test_apportion_in_proportion():
     np.testing.assert_array_equal(counts, [5, 10, 35])
     counts = apportion(np.array([10, 20, 70]), np.array([2, 20, 70]), 47)
     np.testing.assert_array_equal(counts, [2, 10, 35])
+    # What whole numbers leave goes to the largest remainders: 1.27, 2.54 and 5.20 of nine.
+    counts = apportion(np.array([10, 20, 41]), np.array([10, 20, 41]), 9)
+    np.testing.assert_array_equal(counts, [1, 3, 5])
 
 
 def test_lamp_scores_are_those_of_the_paper():
@@ -185,8 +188,10 @@ def test_shares_of_blocks_are_those_of_one_ranking(layers, share):
         assert count <= np.count_nonzero(block)
 
 
-def test_ties_go_to_earlier_blocks():
-    blocks = [np.array([1.0, 2.0]), np.array([2.0, 2.0, 3.0]), np.array([2.0])]
+@pytest.mark.parametrize("factor", [1, np.pi])
+def test_ties_go_to_earlier_blocks(factor):
+    parts = ([1.0, 2.0], [2.0, 2.0, 3.0], [2.0])
+    blocks = [np.array(part, np.float32) * np.float32(factor) for part in parts]
     assert shares_of_top(lambda: iter(blocks), 4) == [1, 3, 0]
     assert shares_of_top(lambda: iter(blocks), 0) == [0, 0, 0]
 

@@ -9,7 +9,7 @@ from problems import mixed_inputs, regression
 from onnx_sipp.pruning import survey as module
 from onnx_sipp.pruning.error_budget import error_budget
 from onnx_sipp.pruning.evidence import Evidence
-from onnx_sipp.pruning.survey import Impact, error_counts, importance_of, surveys_of
+from onnx_sipp.pruning.survey import Impact, Survey, error_counts, importance_of, surveys_of
 
 
 def evidence(seed, shape=(1, 6, 8)):
@@ -70,3 +70,22 @@ def test_impacts_weigh_layers():
         for impacts in ((strong, weak), (strong.mild(), weak.mild()))
     )
     assert first >= mild > even[0]
+
+
+def test_importance_is_the_loss_at_the_outputs_over_that_of_the_layer():
+    """Of four weights two are kept: those that go cost a quarter of the power."""
+    survey = Survey(np.array([1.0, 1.0, 2.0, 4.0]), None, power=8.0, capacity=4)
+    impact = Impact(by_neuron=True, share=0.5, error=0.6)
+    expected = np.log(1 - 0.6) / np.log(1 - 0.25)
+    assert importance_of(survey, impact) == pytest.approx(expected)
+    assert importance_of(survey, impact.mild()) == pytest.approx(np.sqrt(expected))
+    assert not impact.mild().by_neuron
+    # The same costs, each of which stands for three weights, of a layer of three times the power.
+    many = replace(survey, times=np.full(4, 3), power=24.0, capacity=12)
+    assert importance_of(many, impact) == pytest.approx(expected)
+    # Who loses all counts as much as one who loses 95 %.
+    ruined = replace(impact, error=7.0)
+    assert importance_of(survey, ruined) == pytest.approx(np.log(0.05) / np.log(0.75))
+    # A layer that loses nothing by itself, and yet does harm, counts very much but not infinitely.
+    free = replace(survey, costs=np.array([0.0, 0.0, 2.0, 4.0]))
+    assert importance_of(free, impact) == pytest.approx(-np.log(0.4) / 1e-9)

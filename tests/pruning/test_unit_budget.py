@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from onnx_sipp.pruning import unit_budget as module
 from onnx_sipp.pruning.unit_budget import Curve, even_counts, unit_budget
 
 
@@ -43,6 +44,41 @@ def test_goal_is_met_at_nearly_the_least_loss(goal):
     assert np.mean(ratios) < 1.05
 
 
+@pytest.mark.parametrize("goal", [0.2, 0.35, 0.5, 0.75])
+@pytest.mark.parametrize("seed", range(5))
+def test_no_single_group_can_take_units_back(seed, goal):
+    """Nor can one give some, so that another takes back more than that costs."""
+    found = curves(seed)
+    counts = unit_budget(found, chain, goal)
+    for group, curve in enumerate(found):
+        for more in (n for n in curve.counts if n > counts[group]):
+            other = [*counts[:group], more, *counts[group + 1 :]]
+            assert chain(other) > goal or loss(found, other) >= loss(found, counts)
+    for group, curve in enumerate(found):
+        for fewer in (n for n in curve.counts if n == counts[group] - 4):
+            for taker in range(len(found)):
+                other = list(counts)
+                other[group] = fewer
+                other[taker] = min(16, other[taker] + 4) if taker != group else fewer
+                assert chain(other) > goal or loss(found, other) >= loss(found, counts) - 1e-9
+
+
+def test_long_curves_are_followed_without_exchanges():
+    rng = np.random.default_rng(0)
+    counts = tuple(range(16, 0, -1))
+    found = [
+        Curve(counts, np.concatenate([[0], np.cumsum(rng.exponential(0.01, 15))]).tolist())
+        for _ in range(3)
+    ]
+    with_exchanges = unit_budget(found, chain, 0.4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_EXCHANGES", 47)  # 48 counts in all
+        without = unit_budget(found, chain, 0.4)
+    assert chain(with_exchanges) <= 0.4
+    assert chain(without) <= 0.4
+    assert loss(found, with_exchanges) <= loss(found, without) <= 1.2 * loss(found, with_exchanges)
+
+
 def test_nothing_is_cut_for_a_goal_of_one():
     assert unit_budget(curves(0), chain, 1.0) == [16, 16, 16]
 
@@ -54,3 +90,7 @@ def test_none_where_the_goal_is_out_of_reach():
 
 def test_even_counts_keep_the_same_share():
     assert even_counts(curves(0), chain, 0.6) == [12, 12, 12]
+    assert even_counts(curves(0), chain, 1.0) == [16, 16, 16]
+    # A quarter of the units of the first; the others keep the fewest that they can keep at that.
+    sizes = [Curve((8, 6, 4, 2), (0, 1, 2, 3)), Curve((20, 10), (0, 1)), Curve((10, 3), (0, 1))]
+    assert even_counts(sizes, lambda counts: counts[0] / 8, 0.25) == [2, 10, 3]

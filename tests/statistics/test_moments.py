@@ -29,6 +29,13 @@ def test_second_moment_of_nothing():
     np.testing.assert_array_equal(SecondMoment(1, 3).result(), np.zeros((1, 3)))
 
 
+def test_second_moment_of_a_single_patch(rng):
+    patch = some_patches(rng, samples=1, patches=1)
+    moment = SecondMoment(2, 5)
+    moment.update(patch)
+    np.testing.assert_allclose(moment.result(), patch.columns[..., 0] ** 2, rtol=1e-6)
+
+
 def test_second_moments_merge(rng):
     first, second, both = (SecondMoment(2, 5) for _ in range(3))
     for part, moment in ((some_patches(rng), first), (some_patches(rng, samples=1), second)):
