@@ -239,7 +239,8 @@ class Run:
             if not self._surveyed_by_crew(indices, alone=before is None):
                 self._refitter.survey(look, self._progress)
         if before is None and self._kept is not None:
-            write_surveys(self._kept.place(_SURVEY), self._surveys, self._impacts)
+            surveys, impacts = self._surveys, self._impacts
+            self._kept.keep(_SURVEY, lambda path: write_surveys(path, surveys, impacts))
 
     def _surveyed_by_crew(self, indices: Sequence[int], *, alone: bool) -> bool:
         """Have layers of the dense model looked at by workers; says whether they could."""

@@ -106,7 +106,7 @@ def measure(found: Prepared, about: About | None = None) -> list[Measured]:
         run = found.observation(found.observed)
         measured = measure_statistics(found.weights, method, run, store)
     if kept is not None and about is not None:
-        write_statistics(kept.place(_STATISTICS), about, measured)
+        kept.keep(_STATISTICS, lambda path: write_statistics(path, about, measured))
     return measured
 
 

@@ -61,13 +61,26 @@ class RunFolder:
         except SippError:  # it is made anew
             return None
 
-    def place(self, name: str) -> Path:
-        """Where a part is to be written; the folder is made, and says what it is about.
+    def keep(self, name: str, write: Callable[[Path], None]) -> None:
+        """Write a part that is finished.
+
+        Args:
+            name: of its file.
+            write: writes it to a path.
 
         Raises:
-            SippError: that cannot be written.
+            SippError: it cannot be written.
         """
-        if not self._about.exists():  # a run beside this one may have removed it
+        try:
+            write(self._place(name))
+        except SippError:
+            if self._folder.exists():
+                raise
+            write(self._place(name))  # the same run beside this one was done, and removed it
+
+    def _place(self, name: str) -> Path:
+        """Where a part is to be written; the folder is made, and says what it is about."""
+        if not self._about.exists():
             try:
                 self._folder.mkdir(exist_ok=True)
             except OSError as error:

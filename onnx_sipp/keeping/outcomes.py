@@ -127,7 +127,9 @@ class KeptOutcomes:
         if found is None:
             found = make()
             header = {"form": _FORM, "told": told, **self._form.header(found)}
-            write_archive(self._folder.place(name), header, self._form.members(found))
+            self._folder.keep(
+                name, lambda path: write_archive(path, header, self._form.members(found))
+            )
         return found
 
     def _read(self, told: Mapping[str, Any], path: Path) -> Outcome | None:

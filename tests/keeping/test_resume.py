@@ -2,12 +2,15 @@
 
 import json
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from small_models import deep, make_model, mlp, other_model, weights
 
 from onnx_sipp import SippError, UsageError, prune, sweep
+from onnx_sipp.keeping.fingerprint import Fingerprint
+from onnx_sipp.keeping.folder import RunFolder
 
 DATA = weights(40, 4, seed=5)
 OPTIONS = {"sparsity": 0.6, "threads": 1}
@@ -171,3 +174,24 @@ def test_two_runs_in_one_folder(tmp_path):
     for run in runs:
         run.join()
     assert found == [whole.model.SerializeToString()] * 2
+
+
+def test_a_part_is_written_again_where_the_folder_went_meanwhile(tmp_path):
+    folder = RunFolder(tmp_path, Fingerprint("m", "d", {}, "v"))
+    tried = []
+
+    def write(path):
+        tried.append(path)
+        if len(tried) == 1:
+            RunFolder(tmp_path, Fingerprint("m", "d", {}, "v")).forget()
+            raise SippError("cannot write")
+        path.write_text("part")
+
+    folder.keep("part.npz", write)
+    assert folder.part("part.npz", Path.read_text) == "part"
+
+    def fail(path):
+        raise SippError("the disk is full")
+
+    with pytest.raises(SippError, match="the disk is full"):  # the folder is there
+        folder.keep("other.npz", fail)
