@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnx_sipp.checked import checked_options
 from onnx_sipp.choices import PRUNE_ONLY
 from onnx_sipp.cluster.hiring import hired
 from onnx_sipp.errors import UsageError
 from onnx_sipp.files import refuse_place
 from onnx_sipp.keeping.statistics import About, write_statistics
 from onnx_sipp.measures import Measured
-from onnx_sipp.options import Options
 from onnx_sipp.prepared import ModelSource
 from onnx_sipp.preparing import equipped, measure
 from onnx_sipp.progress import Progress, Silent
@@ -102,7 +102,7 @@ def calibrate(
     given = [name for name in (*PRUNE_ONLY, "statistics") if options.get(name) is not None]
     if given:
         raise UsageError(f"to calibrate has no goal; leave {' and '.join(given)} out")
-    chosen = Options.checked(options)
+    chosen = checked_options(options)
     with hired(chosen.scheduler) as crew:
         found = equipped(model, calibration, chosen, progress or Silent(), crew)
         measured = measure(found)

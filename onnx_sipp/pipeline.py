@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnx_sipp.checked import checked_options
 from onnx_sipp.cluster.hiring import hired
 from onnx_sipp.errors import UsageError
 from onnx_sipp.files import write_together
@@ -21,7 +22,6 @@ from onnx_sipp.graph.model import Model
 from onnx_sipp.masks import Masks, refuse_names, write_masks
 from onnx_sipp.measures import measure_errors
 from onnx_sipp.memory import excess
-from onnx_sipp.options import Options
 from onnx_sipp.outcome import Outcome
 from onnx_sipp.passes import Passes
 from onnx_sipp.prepared import ModelSource, Prepared
@@ -133,7 +133,7 @@ def prune(
         UsageError: an option or argument makes no sense.
         SippError: the model or the data cannot be used.
     """
-    chosen = Options.checked(options)
+    chosen = checked_options(options)
     with hired(chosen.scheduler) as crew:
         prepared = prepare(model, calibration, chosen, progress or Silent(), crew=crew)
         result = _pruned(prepared)

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from onnx_sipp.checked import checked_options
 from onnx_sipp.config.kinds import PATHS, PLACES
 from onnx_sipp.config.reading import Config
 from onnx_sipp.errors import UsageError
@@ -46,7 +47,7 @@ def checked_with(config: Config | None, options: Mapping[str, Any]) -> Options:
         UsageError: they make no sense.
     """
     try:
-        return Options.checked(options)
+        return checked_options(options)
     except UsageError as error:
         line = None if config is None else _to_blame(config, options)
         if config is None or line is None:
@@ -60,7 +61,7 @@ def _to_blame(config: Config, options: Mapping[str, Any]) -> int | None:
         if options.get(name) is not config.options[name]:
             continue  # it was said elsewhere
         try:
-            Options.checked({key: value for key, value in options.items() if key != name})
+            checked_options({key: value for key, value in options.items() if key != name})
         except UsageError:
             continue
         return config.lines.get(name)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from onnx_sipp import __version__
+from onnx_sipp.checked import checked_options
 from onnx_sipp.choices import DEFAULT_METHOD, PRUNE_ONLY
 from onnx_sipp.cluster.hiring import hired
 from onnx_sipp.comparing.footprint import zstd_bytes
@@ -130,7 +131,7 @@ def _options(
         raise UsageError(
             f"a sweep goes through sparsities and writes no model; leave {' and '.join(given)} out"
         )
-    chosen = Options.checked({**options, "sparsity": shares[0]})
+    chosen = checked_options({**options, "sparsity": shares[0]})
     if chosen.parsed_pattern is not None and chosen.zero_pattern is None:
         raise UsageError("a sweep is about zeros; cut channels at every goal by itself")
     if per_layer and (chosen.method != DEFAULT_METHOD or metric is not None):

@@ -13,7 +13,7 @@ from crews import DATA, IMAGES, assert_alike, convolutions
 from small_models import deep
 
 from onnx_sipp import SippError, UsageError, calibrate, prune
-from onnx_sipp.options import Options
+from onnx_sipp.checked import checked_options
 
 OPTIONS = {"sparsity": 0.6, "threads": 1, "batch_size": 8}
 CASES = {"shared": (deep, DATA), "conv": (convolutions, IMAGES)}
@@ -158,7 +158,7 @@ def test_dask_is_not_installed(monkeypatch):
 @pytest.mark.parametrize("scheduler", ["local", "local:0", "local:x", "host:8786", "http://host"])
 def test_impossible_names(scheduler):
     with pytest.raises(UsageError, match="scheduler must be an address"):
-        Options.checked({"scheduler": scheduler})
+        checked_options({"scheduler": scheduler})
 
 
 def test_without_a_scheduler_nothing_of_dask_is_loaded():

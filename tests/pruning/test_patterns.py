@@ -1,7 +1,7 @@
 import pytest
 
+from onnx_sipp.checked import checked_options
 from onnx_sipp.errors import UsageError
-from onnx_sipp.options import Options
 from onnx_sipp.pruning.patterns import Blocks, Channels, NofM, parse_pattern
 
 
@@ -31,9 +31,9 @@ def test_nonsense_is_refused(text):
 
 
 def test_n_of_m_implies_the_sparsity():
-    assert Options.checked({"pattern": "1:4"}).sparsity == 0.75
-    assert Options.checked({"pattern": "2:4", "sparsity": 0.5}).sparsity == 0.5
-    assert Options.checked({"pattern": "4x1", "sparsity": 0.7}).sparsity == 0.7
+    assert checked_options({"pattern": "1:4"}).sparsity == 0.75
+    assert checked_options({"pattern": "2:4", "sparsity": 0.5}).sparsity == 0.5
+    assert checked_options({"pattern": "4x1", "sparsity": 0.7}).sparsity == 0.7
 
 
 @pytest.mark.parametrize(
@@ -52,4 +52,4 @@ def test_n_of_m_implies_the_sparsity():
 )
 def test_what_does_not_go_together_is_told(options, told):
     with pytest.raises(UsageError, match=told):
-        Options.checked(options)
+        checked_options(options)
