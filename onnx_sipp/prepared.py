@@ -36,6 +36,7 @@ from onnx_sipp.progress import Progress
 from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.quantizing.refusal import refuse_quantization
 from onnx_sipp.sequential import Refitter
+from onnx_sipp.statistics.sensitivity import load_early
 from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import Weight, group_weights
 from onnx_sipp.workload import (
@@ -188,6 +189,8 @@ def examine(model: ModelSource, calibration: Any, options: Options, progress: Pr
     dense = Model.load(model, [Path(library) for library in options.custom_ops])
     if options.quantize:
         refuse_quantization(dense)
+    if not (options.scheduler or options.statistics):  # else others measure, or have measured
+        load_early()
     found = found_in(dense, partial(_open, dense, calibration, options), options, progress)
     return replace(found, started=started, peak=peak)
 

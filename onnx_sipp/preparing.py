@@ -16,7 +16,6 @@ from onnx_sipp.measures import Measured, measure_statistics
 from onnx_sipp.options import Options
 from onnx_sipp.prepared import KEPT_BYTES, ModelSource, Prepared, examine
 from onnx_sipp.progress import Progress
-from onnx_sipp.statistics.sensitivity import load_early
 from onnx_sipp.store import TensorStore
 
 if TYPE_CHECKING:
@@ -52,8 +51,6 @@ def prepare(
             something else.
         SippError: the model or the data cannot be used.
     """
-    if crew is None and not options.statistics:
-        load_early()
     found = equipped(model, calibration, options, progress, crew)
     about = found.about() if options.statistics or options.workdir else None
     if options.workdir and about is not None:

@@ -11,8 +11,9 @@ behind the cut never rises by that (majorisation), and held-out samples say when
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ from onnx_sipp.threads import side_by_side
 from onnx_sipp.unfolding import Float32, MatMulUnfolding, without_padding
 
 __all__ = ["Rectifier"]
+
+R = TypeVar("R")
 
 _TURNS = 3
 
@@ -68,12 +71,12 @@ class Rectifier:
         best, lowest, current = choice, np.inf, choice
         turns = 1 if evidence.is_large else _TURNS
         for turn in range(turns + 1):
-            error = self._sums(place, current, dense, pruned, held_out=True).error
+            error = self._error(place, current, dense, pruned)
             if error >= lowest:
                 break
             best, lowest = current, error
             if turn < turns:
-                cross = self._sums(place, current, dense, pruned, held_out=False).cross
+                cross = self._cross(place, current, dense, pruned)
                 fit = evidence.fit.with_targets(cross)
                 current = resettle(replace(evidence, fit=fit), current, threads=self._threads)
         if best is choice:
@@ -82,37 +85,64 @@ class Rectifier:
         error = evidence.error(best.weight)
         return replace(best, error=error) if error <= choice.error_before else choice
 
-    def _sums(
+    def _error(
         self,
         place: Place,
         choice: Choice,
         dense: Sequence[LiveTensors],
         pruned: Sequence[LiveTensors],
-        *,
-        held_out: bool,
-    ) -> _Seen:
+    ) -> float:
+        """Squared error behind the cut on held-out samples, summed."""
+        cut = _Cut(place, choice)
+
+        def work(batches: Sequence[int]) -> float:
+            seen = self._seen(place, cut, batches, dense, pruned)
+            return sum(cut.error(target, found) for _, target, found, _ in seen)
+
+        return sum(self._side_by_side(work, held_out=True))
+
+    def _cross(
+        self,
+        place: Place,
+        choice: Choice,
+        dense: Sequence[LiveTensors],
+        pruned: Sequence[LiveTensors],
+    ) -> Cross:
+        """Sums towards targets that count as far as they are crossed."""
+        cut = _Cut(place, choice)
+
+        def work(batches: Sequence[int]) -> Cross:
+            cross = Cross(*place.shape)
+            for columns, target, found, after in self._seen(place, cut, batches, dense, pruned):
+                own = cut.reachable(target, found) - after
+                cross.update(columns, product_of(place, own))
+            return cross
+
+        first, *others = self._side_by_side(work, held_out=False)
+        for other in others:
+            first.merge(other)
+        return first
+
+    def _side_by_side(self, work: Callable[[Sequence[int]], R], *, held_out: bool) -> list[R]:
+        """Deal out the batches of one kind of sample among threads."""
         batches = [batch for batch, judge in enumerate(self._judges) if judge == held_out]
         workers = max(1, min(self._threads, len(batches)))
-        parts = [batches[worker::workers] for worker in range(workers)]
-        gathered = side_by_side(
-            lambda part: self._sums_of_batches(place, choice, part, dense, pruned), parts, workers
-        )
-        for other in gathered[1:]:
-            gathered[0].merge(other)
-        return gathered[0]
+        return side_by_side(work, [batches[worker::workers] for worker in range(workers)], workers)
 
-    def _sums_of_batches(
+    def _seen(
         self,
         place: Place,
-        choice: Choice,
-        batches: Iterable[int],
+        cut: _Cut,
+        batches: Sequence[int],
         dense: Sequence[LiveTensors],
         pruned: Sequence[LiveTensors],
-    ) -> _Seen:
+    ) -> Iterator[tuple[Float32, Float32, Float32, Float32]]:
+        """Patches; what the dense and the pruned model have there; and the skip path's part of it.
+
+        Targets and what is found are with the skip path, if there is one; it is 0 if not.
+        """
         tail = place.tail
         assert tail is not None
-        seen = _Seen(Cross(*place.shape), 0.0)
-        cut = _Cut(place, choice)
         for batch in batches:
             values = [pruned[batch][place.layer.activation], dense[batch][tail.output]]
             if tail.skip is not None:
@@ -121,26 +151,8 @@ class Rectifier:
                 mask = dense[batch][self._mask] != 0
                 values = [without_padding(value, mask) for value in values]
             for columns, (output, *skips) in place.layer.unfolding.pairs(values[0], values[1:]):
-                before, after = skips or (np.float32(0), np.float32(0))
-                target, found = output + before, cut.predicted(columns) + after
-                if self._judges[batch]:
-                    seen.error += cut.error(target, found)
-                else:
-                    own = cut.reachable(target, found) - after
-                    seen.cross.update(columns, product_of(place, own))
-        return seen
-
-
-@dataclass
-class _Seen:
-    """Sums towards targets that count as far as they are crossed, and the held-out error."""
-
-    cross: Cross
-    error: float
-
-    def merge(self, other: _Seen) -> None:
-        self.cross.merge(other.cross)
-        self.error += other.error
+                before, after = skips or (np.zeros(1, np.float32), np.zeros(1, np.float32))
+                yield columns, output + before, cut.predicted(columns) + after, after
 
 
 class _Cut:

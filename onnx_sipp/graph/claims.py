@@ -23,8 +23,9 @@ _MOST_CALLS = 100_000
 _DEEPEST = 64
 _MOST_AXES = 64  # of numpy
 _MOST_ELEMENTS = 1 << 62
-# Elements that a byte can hold; and so many may be missing, which costs little to find out later.
-_PER_BYTE, _MISSING = 8, 1 << 16
+# Elements that a byte can hold; and so many may be missing: to find that out later costs some
+# megabytes, while to look at what is stored costs a copy of it.
+_PER_BYTE, _MISSING = 8, 1 << 22
 _FIELDS = (
     "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data"
 )  # fmt: skip
@@ -107,10 +108,11 @@ def _refuse_shortage(tensor: TensorProto) -> None:
     Raises:
         SippError: it has far fewer, but room would be made for all of them.
     """
-    if tensor.data_location == TensorProto.EXTERNAL:
+    claimed = prod(tensor.dims)
+    if claimed <= _MISSING or tensor.data_location == TensorProto.EXTERNAL:
         return
     stored = len(tensor.raw_data) + sum(len(getattr(tensor, field)) for field in _FIELDS)
-    if prod(tensor.dims) > _PER_BYTE * stored + _MISSING:
+    if claimed > _PER_BYTE * stored + _MISSING:
         raise SippError(
             f"tensor {tensor.name!r} has fewer elements than its dims {list(tensor.dims)} say; the "
             "file is damaged"

@@ -66,7 +66,9 @@ class MatrixView:
         axes = self.split or self.stored
         permuted = matrix.reshape([axes[axis] for axis in self.order])
         ordered = permuted.transpose(np.argsort(self.order))
-        return contiguous(ordered, ordered.dtype).reshape(self.stored)
+        if not ordered.flags.c_contiguous:
+            ordered = contiguous(ordered, ordered.dtype)
+        return ordered.reshape(self.stored)
 
 
 def contiguous(values: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:

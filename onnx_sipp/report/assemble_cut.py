@@ -25,6 +25,9 @@ from onnx_sipp.weights import Weight
 
 __all__ = ["assemble_cut"]
 
+# Why a group that could be cut was not.
+_SPARED = "to cut others costs less"
+
 
 def assemble_cut(
     dense: Lowered,
@@ -84,10 +87,6 @@ def assemble_cut(
             latency=cut.latency,
         ),
     )
-
-
-# Why a group that could be cut was not.
-_SPARED = "to cut others costs less"
 
 
 def _groups(dense: Lowered, cut: Cut) -> list[GroupReport]:

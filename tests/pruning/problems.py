@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.statistics.gram import Moments
 from onnx_sipp.statistics.regression import Regression
 
@@ -36,3 +37,16 @@ def layer(seed, shape=(1, 4, 6), count=300, correlation=0.5):
     inputs = mixed_inputs(rng, groups, fan_in, count, correlation)
     weight = rng.standard_normal(shape)
     return regression(inputs, weight @ inputs), weight
+
+
+def unjudged(seed, problem, weight, *, gains, samples):
+    """Evidence of a layer without held-out samples, with sensitivities and gains at random."""
+    rng = np.random.default_rng(seed)
+    return Evidence(
+        weight=weight,
+        sensitivity=rng.random(weight.shape),
+        fit=problem,
+        check=None,
+        gain=rng.uniform(*gains, weight.shape[:2]),
+        samples=samples,
+    )

@@ -4,24 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from problems import layer
+from problems import layer, unjudged
 
 from onnx_sipp.pruning.candidates import CANDIDATES
-from onnx_sipp.pruning.evidence import Evidence, damping_for
+from onnx_sipp.pruning.evidence import damping_for
 
 
 def evidence(seed=0, samples=1):
     """A layer with inputs of very different sizes, and few samples, so that damping counts."""
     problem, weight = layer(seed, (2, 4, 12), 40, correlation=2)
-    rng = np.random.default_rng(seed)
-    return Evidence(
-        weight=weight,
-        sensitivity=rng.random(weight.shape),
-        fit=problem,
-        check=None,
-        gain=rng.uniform(0.3, 3, weight.shape[:2]),
-        samples=samples,
-    )
+    return unjudged(seed, problem, weight, gains=(0.3, 3), samples=samples)
 
 
 def kept_by(score, keep):

@@ -3,25 +3,17 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import layer
+from problems import layer, unjudged
 
 from onnx_sipp.pruning import elimination
 from onnx_sipp.pruning.elimination import Reader, eliminated, ranked_by_sensitivity
-from onnx_sipp.pruning.evidence import Evidence, damping_for
+from onnx_sipp.pruning.evidence import damping_for
 from onnx_sipp.statistics import regression as regression_module
 
 
 def evidence(seed, shape, samples=60):
     problem, weight = layer(seed, shape, samples, correlation=1)
-    rng = np.random.default_rng(seed)
-    return Evidence(
-        weight=weight,
-        sensitivity=rng.random(weight.shape),
-        fit=problem,
-        check=None,
-        gain=rng.uniform(0.5, 2, weight.shape[:2]),
-        samples=samples,
-    )
+    return unjudged(seed, problem, weight, gains=(0.5, 2), samples=samples)
 
 
 def loss(reader, gone):
