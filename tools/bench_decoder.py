@@ -7,8 +7,9 @@ Makes a decoder (embedding, causal attention, networks of four times the width, 
 weights as ``make_large.py`` makes them, prunes and refits it by half in a process of its own, and
 prints time, peak memory and the share of the working time that is spent in matrix products: the
 stacks of all threads are looked at fifty times a second, and those that work count. A product is
-what numpy and onnxruntime do there: sums of H and B, steps of the refit, runs of the model. Needs
-about four times the size of the model in ``--folder``.
+what numpy and onnxruntime do there: sums of H and B, steps of the refit, runs of the model; the
+(max, ×) product of the sensitivities is told apart from these. Needs about four times the size of
+the model in ``--folder``.
 """
 
 import argparse
@@ -35,6 +36,8 @@ PRODUCTS = {
     ("sensitivity", "_inverse_denominators"), ("rectified", "predicted"),
     ("onnxruntime_inference_collection", "run"),
 }  # fmt: skip
+# The product of matrices over (max, ×), compiled.
+MAX_PRODUCTS = {("max_product", "max_product")}
 # Where threads wait for others.
 WAITING = {"wait", "acquire", "_worker", "join", "result", "select", "get"}
 
@@ -145,10 +148,9 @@ class Watch(threading.Thread):
                 if thread != self.ident and place[1] not in WAITING:
                     self.seen[place] += 1
 
-    @property
-    def share(self) -> float:
-        """Share of products in what was seen."""
-        return sum(self.seen[place] for place in PRODUCTS) / max(1, self.seen.total())
+    def share(self, places: set[tuple[str, str]]) -> float:
+        """Share of some functions in what was seen."""
+        return sum(self.seen[place] for place in places) / max(1, self.seen.total())
 
 
 def prune_watched(model: str, calib: str, target: str, options: str) -> None:
@@ -165,7 +167,8 @@ def prune_watched(model: str, calib: str, target: str, options: str) -> None:
     found = {
         "seconds": seconds,
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "products": watch.share,
+        "products": watch.share(PRODUCTS),
+        "max_products": watch.share(MAX_PRODUCTS),
         "zeros": report.sparsity,
         "prunable": report.prunable,
         "parameters": report.parameters,
@@ -210,6 +213,7 @@ def main() -> None:
     print(f"peak memory       {found['peak']:,.0f} MiB")
     print(f"output error      {found['error']:.4f}")
     print(f"matrix products   {found['products']:.1%} of the time that threads worked")
+    print(f"(max, ×) products {found['max_products']:.1%} of it")
     for file, function, share in found["most"]:
         print(f"  {share:6.1%}  {file}.{function}")
 

@@ -37,17 +37,18 @@ def load_early() -> None:
     """Load the compiled (max, ×) product in the background: that takes about half a second."""
 
     def load() -> None:
-        nothing = np.zeros((1, 1, 1), np.float32)
+        nothing = np.zeros((1, 2, 1), np.float32)
+        one = nothing[:, :1]
         with suppress(Exception):  # whoever needs it meets the same again, and tells it
-            _max_product(nothing, nothing, np.zeros_like(nothing))
+            _max_product(nothing, one, one, one.copy())
 
     Thread(target=load).start()  # no daemon: to end Python inside of the compiler would crash
 
 
-def _max_product(left: Float32, right: Float32, out: Float32) -> None:
+def _max_product(left: Float32, right: Float32, weight: Float32, out: Float32) -> None:
     from onnx_sipp.statistics.max_product import max_product  # noqa: PLC0415 - loads the compiler
 
-    max_product(left, right, out)
+    max_product(left, right, weight, out)
 
 
 class SensitivityAccumulator:
@@ -69,8 +70,8 @@ class SensitivityAccumulator:
         positive, negative = self._halves[:, :outs], self._halves[:, outs:]
         np.maximum(self.weight, 0, out=positive)
         np.maximum(np.negative(self.weight, out=negative), 0, out=negative)
-        # g / |W|, reduced over samples and input signs: [group, 2 * out, fan_in]
-        self._ratio: Float32 = np.zeros(self._halves.shape, np.float32)  # rows contiguous
+        # g / |W|, reduced over samples and input signs
+        self._ratio: Float32 = np.zeros(self.weight.shape, np.float32)  # rows contiguous
         # Sums over the pieces of an unfinished sample, per input sign (``mean`` only).
         self._partial: list[Float32 | None] = [None, None]
         self._partial_patches = 0
@@ -86,7 +87,7 @@ class SensitivityAccumulator:
         for sign, half in enumerate(inputs):
             inverse = self._inverse_denominators(half)
             if self.reduction == "max" or one_patch:
-                _max_product(inverse, half, self._ratio)
+                _max_product(inverse, half, self.weight, self._ratio)
             elif patches.samples > 1:
                 self._mean_of_samples(inverse, half, patches)
             else:
@@ -106,9 +107,7 @@ class SensitivityAccumulator:
 
     def result(self) -> Float32:
         """Sensitivities, float32 ``[group, out, fan_in]`` in [0, 1]."""
-        positive, negative = np.split(self._ratio, 2, axis=1)
-        ratio = np.where(self.weight > 0, positive, negative)
-        result: Float32 = np.minimum(ratio * np.abs(self.weight), np.float32(1))
+        result: Float32 = np.minimum(self._ratio * np.abs(self.weight), np.float32(1))
         return result
 
     def _inverse_denominators(self, half: Float32) -> Float32:
@@ -116,6 +115,12 @@ class SensitivityAccumulator:
         inverse = np.zeros_like(z)
         np.divide(1, z, out=inverse, where=z > EPSILON)
         return inverse
+
+    def _raise(self, found: Float32) -> None:
+        """Take in ratios of both halves, ``[group, 2 * out, fan_in]``: each weight is in one."""
+        positive, negative = np.split(found, 2, axis=1)
+        own = np.where(self.weight > 0, positive, negative)
+        np.maximum(self._ratio, own, out=self._ratio)
 
     def _mean_of_samples(self, inverse: Float32, half: Float32, patches: Patches) -> None:
         groups, outs, _ = inverse.shape
@@ -127,7 +132,7 @@ class SensitivityAccumulator:
         for start in range(0, samples, step):
             means = left[start : start + step] @ right[start : start + step]
             means *= np.float32(1 / count)
-            np.maximum(self._ratio, means.max(axis=0), out=self._ratio)
+            self._raise(means.max(axis=0))
 
     def _mean_of_piece(self, inverse: Float32, half: Float32, sign: int) -> None:
         total = inverse @ half.transpose(0, 2, 1)
@@ -140,5 +145,5 @@ class SensitivityAccumulator:
             return
         for total in self._partial:
             if total is not None:
-                np.maximum(self._ratio, total / self._partial_patches, out=self._ratio)
+                self._raise(total / np.float32(self._partial_patches))
         self._partial, self._partial_patches = [None, None], 0
