@@ -29,6 +29,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnx_sipp
 from onnx_sipp.cluster.crew import Crew
+from onnx_sipp.cluster.dask_pool import local_cluster
 from onnx_sipp.cluster.pool import Alone
 
 WIDTHS = (256, 1024, 1024, 10)
@@ -110,15 +111,7 @@ def measured(model: Path, calib: Path, workers: int, samples: int) -> Run:
         result = onnx_sipp.prune(model, calib, **options)
         seconds = time.perf_counter() - started
         return told(result, 0.0, seconds, usage()[0] - before, 0, 0)
-    with (
-        distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            dashboard_address="127.0.0.1:0",
-            memory_limit=0,
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
+    with local_cluster(workers) as cluster, distributed.Client(cluster) as client:
         client.wait_for_workers(workers)
         begun, sent, before = time.perf_counter(), loopback(), usage()[0]
         cpu = sum(seconds for seconds, _ in client.run(usage).values())

@@ -13,13 +13,18 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+import dask
 import distributed
 
 from onnx_sipp import __version__
 from onnx_sipp.cluster.site import Payload, Site
 from onnx_sipp.errors import SippError
 
-__all__ = ["DaskPool", "dask_pool"]
+__all__ = ["DaskPool", "dask_pool", "local_cluster"]
+
+# Settings of glibc. By those that Dask makes, what is freed goes back to the system at once, and
+# workers spend much of their time on getting it again.
+_KEPT = {"MALLOC_TRIM_THRESHOLD_": 256 << 20, "MALLOC_MMAP_THRESHOLD_": 32 << 20}
 
 # Seconds that a scheduler has to answer in, and that workers have to appear in.
 _ANSWER, _APPEAR = 10, 60
@@ -134,6 +139,16 @@ def _understood() -> Iterator[None]:
         ) from error
 
 
+def local_cluster(workers: int) -> distributed.LocalCluster:
+    """Start workers on this machine, processes of one thread each."""
+    place = "distributed.nanny.pre-spawn-environ"
+    with dask.config.set({f"{place}.{name}": value for name, value in _KEPT.items()}):
+        return distributed.LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=True,
+            dashboard_address="127.0.0.1:0", memory_limit=0, silence_logs=logging.CRITICAL,
+        )  # fmt: skip
+
+
 @contextmanager
 def dask_pool(scheduler: str) -> Iterator[DaskPool]:
     """Connect to a scheduler, or start one with workers on this machine.
@@ -147,13 +162,7 @@ def dask_pool(scheduler: str) -> Iterator[DaskPool]:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is raised
     kind, _, count = scheduler.partition(":")
     if kind == "local":
-        with (
-            distributed.LocalCluster(
-                n_workers=int(count), threads_per_worker=1, processes=True,
-                dashboard_address="127.0.0.1:0", memory_limit=0, silence_logs=logging.CRITICAL,
-            ) as cluster,
-            distributed.Client(cluster) as client,
-        ):  # fmt: skip
+        with local_cluster(int(count)) as cluster, distributed.Client(cluster) as client:
             yield from _working(client, scheduler)
         return
     try:

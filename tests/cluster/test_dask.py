@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import distributed
 import psutil
 import pytest
 from crews import DATA, IMAGES, assert_alike, convolutions
@@ -14,6 +15,7 @@ from small_models import deep
 
 from onnx_sipp import SippError, UsageError, calibrate, prune
 from onnx_sipp.checked import checked_options
+from onnx_sipp.cluster.dask_pool import local_cluster
 
 OPTIONS = {"sparsity": 0.6, "threads": 1, "batch_size": 8}
 CASES = {"shared": (deep, DATA), "conv": (convolutions, IMAGES)}
@@ -64,6 +66,13 @@ def test_the_number_of_workers_changes_nothing(expected, count):
     found = prune(model(), data, scheduler=f"local:{count}", **OPTIONS)
     assert found.model.SerializeToString() == expected["shared"].model.SerializeToString()
     assert workers() == []
+
+
+def test_workers_keep_the_memory_they_freed():
+    with local_cluster(1) as cluster, distributed.Client(cluster) as client:
+        (found,) = client.run(lambda: dict(os.environ)).values()
+    assert int(found["MALLOC_TRIM_THRESHOLD_"]) >= 1 << 20
+    assert int(found["MALLOC_MMAP_THRESHOLD_"]) >= 1 << 20
 
 
 @pytest.mark.parametrize(
