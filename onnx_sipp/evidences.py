@@ -34,12 +34,14 @@ class EvidenceMaker:
         tails: what follows each layer, by its name.
         measured: statistics of all weights.
         samples: number of calibration samples.
+        hasty: see `Evidence`.
     """
 
     dense: Lowered
     tails: Mapping[str, Tail | None]
     measured: Sequence[Measured]
     samples: int
+    hasty: bool = False
 
     def of(
         self, place: Place, sums: Sequence[Sums], before: PrunedWeights | None = None
@@ -70,6 +72,7 @@ class EvidenceMaker:
             whole=weight.shape if len(weight.blocks) > 1 else (),
             bias_is_new=self._has_new_bias(weight),
             cells=weight.cells,
+            hasty=self.hasty,
         )
 
     def _has_new_bias(self, weight: Weight) -> bool:

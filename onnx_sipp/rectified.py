@@ -31,8 +31,6 @@ __all__ = ["Rectifier"]
 
 R = TypeVar("R")
 
-_TURNS = 3
-
 
 class Rectifier:
     """Refits layers towards what the next node lets through.
@@ -69,7 +67,7 @@ class Rectifier:
         if tail.skip is not None and dense[0][tail.skip].shape != dense[0][tail.output].shape:
             return choice
         best, lowest, current = choice, np.inf, choice
-        turns = 1 if evidence.is_large else _TURNS
+        turns = evidence.effort.turns
         for turn in range(turns + 1):
             error = self._error(place, current, dense, pruned)
             if error >= lowest:

@@ -110,6 +110,7 @@ class Refitter:
         self._shared: dict[int, Evidence] = {}
         self._idle: Sequence[Idle] = ()
         self._part: BatchRange | None = None
+        self._hasty = False
         self._places: range | None = None
         places = [
             Place(index, weight, layer, find_tail(dense, self._flow, layer))
@@ -132,11 +133,16 @@ class Refitter:
         self._gatherer = Gatherer(judges, self._mask, threads, limit, self._part)
         self._rectifier = Rectifier(judges, self._mask, threads)
         count = len(samples.calibration)
-        self._makes = EvidenceMaker(self._dense, self._tails, self._measured, count)
+        self._makes = EvidenceMaker(self._dense, self._tails, self._measured, count, self._hasty)
 
     def on_some(self, count: int) -> Refitter:
-        """The same that refits on fewer calibration samples, evenly spread, if there are more."""
+        """The same that only compares: in haste, and on some samples if there are more.
+
+        Args:
+            count: of calibration samples, evenly spread.
+        """
         fewer = copy(self)
+        fewer._hasty = True  # noqa: SLF001 - of the same class
         calibration = self._samples.calibration.at_most(count)
         fewer._take_sums_of(replace(self._samples, calibration=calibration))  # noqa: SLF001
         return fewer
@@ -347,7 +353,8 @@ class Refitter:
         for place in stage:
             if len(place.weight.layers) > 1 and not pruned.is_complete(place.index):
                 found = self._shared[place.index]
-                yield place, self._left(place, replace(found, weight=starting(place, before)))
+                evidence = replace(found, weight=starting(place, before), hasty=self._hasty)
+                yield place, self._left(place, evidence)
 
     def _decided(self, place: Place, evidence: Evidence, decider: Decider) -> Choice:
         index, number = place.index, place.block

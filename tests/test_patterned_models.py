@@ -10,7 +10,9 @@ from small_models import make_model, weights
 from onnx_sipp import prune
 from onnx_sipp.chooser import Chooser
 from onnx_sipp.memory import Plan
-from onnx_sipp.pruning import candidates, evidence
+from onnx_sipp.pruning import candidates
+from onnx_sipp.pruning.effort import LEAST
+from onnx_sipp.pruning.evidence import Evidence
 
 # Of each stored weight, the axes of output and input channels, once its groups are parted.
 KINDS = {
@@ -121,7 +123,7 @@ def test_weights_in_blocks_of_neurons_follow_the_pattern(monkeypatch, pattern, a
     model = make_model(nodes, values, {"x": ["n", 16]})
     monkeypatch.setattr(Plan, "within", classmethod(lambda cls, *_: cls(1 << 12, 1)))
     monkeypatch.setattr(candidates, "GREEDY_LIMIT", 0)
-    monkeypatch.setattr(evidence, "LARGE_PRODUCT", 0)
+    monkeypatch.setattr(Evidence, "effort", LEAST)
     opened = []
     monkeypatch.setattr(
         Chooser, "open", lambda self, *a, old=Chooser.open: opened.append(a[0]) or old(self, *a)

@@ -28,10 +28,6 @@ Float = NDArray[np.floating]
 
 # Multiplications that the exact greedy order of one layer may take.
 GREEDY_LIMIT = 1.5e10
-# Stages of the gradual order and conjugate gradient steps in each, by what a product costs. Without
-# the ramp the first stage drops more than it should, which the second mends for the most part.
-_SCHEDULE, _STEPS = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1, 1), 8
-_LARGE_SCHEDULE, _LARGE_STEPS = (1, 1), 1
 
 
 def output_costs(
@@ -103,7 +99,6 @@ def _ordered(evidence: Evidence, keep: int, seed: int, threads: int) -> Proposal
             return Proposal(_n_of_m(evidence, evidence.cells, keep, threads))
         (costs,) = output_costs(evidence, [evidence.by_neuron], threads).values()
         return Proposal(evidence.pick(costs, keep))
-    large = evidence.is_large
     gain = np.abs(evidence.gain)[..., None].astype(np.float32)
     kept, start = gradual_mask(
         evidence.fit,
@@ -111,8 +106,8 @@ def _ordered(evidence: Evidence, keep: int, seed: int, threads: int) -> Proposal
         keep,
         lambda score, count: evidence.pick(score * gain, count),
         damping=damping_for(evidence),
-        schedule=_LARGE_SCHEDULE if large else _SCHEDULE,
-        steps=_LARGE_STEPS if large else _STEPS,
+        schedule=evidence.effort.schedule,
+        steps=evidence.effort.stage_steps,
         threads=threads,
         alive=evidence.alive,
     )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.pruning.cells import Cells, alive_units, units
+from onnx_sipp.pruning.effort import Effort, effort_for
 from onnx_sipp.pruning.selection import Mask, apportion, top, top_rows
 from onnx_sipp.statistics.regression import Regression
 
@@ -17,12 +18,7 @@ __all__ = ["Evidence", "damping_for", "product_work", "spread_rows"]
 Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
 
-# Neurons that stand for all when a wide layer is only to be judged.
-_NEURONS = 128
-_NEURONS_OF_LARGE = 64
 _DAMPING = 0.03
-# Multiplications of a product with H from which on every product is thought over.
-LARGE_PRODUCT = 2e9
 
 
 @dataclass(frozen=True)
@@ -42,6 +38,7 @@ class Evidence:
             to the power of its own output; measured at the model's outputs, see `compensate`.
         bias_is_new: there is a place for a bias, but none so far: it has to be worth it.
         cells: of the pattern that masks have to follow, None if there is none.
+        hasty: whether the choice is only to compare budgets.
     """
 
     weight: Float
@@ -55,6 +52,7 @@ class Evidence:
     by_neuron: bool = False
     bias_is_new: bool = False
     cells: Cells | None = None
+    hasty: bool = False
 
     def without_bias(self) -> Evidence:
         """The same for a layer that gets no bias if it has none."""
@@ -85,9 +83,9 @@ class Evidence:
         return alive_units(self.cells, self.weight)
 
     @property
-    def is_large(self) -> bool:
-        """Whether a product of the layer's weights with H is so costly that steps must be few."""
-        return product_work(self.whole or self.weight.shape) > LARGE_PRODUCT
+    def effort(self) -> Effort:
+        """How much is tried, by the size of the whole layer."""
+        return effort_for(product_work(self.whole or self.weight.shape), hasty=self.hasty)
 
     @property
     def rate(self) -> Float64:
@@ -135,7 +133,7 @@ class Evidence:
     def some_neurons(self) -> Evidence:
         """The same for some neurons of each group, evenly spread; all if there are few."""
         outs = self.weight.shape[1]
-        count = _NEURONS_OF_LARGE if self.is_large else _NEURONS
+        count = self.effort.neurons
         if outs <= 2 * count:
             return self
         rows = spread_rows(outs, count, 1 if self.cells is None else self.cells.rows)

@@ -25,13 +25,8 @@ Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
 
 _TRIED_DAMPINGS = (0.3, 1.0, 3.0)
-# Conjugate gradient steps: to compare candidates and dampings, and of the refit in the end.
-_SCREENING_STEPS = 8
-_STEPS = 20
-# Where products are costly, fewer: to stop early regularises as damping does.
-_LARGE_STEPS = 3
-# Asks for an inverse of H, which costs as much as the refit of a large layer.
-_NOT_IN_LARGE_LAYERS = "surgeon"
+# Asks for an inverse of H.
+_INVERTING = "surgeon"
 # Draws single weights, for which a pattern has no room.
 _DRAWN = "sipp-rand"
 
@@ -88,8 +83,8 @@ def choose(
         return settle(evidence, proposal, names[0], threads=threads, refits=refits, damping=damping)
     if evidence.cells is not None:
         names = [name for name in names if name != _DRAWN]
-    if evidence.is_large or evidence.fit.is_very_wide:
-        names = [name for name in names if name != _NOT_IN_LARGE_LAYERS]
+    if not evidence.effort.inverts or evidence.fit.is_very_wide:
+        names = [name for name in names if name != _INVERTING]
     # A wide layer is tried out on some of its neurons; the winner then chooses for all.
     jury = evidence.some_neurons()
     share = round(keep * jury.units / evidence.units)
@@ -133,7 +128,7 @@ def _trials(
         jury.weight[:, rows],
         np.concatenate(kept, axis=1),
         damping=np.repeat(dampings, outs),
-        steps=_LARGE_STEPS if jury.is_large else _SCREENING_STEPS,
+        steps=jury.effort.screening_steps,
         start=np.concatenate([jury.weight if s is None else s for s in starts], axis=1),
         threads=threads,
     )
@@ -147,7 +142,7 @@ def probe(evidence: Evidence, keep: int, *, threads: int) -> Choice:
     found = refit(
         evidence.fit, evidence.weight, kept,
         damping=damping_for(evidence), threads=threads,
-        steps=_LARGE_STEPS if evidence.is_large else _SCREENING_STEPS,
+        steps=evidence.effort.screening_steps,
     )  # fmt: skip
     error = evidence.error(found.weight)
     bias = evidence.fit.best_bias(found.weight)
@@ -198,8 +193,7 @@ def _settled(
 ) -> Choice:
     kept = proposal.kept
     plain = np.where(kept, evidence.weight, 0)
-    # What the neurons of a jury say of a large layer has to do.
-    judges = evidence.some_neurons() if evidence.is_large else evidence
+    judges = evidence if evidence.effort.judges_all else evidence.some_neurons()
     before = judges.error(judges.of(plain))
     if not refits:
         bias = np.zeros(kept.shape[:2])
@@ -208,7 +202,7 @@ def _settled(
         damping = _best_damping(evidence.some_neurons(), proposal, threads)
     solution = refit(
         evidence.fit, evidence.weight, kept,
-        damping=damping, steps=_LARGE_STEPS if evidence.is_large else _STEPS,
+        damping=damping, steps=evidence.effort.steps,
         start=proposal.start, threads=threads,
     )  # fmt: skip
     error = judges.error(judges.of(solution.weight))
@@ -230,7 +224,7 @@ def resettle(evidence: Evidence, choice: Choice, *, threads: int) -> Choice:
     """
     solution = refit(
         evidence.fit, evidence.weight, choice.kept,
-        damping=choice.damping, steps=_LARGE_STEPS if evidence.is_large else _STEPS,
+        damping=choice.damping, steps=evidence.effort.steps,
         start=choice.weight, threads=threads,
     )  # fmt: skip
     weight = np.where(choice.kept & (solution.weight == 0), choice.weight, solution.weight)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from problems import mixed_inputs, regression
 
 from onnx_sipp.pruning import candidates, mixing
-from onnx_sipp.pruning import evidence as evidence_module
 from onnx_sipp.pruning.candidates import CANDIDATES, Proposal, output_costs
 from onnx_sipp.pruning.cells import Cells
+from onnx_sipp.pruning.effort import FULL, LEAST, MODERATE
 from onnx_sipp.pruning.evidence import Evidence, damping_for
 from onnx_sipp.pruning.mixing import choose, probe, resettle, settle
 from onnx_sipp.pruning.patterns import Blocks, NofM
@@ -207,7 +207,7 @@ def test_more_damping_where_samples_are_few():
 def test_some_neurons_stand_for_all(monkeypatch):
     layer = evidence(9, (2, 12, 8), zeros=0.2)
     assert layer.some_neurons() is layer
-    monkeypatch.setattr(evidence_module, "_NEURONS", 4)
+    monkeypatch.setattr(Evidence, "effort", replace(FULL, neurons=4))
     some = layer.some_neurons()
     np.testing.assert_array_equal(some.neurons, [0, 4, 7, 11])
     np.testing.assert_array_equal(some.weight, layer.weight[:, some.neurons])
@@ -266,13 +266,13 @@ def test_n_of_m_is_followed_by_every_candidate(greedy, monkeypatch):
             assert np.all(cells.gathered(choice.weight != 0).sum(axis=-1) == 2)
 
 
-@pytest.mark.parametrize("large", [False, True])
-def test_a_gradual_choice_comes_near_the_exact_greedy_one(large, monkeypatch):
+@pytest.mark.parametrize("level", [FULL, MODERATE, LEAST])
+def test_a_gradual_choice_comes_near_the_exact_greedy_one(level, monkeypatch):
     layer = evidence(12, (1, 12, 40), 4000, correlation=0.7)
     exact = settled(layer, 100, "removal-cost")
     magnitude = settled(layer, 100, "activation")
     monkeypatch.setattr(candidates, "GREEDY_LIMIT", 0)
-    monkeypatch.setattr(evidence_module, "LARGE_PRODUCT", 0 if large else 1e12)
+    monkeypatch.setattr(Evidence, "effort", level)
     gradual = settled(layer, 100, "removal-cost")
     assert gradual.error < exact.error + 0.6 * (magnitude.error - exact.error)
 
