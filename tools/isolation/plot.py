@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 
+from svg_file import as_file
+
 from isolation.study import DENSE, INITS, SPARSITIES
 from isolation.summary import Summary
 from onnx_sipp.report.svg import Canvas, Scale
@@ -34,10 +36,7 @@ def drawn(summaries: Sequence[Summary]) -> str:
     for number, summary in enumerate(summaries):
         _field(canvas, summary, _LEFT + number * (_FIELD + _GAP))
     _legend(canvas, summaries[0], _TOP + _HEIGHT + 44)
-    style = f"<style>{_STYLE}</style>"
-    start, rest = str(canvas.image).split(">", 1)
-    head = start.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    return f"{head}>{style}{rest}\n"
+    return as_file(canvas, _STYLE)
 
 
 def _field(canvas: Canvas, summary: Summary, left: float) -> None:
