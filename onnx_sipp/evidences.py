@@ -16,7 +16,6 @@ from onnx_sipp.measures import Measured
 from onnx_sipp.places import Place
 from onnx_sipp.pruned import PrunedWeights, bias_place
 from onnx_sipp.pruning.evidence import Evidence
-from onnx_sipp.statistics.gram import Gram
 from onnx_sipp.statistics.regression import Regression
 from onnx_sipp.weights import Weight
 
@@ -98,9 +97,8 @@ def _total(weight: Weight, sums: Sequence[Sums]) -> Sums:
     """The sums of all layers together."""
     if len(sums) == 1:
         return sums[0]
-    groups, _, fan_in = weight.shape
-    total = Sums.empty(weight.shape)
-    total.gram, total.judge_gram = Gram(groups, fan_in), Gram(groups, fan_in)
+    total = Sums.empty(weight.shape, sums[0].cross.multiplier)
+    total.make_room()
     for part in sums:
         total.merge(part)
     return total

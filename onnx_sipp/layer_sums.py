@@ -16,6 +16,7 @@ from onnx_sipp.graph.layers import Layer
 from onnx_sipp.memory import Plan
 from onnx_sipp.places import Place, product_of
 from onnx_sipp.statistics.gram import Cross, Gram
+from onnx_sipp.statistics.multiplying import NUMPY, Multiplier
 from onnx_sipp.store import LiveTensors
 from onnx_sipp.thinning import Thinning, patches_in
 from onnx_sipp.threads import blas_threads, side_by_side
@@ -78,6 +79,7 @@ class Gatherer:
         threads: batches worked on at the same time.
         limit: bytes of sums in memory at a time; those of a single place may take more.
         part: which batches of all these are, None if they are all.
+        multiplier: of wide layers.
     """
 
     def __init__(
@@ -87,9 +89,10 @@ class Gatherer:
         threads: int,
         limit: int = Plan.sums,
         part: BatchRange | None = None,
+        multiplier: Multiplier = NUMPY,
     ) -> None:
         self._judges, self._mask, self._threads, self._limit = judges, mask, threads, limit
-        self._part = part
+        self._part, self._multiplier = part, multiplier
 
     def observe(
         self,
@@ -151,10 +154,9 @@ class Gatherer:
         with_gram: bool,
     ) -> list[Sums]:
         layer = places[0].layer
-        groups, _, fan_in = layer.view.matrix
-        sums = [Sums.empty(place.shape) for place in places]
+        sums = [Sums.empty(place.shape, self._multiplier) for place in places]
         if with_gram:
-            sums[0].gram, sums[0].judge_gram = Gram(groups, fan_in), Gram(groups, fan_in)
+            sums[0].make_room()
         shapes = [live.shape(layer.activation) for live in pruned]
         counts = patches_in(layer.unfolding, layer.view.matrix, shapes)
         every = counts if self._part is None else self._part.every(counts)
@@ -198,10 +200,9 @@ class Gatherer:
     ) -> Sums:
         """For layers whose output is no plain product: the target is the dense weight's own."""
         layer = place.layer
-        groups, _, fan_in = layer.view.matrix
         weight = place.matrix
-        sums = Sums.empty(place.shape)
-        sums.gram, sums.judge_gram = Gram(groups, fan_in), Gram(groups, fan_in)
+        sums = Sums.empty(place.shape, self._multiplier)
+        sums.make_room()
         for before, after, judge in zip(dense, pruned, self._judges, strict=True):
             gram, cross = sums.gram_of(judge=judge), sums.cross_of(judge=judge)
             sides = before, _alike(layer, before, after)
@@ -259,9 +260,16 @@ class Sums:
     judge_cross: Cross
 
     @classmethod
-    def empty(cls, shape: tuple[int, int, int]) -> Sums:
+    def empty(cls, shape: tuple[int, int, int], multiplier: Multiplier = NUMPY) -> Sums:
         """Nothing seen yet; the Gram matrices, which may be shared, have no room yet either."""
-        return cls(Gram(0, 0), Cross(*shape), Gram(0, 0), Cross(*shape))
+        cross, judge_cross = Cross(*shape, multiplier), Cross(*shape, multiplier)
+        return cls(Gram(0, 0), cross, Gram(0, 0), judge_cross)
+
+    def make_room(self) -> None:
+        """Get Gram matrices of its own."""
+        groups, _, fan_in = self.cross.products.shape
+        self.gram = Gram(groups, fan_in, self.cross.multiplier)
+        self.judge_gram = Gram(groups, fan_in, self.cross.multiplier)
 
     def gram_of(self, *, judge: bool) -> Gram:
         """The Gram matrix of one kind of sample."""

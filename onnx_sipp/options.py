@@ -68,7 +68,8 @@ class Options:
             is looked up, an output of the graph.
         batch_size: most samples at a time; None to choose. Changes nothing but speed and memory.
         threads: threads to use; None for all cores.
-        providers: onnxruntime execution providers; None for the CPU.
+        providers: onnxruntime execution providers; None for the CPU. Where CUDA comes before the
+            CPU, it also makes the large products of least squares.
         custom_ops: libraries with operators that onnxruntime must load to run the model; their code
             is executed.
         mask_input: an input that is 0 where the data is padding, which then stays out of every

@@ -22,7 +22,8 @@ from onnx_sipp.graph.tail import UNLIMITED
 from onnx_sipp.places import Place, product_of
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.mixing import Choice, resettle
-from onnx_sipp.statistics.gram import Cross
+from onnx_sipp.statistics.gram import Cross, suited
+from onnx_sipp.statistics.multiplying import NUMPY, Multiplier
 from onnx_sipp.store import LiveTensors
 from onnx_sipp.threads import side_by_side
 from onnx_sipp.unfolding import Float32, MatMulUnfolding, without_padding
@@ -39,10 +40,18 @@ class Rectifier:
         judges: per batch, whether its samples are held out.
         mask: name of an input that tells padding from data, None if there is none.
         threads: batches worked on at the same time.
+        multiplier: of wide layers.
     """
 
-    def __init__(self, judges: Sequence[bool], mask: str | None, threads: int) -> None:
+    def __init__(
+        self,
+        judges: Sequence[bool],
+        mask: str | None,
+        threads: int,
+        multiplier: Multiplier = NUMPY,
+    ) -> None:
         self._judges, self._mask, self._threads = judges, mask, threads
+        self._multiplier = multiplier
 
     def refine(
         self,
@@ -91,7 +100,7 @@ class Rectifier:
         pruned: Sequence[LiveTensors],
     ) -> float:
         """Squared error behind the cut on held-out samples, summed."""
-        cut = _Cut(place, choice)
+        cut = _Cut(place, choice, self._multiplier)
 
         def work(batches: Sequence[int]) -> float:
             seen = self._seen(place, cut, batches, dense, pruned)
@@ -107,10 +116,10 @@ class Rectifier:
         pruned: Sequence[LiveTensors],
     ) -> Cross:
         """Sums towards targets that count as far as they are crossed."""
-        cut = _Cut(place, choice)
+        cut = _Cut(place, choice, self._multiplier)
 
         def work(batches: Sequence[int]) -> Cross:
-            cross = Cross(*place.shape)
+            cross = Cross(*place.shape, self._multiplier)
             for columns, target, found, after in self._seen(place, cut, batches, dense, pruned):
                 own = cut.reachable(target, found) - after
                 cross.update(columns, product_of(place, own))
@@ -156,7 +165,8 @@ class Rectifier:
 class _Cut:
     """What a layer gives with new weights, before and behind the cut."""
 
-    def __init__(self, place: Place, choice: Choice) -> None:
+    def __init__(self, place: Place, choice: Choice, multiplier: Multiplier) -> None:
+        self._multiplier = suited(multiplier, place.shape[2])
         tail = place.tail
         assert tail is not None
         shape = (*place.shape[:2], 1)
@@ -168,7 +178,8 @@ class _Cut:
 
     def predicted(self, columns: Float32) -> Float32:
         """The effective output for patches ``[group, fan_in, n]``."""
-        result: Float32 = self._weight @ columns + self._shift
+        product = self._multiplier.hold(columns).times(self._weight)
+        result: Float32 = product + self._shift
         return result
 
     def reachable(self, target: Float32, found: Float32) -> Float32:

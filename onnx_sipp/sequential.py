@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.calibration.execution import Execution
+from onnx_sipp.calibration.multiplying import multiplier_for
 from onnx_sipp.calibration.runner import decides, grouped, join
 from onnx_sipp.calibration.samples import Samples
 from onnx_sipp.calibration.segments import SegmentedRun
@@ -104,6 +105,7 @@ class Refitter:
     ) -> None:
         self._dense, self._weights, self._measured = dense, weights, measured
         self._execution, self._store = execution, store
+        self._multiplier = multiplier_for(execution.providers)
         self._flow, self._mask = Flow(dense), mask
         self._decides = decides(dense)
         self._outputs: OutputErrors | None = None
@@ -130,8 +132,9 @@ class Refitter:
         self._samples, threads = samples, self._execution.threads or 1
         judges = [held_out for held_out, _ in self._seen()]
         limit = self._execution.memory.sums
-        self._gatherer = Gatherer(judges, self._mask, threads, limit, self._part)
-        self._rectifier = Rectifier(judges, self._mask, threads)
+        multiplier = self._multiplier
+        self._gatherer = Gatherer(judges, self._mask, threads, limit, self._part, multiplier)
+        self._rectifier = Rectifier(judges, self._mask, threads, multiplier)
         count = len(samples.calibration)
         self._makes = EvidenceMaker(self._dense, self._tails, self._measured, count, self._hasty)
 

@@ -1,10 +1,12 @@
-"""Sums for the refit: small pieces are joined."""
+"""Sums for the refit: small pieces are joined; all products are made by one multiplier."""
 
 import numpy as np
 import pytest
 
 from onnx_sipp import layer_sums
-from onnx_sipp.layer_sums import joined
+from onnx_sipp.layer_sums import Sums, joined
+from onnx_sipp.statistics.gram import WIDE
+from onnx_sipp.statistics.multiplying import NUMPY
 
 
 def made(sizes, judges):
@@ -39,3 +41,21 @@ def test_what_is_large_enough_is_not_copied(monkeypatch):
     monkeypatch.setattr(layer_sums, "_JOINED_BYTES", 1)
     (piece,) = made([4], [False])
     assert next(joined([piece])) is piece
+
+
+@pytest.mark.parametrize("judge", [False, True])
+def test_all_sums_have_the_multiplier(judge):
+    held = []
+
+    class Counting:
+        def hold(self, matrix):
+            held.append(matrix.shape)
+            return NUMPY.hold(matrix)
+
+    sums = Sums.empty((2, 3, WIDE), Counting())
+    columns = np.ones((2, WIDE, 4), np.float32)
+    sums.cross_of(judge=judge).update(columns, np.ones((2, 3, 4), np.float32))
+    assert held == [(2, WIDE, 4)]
+    sums.make_room()
+    sums.gram_of(judge=judge).update(columns)
+    assert held[1:] == [(WIDE, 4)] * 2

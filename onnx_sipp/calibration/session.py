@@ -24,6 +24,7 @@ def open_session(
     folder: Path | None,
     threads: int | None,
     providers: Sequence[str] | None,
+    settings: Mapping[str, Mapping[str, str]] | None = None,
     libraries: Sequence[Path] = (),
     lent: Mapping[str, Tensor] | None = None,
     idle: bool = False,
@@ -36,6 +37,7 @@ def open_session(
         folder: of the external data of a serialised model, None if it has none.
         threads: intra-op threads, None for onnxruntime's default.
         providers: execution providers, None for the CPU.
+        settings: options of single providers, by their name.
         libraries: files with operators that the model needs.
         lent: elements of constants of which a serialised model has only the type.
         idle: nothing will be run, so that no constant has to be loaded or prepared.
@@ -57,7 +59,10 @@ def open_session(
     if values:
         options.add_external_initializers(list(values), list(values.values()))
     try:
-        chosen = list(providers or ["CPUExecutionProvider"])
+        chosen = [
+            (name, dict(settings[name])) if settings and name in settings else name
+            for name in providers or ["CPUExecutionProvider"]
+        ]
         source = str(data) if isinstance(data, Path) else data
         session = ort.InferenceSession(source, options, providers=chosen)
     except Exception as error:  # onnxruntime's exceptions share no base class

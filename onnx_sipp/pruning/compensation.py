@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ __all__ = ["Solution", "refit"]
 
 Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
+Product = Callable[[Float], Float]
 
 _BLOCK_ELEMENTS = 1 << 19
 
@@ -81,15 +81,18 @@ def refit(
         diagonal = problem.diagonal[group]
         # A fan-in that is dead throughout leaves H = 0: then nothing is to be solved.
         shifts = np.broadcast_to(damping, outs) * (float(diagonal.mean()) or 1.0)
-        jobs += [(group, slice(a, a + size), diagonal, shifts) for a in range(0, outs, size)]
+        times_h = problem.moments.products_with(group, dtype)
+        jobs += [
+            (times_h, group, slice(a, a + size), diagonal, shifts) for a in range(0, outs, size)
+        ]
 
-    def solve(job: tuple[int, slice, Float64, Float64]) -> None:
-        group, rows, diagonal, shifts = job
+    def solve(job: tuple[Product, int, slice, Float64, Float64]) -> None:
+        times_h, group, rows, diagonal, shifts = job
         alike = bool(np.all(shifts == shifts[0]))
         shift = shifts[:1] if alike else shifts[rows, None]
         guess = (weight if start is None else start)[group, rows]
         found, change, gradient = _solve(
-            partial(problem.moments.product, group),
+            times_h,
             problem.cross[group, rows].astype(dtype),
             weight[group, rows].astype(dtype),
             kept[group, rows].astype(dtype),
@@ -110,7 +113,7 @@ def refit(
 
 
 def _solve(
-    times_h: Callable[[Float], Float],
+    times_h: Product,
     cross: Float,
     weight: Float,
     mask: Float,

@@ -6,12 +6,14 @@ of patches is multiplied in float32, the sum over pieces is float64 unless the i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from onnx_sipp.statistics.multiplying import NUMPY, Multiplier
 from onnx_sipp.unfolding import Float32
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "Gram",
     "Moments",
     "gram_bytes",
+    "suited",
 ]
 
 # From this fan-in on, products with H are float32: rounding is far below the statistics' noise.
@@ -55,6 +58,11 @@ def gram_bytes(fan_in: int, patches: int) -> int:
     return 2 * 4 * fan_in**2
 
 
+def suited(multiplier: Multiplier, fan_in: int) -> Multiplier:
+    """A multiplier for inputs so many that products are float32; numpy for fewer."""
+    return multiplier if fan_in >= WIDE else NUMPY
+
+
 class Gram:
     """Σ a aᵀ and Σ a over patches; layers that share an input share one.
 
@@ -64,9 +72,11 @@ class Gram:
     Args:
         groups: number of groups.
         fan_in: inputs per group.
+        multiplier: of wide inputs.
     """
 
-    def __init__(self, groups: int, fan_in: int) -> None:
+    def __init__(self, groups: int, fan_in: int, multiplier: Multiplier = NUMPY) -> None:
+        self._multiplier = suited(multiplier, fan_in)
         self._shape, self._is_wide = (groups, fan_in, fan_in), fan_in > VERY_WIDE
         self._columns: list[Float32] | None = [] if self._is_wide else None
         self._products: Float = np.zeros((0, 0, 0) if self._is_wide else self._shape)
@@ -126,10 +136,12 @@ class Gram:
     def _add(self, columns: Float32) -> None:
         for group, values in enumerate(columns):
             if not self._is_wide:
-                self._products[group] += values @ values.T  # numpy takes the symmetric product here
+                held = self._multiplier.hold(values)  # numpy takes the symmetric product here
+                self._products[group] += held.times_transposed(values)
                 continue
             for a in range(0, len(values), _ROWS):  # the whole product would be large
-                part = values[a : a + _ROWS] @ values[a:].T
+                held = self._multiplier.hold(values[a:])
+                part = held.times_transposed(values[a : a + _ROWS])
                 self._products[group, a : a + _ROWS, a:] += part
 
     def _factored(self, centred: bool) -> Moments | None:
@@ -143,7 +155,7 @@ class Gram:
             spread = np.einsum("gfn,gfn->gf", factor, factor, dtype=np.float64)
             factor *= (spread > _ROUNDING * power)[:, :, None]
         factor /= np.float32(np.sqrt(count))
-        return Moments(factor=factor)
+        return Moments(factor=factor, multiplier=self._multiplier)
 
     def _dense(self, centred: bool) -> Moments:
         count = max(1, self.count)
@@ -165,7 +177,7 @@ class Gram:
             still = np.einsum("gff->gf", h) <= _ROUNDING * power
             for products, rows in zip(h, still, strict=True):
                 products[rows] = products[:, rows] = 0
-        return Moments(h)
+        return Moments(h, multiplier=self._multiplier)
 
     def _nothing(self) -> Float32:
         return np.zeros((*self._shape[:2], 0), np.float32)
@@ -194,11 +206,13 @@ class Moments:
         matrix: ``[group, fan_in, fan_in]``; or
         factor: float32 ``[group, fan_in, n]``, whose product with its transpose it is; or
         isotropic: ``(groups, fan_in)`` of identities.
+        multiplier: of float32 matrices with it.
     """
 
     matrix: Float | None = None
     factor: Float32 | None = None
     isotropic: tuple[int, int] = (0, 0)
+    multiplier: Multiplier = NUMPY
 
     @property
     def dense(self) -> Float:
@@ -226,21 +240,26 @@ class Moments:
         """H + E[a] E[a]ᵀ, from a centred H and ``[group, fan_in]``."""
         if self.factor is not None:
             column = means[..., None].astype(self.factor.dtype)
-            return Moments(factor=np.concatenate([self.factor, column], axis=2))
+            factor = np.concatenate([self.factor, column], axis=2)
+            return Moments(factor=factor, multiplier=self.multiplier)
         matrix = self.dense.copy()
         _add_outer(matrix, means, 1)
-        return Moments(matrix=matrix)
+        return Moments(matrix=matrix, multiplier=self.multiplier)
 
     def product(self, group: int, x: Float) -> Float:
         """X H of a group, in the type of ``x``: float32 or float64."""
-        result: Float
+        return self.products_with(group, x.dtype)(x)
+
+    def products_with(self, group: int, dtype: DTypeLike) -> Callable[[Float], Float]:
+        """What gives X H of a group for many X ``[n, fan_in]``, all float32 or all float64."""
+        if self.isotropic != (0, 0):
+            return np.copy
+        narrow = dtype == np.float32
+        multiplier = self.multiplier if narrow else NUMPY
         if self.factor is not None:
-            result = (x @ self.factor[group]) @ self.factor[group].T
-        elif self.isotropic != (0, 0):
-            result = x.copy()
-        else:
-            result = x @ (self._narrow if x.dtype == np.float32 else self.dense)[group]
-        return result
+            held = multiplier.hold(self.factor[group])
+            return lambda x: held.times_transposed(held.times(x))
+        return multiplier.hold((self._narrow if narrow else self.dense)[group]).times
 
     @cached_property
     def _narrow(self) -> Float32:
@@ -254,9 +273,11 @@ class Cross:
         groups: number of groups.
         outs: neurons per group.
         fan_in: inputs per group.
+        multiplier: of wide inputs.
     """
 
-    def __init__(self, groups: int, outs: int, fan_in: int) -> None:
+    def __init__(self, groups: int, outs: int, fan_in: int, multiplier: Multiplier = NUMPY) -> None:
+        self.multiplier = suited(multiplier, fan_in)
         dtype = np.float32 if fan_in > VERY_WIDE else np.float64
         self.products: Float = np.zeros((groups, outs, fan_in), dtype)
         self.sums: Float64 = np.zeros((groups, outs))
@@ -264,7 +285,7 @@ class Cross:
 
     def update(self, columns: Float32, targets: Float32) -> None:
         """Take in patches ``[group, fan_in, patches]`` and targets ``[group, out, patches]``."""
-        self.products += targets @ columns.transpose(0, 2, 1)
+        self.products += self.multiplier.hold(columns).times_transposed(targets)
         self.sums += targets.sum(axis=2, dtype=np.float64)
         self.squares += np.einsum("gop,gop->go", targets, targets, dtype=np.float64)
 

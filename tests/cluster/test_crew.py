@@ -6,6 +6,7 @@ from crews import DATA, IMAGES, assert_alike, convolutions, with_crew
 from small_models import deep, make_model, mlp, weights
 
 from onnx_sipp import calibrate, pipeline, prune, sweep
+from onnx_sipp.calibration.multiplying import RuntimeMultiplier
 from onnx_sipp.cluster import crew as crew_module
 from onnx_sipp.cluster.pool import Alone, _Value
 from onnx_sipp.cluster.tasks import merge_sums
@@ -67,6 +68,24 @@ def test_thinned_patches_are_the_same(monkeypatch):
     monkeypatch.setattr("onnx_sipp.thinning.PATCHES_PER_INPUT", 3)
     plain = prune(convolutions(), IMAGES, **OPTIONS)
     assert_alike(with_crew(monkeypatch, prune, convolutions(), IMAGES, **OPTIONS), plain)
+
+
+def test_products_elsewhere_are_shared_too(monkeypatch):
+    products = []
+
+    class Counting(RuntimeMultiplier):
+        def product(self, *arguments, **options):
+            products.append(options)
+            return super().product(*arguments, **options)
+
+    proto = make_model([("Gemm", "x a", "y")], {"a": weights(260, 5)}, inputs={"x": ["n", 260]})
+    data = weights(80, 260, seed=5)
+    plain = prune(proto, data, **OPTIONS)
+    monkeypatch.setattr(
+        "onnx_sipp.sequential.multiplier_for", lambda _: Counting("CPUExecutionProvider")
+    )
+    assert_alike(with_crew(monkeypatch, prune, proto, data, **OPTIONS), plain)
+    assert products
 
 
 def test_samples_of_several_lengths_are_surveyed_in_one_piece(monkeypatch):

@@ -1,11 +1,14 @@
 """The refit against numpy's least squares, neuron by neuron."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import layer, mixed_inputs, regression
 
+from onnx_sipp.calibration.multiplying import RuntimeMultiplier
 from onnx_sipp.pruning.compensation import refit
 from onnx_sipp.statistics.gram import WIDE
 
@@ -67,6 +70,26 @@ def test_it_is_least_squares_on_the_data():
         np.testing.assert_allclose(
             found[0, out, mask], np.linalg.lstsq(design, values)[0], rtol=1e-6
         )
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_h_is_held_once_by_whom_it_is_multiplied(threads):
+    held = []
+
+    class Counting(RuntimeMultiplier):
+        def hold(self, matrix):
+            held.append(matrix.shape)
+            return super().hold(matrix)
+
+    problem, weight = layer(4, (2, 9, WIDE), 600)
+    kept = np.random.default_rng(4).random(weight.shape) < 0.4
+    given = {"tolerance": 1e-6, "threads": threads}
+    expected = solve(problem, weight, kept, 0.1, **given)
+    moments = replace(problem.moments, multiplier=Counting("CPUExecutionProvider"))
+    found = solve(replace(problem, moments=moments), weight, kept, 0.1, **given)
+    assert held == [(WIDE, WIDE)] * 2
+    np.testing.assert_allclose(found.weight, expected.weight, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found.errors, expected.errors, rtol=1e-4)
 
 
 def test_wide_layers_in_float32():

@@ -1,9 +1,13 @@
 """Gram matrices and least squares against numpy in float64."""
 
+import pickle
+
 import numpy as np
 import pytest
 
+from onnx_sipp.calibration.multiplying import RuntimeMultiplier
 from onnx_sipp.statistics.gram import WIDE, Cross, Gram, gram_bytes
+from onnx_sipp.statistics.multiplying import NUMPY
 from onnx_sipp.statistics.regression import Regression
 
 SHAPE = (2, 3, 5)
@@ -23,10 +27,10 @@ def some_data(rng, count=200, shape=SHAPE):
     return columns, targets
 
 
-def sums(pieces):
+def sums(pieces, multiplier=NUMPY):
     columns, targets = pieces[0]
-    gram = Gram(columns.shape[0], columns.shape[1])
-    cross = Cross(columns.shape[0], targets.shape[1], columns.shape[1])
+    gram = Gram(columns.shape[0], columns.shape[1], multiplier)
+    cross = Cross(columns.shape[0], targets.shape[1], columns.shape[1], multiplier)
     for columns, targets in pieces:
         gram.update(columns)
         cross.update(columns, targets)
@@ -238,3 +242,77 @@ def test_patches_stand_for_a_matrix_that_would_be_too_large(rng, very_wide, monk
 )
 def test_memory_of_the_inputs(fan_in, patches, expected):
     assert gram_bytes(fan_in, patches) == expected
+
+
+# --- other multipliers -------------------------------------------------------------------------
+
+
+class Counting:
+    """Multiplies in onnxruntime, and knows the shapes of what it was given to hold."""
+
+    def __init__(self):
+        self.held = []
+
+    def hold(self, matrix):
+        assert matrix.dtype == np.float32
+        self.held.append(matrix.shape)
+        return RuntimeMultiplier("CPUExecutionProvider").hold(matrix)
+
+
+def test_narrow_inputs_stay_with_numpy(rng):
+    counting, data = Counting(), some_data(rng, shape=(2, 3, WIDE - 1))
+    problem = Regression.of(*sums([data], counting), centred=True)
+    problem.uncentred().moments.product(0, np.ones((1, WIDE - 1), np.float32))
+    assert counting.held == []
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_wide_inputs_are_multiplied_by_whom_they_are_given(rng, centred):
+    counting, shape = Counting(), (2, 3, WIDE)
+    pieces = [some_data(rng, shape=shape), some_data(rng, 7, shape=shape)]
+    found, expected = sums(pieces, counting), sums(pieces)
+    both = [(WIDE, 200)] * 2 + [(2, WIDE, 200)] + [(WIDE, 7)] * 2 + [(2, WIDE, 7)]
+    assert counting.held == both
+    for own, other in zip(found, expected, strict=True):
+        assert own.products.dtype == other.products.dtype
+        np.testing.assert_allclose(own.products, other.products, rtol=1e-5, atol=1e-3)
+    own, other = (Regression.of(*made, centred=centred) for made in (found, expected))
+    assert counting.held == both
+    for problem, reference in ((own, other), (own.uncentred(), other.uncentred())):
+        weight, before = rng.standard_normal(shape), len(counting.held)
+        errors = reference.errors(weight)
+        np.testing.assert_allclose(problem.errors(weight), errors, rtol=1e-4)
+        assert counting.held[before:] == [(WIDE, WIDE)] * 2
+    x = rng.standard_normal((4, WIDE))  # a product in float64 stays with numpy
+    before = len(counting.held)
+    np.testing.assert_allclose(own.moments.product(1, x), x @ own.gram[1], rtol=1e-12)
+    assert len(counting.held) == before
+
+
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("counts", [(2,), (90, 7, 1)])
+def test_very_wide_inputs_too(rng, very_wide, monkeypatch, counts, centred):
+    monkeypatch.setattr("onnx_sipp.statistics.gram.WIDE", 5)
+    counting, pieces = Counting(), [some_data(rng, count) for count in counts]
+    own, other = (
+        Regression.of(*sums(pieces, multiplier), centred=centred)
+        for multiplier in (counting, NUMPY)
+    )
+    np.testing.assert_allclose(own.cross, other.cross, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(own.gram, other.gram, rtol=1e-4, atol=1e-4)
+    for problem, reference in ((own, other), (own.uncentred(), other.uncentred())):
+        x, before = rng.standard_normal((3, 5), np.float32), len(counting.held)
+        expected = reference.moments.product(1, x)
+        np.testing.assert_allclose(problem.moments.product(1, x), expected, rtol=1e-3, atol=1e-3)
+        assert len(counting.held) == before + 1
+
+
+def test_sums_that_were_sent_go_on_there(rng):
+    pieces = [some_data(rng, shape=(1, 3, WIDE)) for _ in range(2)]
+    found = sums(pieces[:1], RuntimeMultiplier("CPUExecutionProvider"))
+    gram, cross = pickle.loads(pickle.dumps(found))
+    gram.update(pieces[1][0])
+    cross.update(*pieces[1])
+    expected = sums(pieces)
+    np.testing.assert_allclose(gram.products, expected[0].products, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(cross.products, expected[1].products, rtol=1e-5, atol=1e-3)
