@@ -9,7 +9,8 @@ from typing import Any
 
 from onnx_sipp.calibration.session import open_session, run_session
 from onnx_sipp.calibration.specs import Feed
-from onnx_sipp.graph.model import Model, serialized
+from onnx_sipp.graph.messages import serialized
+from onnx_sipp.graph.model import Model
 
 __all__ = ["latency_ratio"]
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from onnx_sipp.calibration.samples import Chosen, Samples
 from onnx_sipp.calibration.specs import Feed, InputSpec
 from onnx_sipp.compensate import Run
-from onnx_sipp.graph.model import Model, serialized
+from onnx_sipp.graph.messages import serialized
+from onnx_sipp.graph.model import Model
 from onnx_sipp.known import Known
 from onnx_sipp.measures import Measured, PatchCount, Sensitivity
 from onnx_sipp.options import Options

@@ -20,7 +20,8 @@ from onnx_sipp.comparing.footprint import Loading, measure_footprints
 from onnx_sipp.comparing.latency import batched, measure_latency
 from onnx_sipp.comparing.metric import MetricFunction, load_metric
 from onnx_sipp.errors import UsageError
-from onnx_sipp.graph.model import Model, serialized
+from onnx_sipp.graph.messages import serialized
+from onnx_sipp.graph.model import Model
 from onnx_sipp.options import available_threads
 from onnx_sipp.progress import Progress, Silent
 from onnx_sipp.report.comparison import Comparison, Metric

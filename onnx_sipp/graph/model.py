@@ -1,30 +1,29 @@
-"""The model file: read it, find its stored constants, replace payloads, write it whole or not."""
+"""A model: its stored constants, how they are read and replaced, and what a runtime gets of it."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import google.protobuf.message
 import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, numpy_helper
 
 from onnx_sipp.errors import SippError, UsageError
-from onnx_sipp.files import Piece, read_plain, refuse_place, write_together
+from onnx_sipp.files import read_plain
 from onnx_sipp.graph.claims import MOST_MESSAGE_BYTES, refuse_claims
 from onnx_sipp.graph.external import (
     checked_file,
     external_reference,
-    open_checked,
     read_bytes,
     read_external_slab,
 )
-from onnx_sipp.graph.payloads import COPY_BYTES, Replacements
+from onnx_sipp.graph.messages import parse, put_inside, serialized
+from onnx_sipp.graph.payloads import Replacements
 from onnx_sipp.graph.runnable import Runnable, lent_reference, without_initializers
+from onnx_sipp.graph.saving import Saving
 from onnx_sipp.graph.tensors import (
     is_external,
     numpy_dtype,
@@ -39,9 +38,8 @@ from onnx_sipp.graph.tensors import (
 from onnx_sipp.graph.walk import Holder, all_sites, all_tensors, stored_tensors
 from onnx_sipp.store import Kept, TensorStore, load
 
-__all__ = ["Model", "serialized"]
+__all__ = ["Model"]
 
-_PAGE = 4096
 # Constants from this size on are handed to a runtime without a copy.
 MAPPED_BYTES = 1 << 20
 
@@ -104,7 +102,7 @@ class Model:
             refuse_claims(proto)
             return cls(proto, None, libraries)
         if isinstance(source, bytes):
-            return cls(_parse(source, "the given bytes"), None, libraries)
+            return cls(parse(source, "the given bytes"), None, libraries)
         path = Path(source)
         try:
             data = read_plain(path, MOST_MESSAGE_BYTES)
@@ -114,7 +112,7 @@ class Model:
             raise UsageError(f"{str(path)!r} is a folder; give the .onnx file inside it") from error
         except OSError as error:
             raise SippError(f"cannot read {str(path)!r}: {error.strerror}") from error
-        return cls(_parse(data, repr(str(path))), path, libraries)
+        return cls(parse(data, repr(str(path))), path, libraries)
 
     def copy(self, store: TensorStore | None = None) -> Model:
         """An independent copy, external data still where it is.
@@ -201,7 +199,7 @@ class Model:
         result = TensorProto()
         result.CopyFrom(self.stored[name])
         if is_external(result):
-            _put_inside(result, packed_bytes(self.read(name)))
+            put_inside(result, packed_bytes(self.read(name)))
         result.name = name
         return result
 
@@ -345,14 +343,14 @@ class Model:
             if is_external(own):
                 reference = external_reference(own)
                 raw = read_bytes(reference, self.folder, payload_bytes(own)).tobytes()
-                _put_inside(tensor, raw)
+                put_inside(tensor, raw)
         self._put_replaced_inside(proto)
         return proto
 
     def _put_replaced_inside(self, copy: ModelProto) -> None:
         for site, holder in enumerate(all_sites(copy)):
             if site in self._replaced and isinstance(holder, TensorProto):
-                _put_inside(holder, packed_bytes(self._replaced.read(site)))
+                put_inside(holder, packed_bytes(self._replaced.read(site)))
 
     @property
     def files(self) -> list[Path]:
@@ -367,62 +365,11 @@ class Model:
     def save(self, target: Path) -> None:
         """Write the model, with external data in ``<target>.data`` if it had any.
 
-        Every file is written beside its place and renamed when all are complete, the model last.
-
         Raises:
             UsageError: the target is the file the model came from, or its folder does not exist.
             SippError: writing failed; nothing is left behind.
         """
-        self.refuse_target(target)
-        names = self._new_locations(target)
-        moved = self._moved()
-        data = serialized(self._relocated(names, moved))
-        pieces: list[Piece] = [
-            (target.parent / name, partial(self._write_external, location, moved))
-            for location, name in names.items()
-        ]
-        write_together([*pieces, (target, lambda out: out.write(data))])
-
-    def _relocated(self, names: dict[str, str], moved: dict[int, int]) -> ModelProto:
-        """A copy of the message that refers to the data files of the output."""
-        proto = ModelProto()
-        proto.CopyFrom(self.proto)
-        for tensor in all_tensors(proto):
-            if is_external(tensor):
-                entries = {entry.key: entry.value for entry in tensor.external_data}
-                entries["location"] = names[entries["location"]]
-                entries.pop("checksum", None)  # of the old file
-                _refer(tensor, entries)
-        for site, holder in enumerate(all_sites(proto)):
-            if site in moved and isinstance(holder, TensorProto):
-                entries = {entry.key: entry.value for entry in holder.external_data}
-                entries |= {"offset": str(moved[site]), "length": str(payload_bytes(holder))}
-                _refer(holder, entries)
-        return proto
-
-    def _moved(self) -> dict[int, int]:
-        """New offsets for replaced tensors whose bytes other tensors share: behind the others."""
-        ranges = [(tensor, *self._range(tensor)) for tensor in self.external]
-        ends = {
-            reference.location: checked_file(reference.location, self.folder).stat().st_size
-            for reference in map(external_reference, self.external)
-        }
-        moved = {}
-        for site in self._replaced:
-            tensor = self.sites[site]
-            assert isinstance(tensor, TensorProto)
-            location, start, stop = self._range(tensor)
-            if any(
-                other is not tensor and where == location and first < stop and start < last
-                for other, where, first, last in ranges
-            ):
-                moved[site] = -(-ends[location] // _PAGE) * _PAGE  # so that it can be mapped
-                ends[location] = moved[site] + stop - start
-        return moved
-
-    def _range(self, tensor: TensorProto) -> tuple[str, int, int]:
-        reference = external_reference(tensor)
-        return reference.location, reference.offset, reference.offset + payload_bytes(tensor)
+        self._saving.save(target)
 
     def refuse_target(self, target: Path) -> None:
         """Check, before any work is done, that the model may be written there.
@@ -430,74 +377,10 @@ class Model:
         Raises:
             UsageError: the target is an input file, a folder, or in a missing or read-only folder.
         """
-        data = (target.parent / name for name in self._new_locations(target).values())
-        for output in [target, *data]:
-            refuse_place(output)
-            if any(output.exists() and output.samefile(source) for source in self.files):
-                raise UsageError(
-                    f"{str(output)!r} would overwrite the input; an input is never changed, "
-                    "so give another output name"
-                )
+        self._saving.refuse_target(target)
 
-    def _new_locations(self, target: Path) -> dict[str, str]:
-        locations = dict.fromkeys(external_reference(tensor).location for tensor in self.external)
-        return {
-            location: f"{target.name}.data" if index == 0 else f"{target.name}.{index}.data"
-            for index, location in enumerate(locations)
-        }
-
-    def _write_external(self, location: str, moved: dict[int, int], out: BinaryIO) -> None:
-        """Copy one external file with the replaced payloads patched in."""
-        with open_checked(location, self.folder) as source:
-            shutil.copyfileobj(source, out, COPY_BYTES)
-        for site in self._replaced:
-            holder = self.sites[site]
-            assert isinstance(holder, TensorProto)
-            reference = external_reference(holder)
-            if reference.location == location:
-                out.seek(moved.get(site, reference.offset))
-                self._replaced.write_to(site, out)
-
-
-def _refer(tensor: TensorProto, entries: dict[str, str]) -> None:
-    del tensor.external_data[:]
-    for key, value in entries.items():
-        tensor.external_data.add(key=key, value=value)
-
-
-def _put_inside(tensor: TensorProto, raw: bytes) -> None:
-    tensor.raw_data = raw
-    tensor.ClearField("data_location")
-    del tensor.external_data[:]
-
-
-def _parse(data: bytes, what: str) -> ModelProto:
-    if not data:
-        raise SippError(f"{what} is empty; export the model again")
-    proto = ModelProto()
-    try:
-        proto.ParseFromString(data)
-    except google.protobuf.message.DecodeError as error:
-        raise SippError(
-            f"{what} is no ONNX model, or is truncated ({error}); "
-            "check the download, or export the model again"
-        ) from error
-    if not proto.graph.node and not proto.graph.initializer:
-        raise SippError(f"{what} holds no graph: it is no ONNX model, or an empty one")
-    refuse_claims(proto)
-    return proto
-
-
-def serialized(proto: ModelProto) -> bytes:
-    """The bytes of a message.
-
-    Raises:
-        SippError: larger than a protobuf message may be (2 GB).
-    """
-    try:
-        return bytes(proto.SerializeToString())
-    except (ValueError, google.protobuf.message.EncodeError) as error:
-        raise SippError(
-            f"the model cannot be serialised ({error}); models above 2 GB must keep their weights "
-            "in external data"
-        ) from error
+    @property
+    def _saving(self) -> Saving:
+        return Saving(
+            self.proto, self.sites, self.external, self._replaced, self.folder, self.files
+        )

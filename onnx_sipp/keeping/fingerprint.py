@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.graph.external import external_reference, open_checked
-from onnx_sipp.graph.model import Model, serialized
+from onnx_sipp.graph.messages import serialized
+from onnx_sipp.graph.model import Model
 
 __all__ = ["Fingerprint", "data_digest", "model_digest"]
 

@@ -13,7 +13,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnx_sipp.files import Piece, refuse_place, write_together
 from onnx_sipp.graph.external import external_reference
-from onnx_sipp.graph.model import Model, serialized
+from onnx_sipp.graph.messages import serialized
+from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.tensors import is_external, packed_bytes, payload_bytes, write_inline
 from onnx_sipp.graph.walk import all_sites, all_tensors
 from onnx_sipp.slabs import as_bytes

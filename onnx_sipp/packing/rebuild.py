@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from onnx_sipp.calibration.session import open_session, run_session
-from onnx_sipp.graph.model import serialized
+from onnx_sipp.graph.messages import serialized
 
 __all__ = ["rebuilt"]
 

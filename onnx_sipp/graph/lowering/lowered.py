@@ -17,7 +17,8 @@ from onnx_sipp.graph.lowering.flat import Twin
 from onnx_sipp.graph.lowering.reads import Read
 from onnx_sipp.graph.lowering.trace import Tracer
 from onnx_sipp.graph.lowering.virtual import Numbering, Virtual
-from onnx_sipp.graph.model import Model, serialized
+from onnx_sipp.graph.messages import serialized
+from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.node import Label
 from onnx_sipp.graph.order import only_needed, reads
 from onnx_sipp.graph.payloads import Replacements
