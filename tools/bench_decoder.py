@@ -1,7 +1,7 @@
 """Prunes a synthetic decoder of a billion parameters, in external data, and measures the run.
 
     python tools/bench_decoder.py [--layers 20 --width 2048] [--samples 64 --length 64]
-        [--folder DIR] [-- OPTIONS]
+        [--folder DIR] [--options JSON] [--out docs/results-decoder.md]
 
 Makes a decoder (embedding, causal attention, networks of four times the width, all random) with
 weights as ``make_large.py`` makes them, prunes and refits it by half in a process of its own, and
@@ -14,6 +14,7 @@ the model in ``--folder``.
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -29,10 +30,12 @@ import onnx
 from make_large import pieces
 from onnx import TensorProto, helper, numpy_helper
 
+import onnx_sipp
+
 WORDS = 32000
 # Functions (by file and name) in which numpy or onnxruntime multiply matrices, and little else.
 PRODUCTS = {
-    ("gram", "product"), ("gram", "products"), ("gram", "_add"), ("gram", "update"),
+    ("multiplying", "times"), ("multiplying", "times_transposed"), ("gram", "update"),
     ("sensitivity", "_inverse_denominators"), ("rectified", "predicted"),
     ("onnxruntime_inference_collection", "run"),
 }  # fmt: skip
@@ -155,8 +158,6 @@ class Watch(threading.Thread):
 
 def prune_watched(model: str, calib: str, target: str, options: str) -> None:
     """Prunes, and prints as JSON what was seen."""
-    import onnx_sipp  # noqa: PLC0415 - in the process that is measured alone
-
     watch = Watch()
     watch.start()
     start = time.perf_counter()
@@ -192,6 +193,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--folder", type=Path, help="for the files; a temporary one by default")
     parser.add_argument("--options", default="{}", help="of onnx_sipp.prune, as JSON")
+    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         model, calib, target = (
@@ -206,16 +208,52 @@ def main() -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
-    found = json.loads(done.stdout.splitlines()[-1])
-    print(f"parameters        {found['parameters']:,}, {found['prunable']:,} of them prunable")
-    print(f"zeros             {found['zeros']:.4%}")
-    print(f"seconds           {found['seconds']:,.0f}")
-    print(f"peak memory       {found['peak']:,.0f} MiB")
-    print(f"output error      {found['error']:.4f}")
-    print(f"matrix products   {found['products']:.1%} of the time that threads worked")
-    print(f"(max, ×) products {found['max_products']:.1%} of it")
-    for file, function, share in found["most"]:
-        print(f"  {share:6.1%}  {file}.{function}")
+    page = told(json.loads(done.stdout.splitlines()[-1]), given)
+    if given.out is None:
+        print(page)
+    else:
+        given.out.write_text(page, encoding="utf-8")
+
+
+def told(found: dict[str, Any], given: argparse.Namespace) -> str:
+    """The page about a run."""
+    most = "\n".join(f"| `{file}.{name}` | {share:.1%} |" for file, name, share in found["most"])
+    return PAGE.format(
+        **vars(given), **{key: value for key, value in found.items() if key != "most"}, most=most,
+        tokens=given.samples * given.length, minutes=found["seconds"] / 60, cores=os.cpu_count(),
+        made=given.options if given.options != "{}" else "the default ones",
+        version=onnx_sipp.__version__, load=os.getloadavg()[2],
+    )  # fmt: skip
+
+
+PAGE = """# A decoder of a billion parameters
+
+A random decoder of {layers} layers, {width} wide, in external data, pruned and refitted by half on
+{samples} samples of {length} tokens ({tokens:,} in all), on a machine with {cores} cores; options:
+{made}.
+
+| | |
+| --- | --- |
+| parameters | {parameters:,}, {prunable:,} of them prunable |
+| zeros | {zeros:.4%} |
+| time | {seconds:,.0f} s ({minutes:.0f} minutes) |
+| peak memory | {peak:,.0f} MiB |
+| relative error of the outputs | {error:.4f} |
+| in matrix products | {products:.1%} of the time that threads worked |
+| in (max, ×) products | {max_products:.1%} of it |
+
+Weights are random, so the error says nothing about models that were trained. Peak memory is that of
+the process, with the pages of mapped files that were in memory. Where threads were seen at work:
+
+| function | share |
+| --- | --- |
+{most}
+
+{load:.1f} processes were ready to run, on average, in the last quarter of an hour, this included.
+
+Made by `python tools/bench_decoder.py --layers {layers} --width {width} --samples {samples}
+--length {length} --out docs/results-decoder.md` with onnx-sipp {version}.
+"""
 
 
 if __name__ == "__main__":
