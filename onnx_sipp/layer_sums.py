@@ -15,7 +15,8 @@ from onnx_sipp.calibration.segments import Tensor
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.memory import Plan
 from onnx_sipp.places import Place, product_of
-from onnx_sipp.statistics.gram import Cross, Gram
+from onnx_sipp.statistics.cross import Cross
+from onnx_sipp.statistics.gram import Gram
 from onnx_sipp.statistics.multiplying import NUMPY, Multiplier
 from onnx_sipp.store import LiveTensors
 from onnx_sipp.thinning import Thinning, patches_in

@@ -22,7 +22,8 @@ from onnx_sipp.graph.tail import UNLIMITED
 from onnx_sipp.places import Place, product_of
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.mixing import Choice, resettle
-from onnx_sipp.statistics.gram import Cross, suited
+from onnx_sipp.statistics.cross import Cross
+from onnx_sipp.statistics.gram import suited
 from onnx_sipp.statistics.multiplying import NUMPY, Multiplier
 from onnx_sipp.store import LiveTensors
 from onnx_sipp.threads import side_by_side

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from onnx_sipp.statistics.multiplying import NUMPY, Multiplier
+from onnx_sipp.statistics.sending import SentWithoutZeros
 from onnx_sipp.unfolding import Float32
 
 __all__ = [
     "MOST_BYTES",
     "VERY_WIDE",
     "WIDE",
-    "Cross",
     "Gram",
     "Moments",
     "gram_bytes",
@@ -63,7 +63,7 @@ def suited(multiplier: Multiplier, fan_in: int) -> Multiplier:
     return multiplier if fan_in >= WIDE else NUMPY
 
 
-class Gram:
+class Gram(SentWithoutZeros):
     """Σ a aᵀ and Σ a over patches; layers that share an input share one.
 
     Of a very wide input the patches themselves are kept, as long as they are few: they take less
@@ -79,10 +79,13 @@ class Gram:
         self._multiplier = suited(multiplier, fan_in)
         self._shape, self._is_wide = (groups, fan_in, fan_in), fan_in > VERY_WIDE
         self._columns: list[Float32] | None = [] if self._is_wide else None
-        self._products: Float = np.zeros((0, 0, 0) if self._is_wide else self._shape)
+        self._products: Float = self._empty()
         self._moments: dict[bool, Moments] = {}
         self.sums: Float64 = np.zeros((groups, fan_in))
         self.count = 0
+
+    def _empty(self) -> Float64:
+        return np.zeros((0, 0, 0) if self._is_wide else self._shape)
 
     def update(self, columns: Float32) -> None:
         """Take in patches ``[group, fan_in, patches]``."""
@@ -96,6 +99,8 @@ class Gram:
 
     def merge(self, other: Gram) -> None:
         """Take in what another accumulator of the same input has seen."""
+        if not other.count:
+            return
         self.sums += other.sums
         self.count += other.count
         if self._columns is not None and other._columns is not None:
@@ -264,33 +269,3 @@ class Moments:
     @cached_property
     def _narrow(self) -> Float32:
         return self.dense.astype(np.float32, copy=False)
-
-
-class Cross:
-    """Σ t aᵀ, Σ t and Σ t² of a layer's targets with its inputs.
-
-    Args:
-        groups: number of groups.
-        outs: neurons per group.
-        fan_in: inputs per group.
-        multiplier: of wide inputs.
-    """
-
-    def __init__(self, groups: int, outs: int, fan_in: int, multiplier: Multiplier = NUMPY) -> None:
-        self.multiplier = suited(multiplier, fan_in)
-        dtype = np.float32 if fan_in > VERY_WIDE else np.float64
-        self.products: Float = np.zeros((groups, outs, fan_in), dtype)
-        self.sums: Float64 = np.zeros((groups, outs))
-        self.squares: Float64 = np.zeros((groups, outs))
-
-    def update(self, columns: Float32, targets: Float32) -> None:
-        """Take in patches ``[group, fan_in, patches]`` and targets ``[group, out, patches]``."""
-        self.products += self.multiplier.hold(columns).times_transposed(targets)
-        self.sums += targets.sum(axis=2, dtype=np.float64)
-        self.squares += np.einsum("gop,gop->go", targets, targets, dtype=np.float64)
-
-    def merge(self, other: Cross) -> None:
-        """Take in what another accumulator of the same layer has seen."""
-        self.products += other.products
-        self.sums += other.sums
-        self.squares += other.squares

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_sipp.statistics.gram import VERY_WIDE, WIDE, Cross, Gram, Moments
+from onnx_sipp.statistics.cross import Cross
+from onnx_sipp.statistics.gram import VERY_WIDE, WIDE, Gram, Moments
 
 __all__ = ["Regression"]
 

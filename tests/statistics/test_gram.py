@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from onnx_sipp.calibration.multiplying import RuntimeMultiplier
-from onnx_sipp.statistics.gram import WIDE, Cross, Gram, gram_bytes
+from onnx_sipp.statistics.cross import Cross
+from onnx_sipp.statistics.gram import WIDE, Gram, gram_bytes
 from onnx_sipp.statistics.multiplying import NUMPY
 from onnx_sipp.statistics.regression import Regression
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from onnx_sipp.pruning.compensation import refit
 from onnx_sipp.pruning.greedy import greedy_costs
-from onnx_sipp.statistics.gram import VERY_WIDE, WIDE, Cross, Gram
+from onnx_sipp.statistics.cross import Cross
+from onnx_sipp.statistics.gram import VERY_WIDE, WIDE, Gram
 from onnx_sipp.statistics.max_product import max_product
 from onnx_sipp.statistics.regression import Regression
 from onnx_sipp.statistics.sensitivity import SensitivityAccumulator
