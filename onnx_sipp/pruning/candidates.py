@@ -53,8 +53,9 @@ def output_costs(
         return {way: found.at_output(costs) for way, found in judged.items()}
     some = evidence.some_neurons()
     costs = gradual_costs(
-        some.fit, some.weight, damping=damping_for(evidence), threads=threads, cells=cells
-    )
+        some.fit, some.weight, damping=damping_for(evidence),
+        steps=evidence.effort.screening_steps, threads=threads, cells=cells,
+    )  # fmt: skip
     scaled = {way: found.at_output(costs) for way, found in judged.items()}
     return scaled if cells is None else {way: cells.summed(c) for way, c in scaled.items()}
 

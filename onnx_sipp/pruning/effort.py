@@ -17,7 +17,7 @@ class Effort:
     Attributes:
         schedule: of what is to go, the share that has gone after each stage of the gradual order.
         stage_steps: conjugate gradient steps in each of these stages.
-        screening_steps: the same to compare candidates and dampings.
+        screening_steps: the same to compare candidates and dampings, and for error curves.
         steps: the same of the refit in the end. To stop early regularises as damping does.
         turns: at most so often targets behind a cut are renewed.
         neurons: so many stand for all where a layer is only to be judged.

@@ -7,6 +7,7 @@ on every layer; see docs/accuracy.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -136,7 +137,7 @@ def _trials(
 
 
 def probe(evidence: Evidence, keep: int, *, threads: int) -> Choice:
-    """A cheap choice, to see what pruning this layer does to the model."""
+    """A cheap choice, to see what pruning this layer does to the model; no error is measured."""
     evidence = evidence.without_bias()
     kept = CANDIDATES["activation"](evidence, keep, 0, threads).kept
     found = refit(
@@ -144,9 +145,8 @@ def probe(evidence: Evidence, keep: int, *, threads: int) -> Choice:
         damping=damping_for(evidence), threads=threads,
         steps=evidence.effort.screening_steps,
     )  # fmt: skip
-    error = evidence.error(found.weight)
     bias = evidence.fit.best_bias(found.weight)
-    return Choice(kept, found.weight, bias, "activation", 0.0, error, error)
+    return Choice(kept, found.weight, bias, "activation", 0.0, math.nan, math.nan)
 
 
 def settle(

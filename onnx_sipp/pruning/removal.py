@@ -93,7 +93,7 @@ def gradual_costs(
     weight: Float,
     *,
     damping: float,
-    steps: int = 8,
+    steps: int,
     threads: int = 1,
     cells: Cells | None = None,
 ) -> Float32:

@@ -174,7 +174,7 @@ def test_a_refit_that_helps_is_used():
     assert not plain.bias.any()
     tried = probe(layer, 20, threads=1)
     assert tried.kept.sum() == 20
-    assert tried.error == layer.error(tried.weight)
+    assert layer.error(tried.weight) < layer.error(np.where(tried.kept, layer.weight, 0))
 
 
 def test_errors_are_those_of_the_outputs():

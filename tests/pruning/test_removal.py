@@ -100,7 +100,7 @@ def test_neurons_that_are_zero_already_do_not_change_the_others():
     np.testing.assert_array_equal(among[:, :6], alone)
     assert not among[:, 6:].any()
     costs, costs_among = (
-        gradual_costs(*pair, damping=0.05) for pair in ((problem, weight), (more, padded))
+        gradual_costs(*pair, damping=0.05, steps=8) for pair in ((problem, weight), (more, padded))
     )
     np.testing.assert_allclose(costs_among[:, :6], costs, rtol=1e-4)
 
@@ -124,7 +124,7 @@ def test_costs_are_nested_with_the_order_of_removal():
     """A weight that went in an earlier step never costs more than one that went later."""
     problem, weight = layer(5, (2, 5, 20), correlation=1)
     weight = with_zeros(weight, 5)
-    costs = gradual_costs(problem, weight, damping=0.05)
+    costs = gradual_costs(problem, weight, damping=0.05, steps=8)
     assert np.all(costs[weight == 0] == 0)
     alive = np.count_nonzero(weight)
     scale = np.sqrt(np.einsum("gff->gf", problem.gram))[:, None, :]
@@ -142,18 +142,18 @@ def test_costs_are_in_the_unit_of_the_error(factor):
     """Weights and outputs in other units: the same costs, in the square of those units."""
     problem, weight = layer(7, (2, 4, 12), correlation=1)
     scaled = replace(problem, cross=problem.cross * factor, power=problem.power * factor**2)
-    costs = gradual_costs(problem, weight, damping=0.05)
-    found = gradual_costs(scaled, weight * factor, damping=0.05)
+    costs = gradual_costs(problem, weight, damping=0.05, steps=8)
+    found = gradual_costs(scaled, weight * factor, damping=0.05, steps=8)
     np.testing.assert_allclose(found, costs * np.float32(factor**2), rtol=1e-3)
 
 
 def test_a_layer_without_inputs_or_weights():
     problem, weight = layer(6)
     nothing = np.zeros(weight.shape)
-    assert np.all(gradual_costs(problem, nothing, damping=0.05) == 0)
+    assert np.all(gradual_costs(problem, nothing, damping=0.05, steps=8) == 0)
     assert not gradual(problem, nothing, 5)[0].any()
     dead = regression(np.zeros((1, 6, 10)), np.zeros((1, 4, 10)))
-    assert np.all(gradual_costs(dead, weight, damping=0.05) == 0)
+    assert np.all(gradual_costs(dead, weight, damping=0.05, steps=8) == 0)
     kept, _ = gradual(dead, weight, 5)
     np.testing.assert_array_equal(kept, top(np.zeros(weight.shape), np.abs(weight), 5))
 
@@ -161,7 +161,7 @@ def test_a_layer_without_inputs_or_weights():
 def test_threads_change_nothing(monkeypatch):
     monkeypatch.setattr("onnx_sipp.pruning.compensation._BLOCK_ELEMENTS", 20)
     problem, weight = layer(7, (2, 6, 10))
-    one, two = (gradual_costs(problem, weight, damping=0.05, threads=n) for n in (1, 2))
+    one, two = (gradual_costs(problem, weight, damping=0.05, steps=8, threads=n) for n in (1, 2))
     np.testing.assert_array_equal(one, two)
     one, two = (gradual(problem, weight, 30, threads=n)[0] for n in (1, 2))
     np.testing.assert_array_equal(one, two)
