@@ -8,13 +8,13 @@ from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.mixing import probe
 from onnx_sipp.sequential import Refitter
 
-__all__ = ["prune_alone"]
+__all__ = ["error_alone", "prune_alone"]
 
 
-def prune_alone(
-    refitter: Refitter, index: int, evidence: Evidence, keep: int, threads: int
-) -> tuple[float, bool]:
-    """Relative squared error of the outputs, and whether neurons better keep the same share each.
+def error_alone(
+    refitter: Refitter, index: int, evidence: Evidence, keep: int, threads: int, *, by_neuron: bool
+) -> float:
+    """Relative squared error of the outputs when one layer is pruned.
 
     Args:
         refitter: of the dense model.
@@ -22,8 +22,17 @@ def prune_alone(
         evidence: of it.
         keep: how many of its units stay.
         threads: to use.
+        by_neuron: whether all neurons keep the same share.
     """
+    way = replace(evidence, by_neuron=by_neuron)
+    return refitter.impact({index: probe(way, keep, threads=threads)})
+
+
+def prune_alone(
+    refitter: Refitter, index: int, evidence: Evidence, keep: int, threads: int
+) -> tuple[float, bool]:
+    """The same by the better way, and whether that is by neuron."""
     return min(
-        (refitter.impact({index: probe(way, keep, threads=threads)}), way.by_neuron)
-        for way in (replace(evidence, by_neuron=True), evidence)
+        (error_alone(refitter, index, evidence, keep, threads, by_neuron=way), way)
+        for way in (True, False)
     )

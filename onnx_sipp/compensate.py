@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnx_sipp.alone import prune_alone
+from onnx_sipp.alone import error_alone
 from onnx_sipp.budgets import Budgets
 from onnx_sipp.calibration.samples import Samples
 from onnx_sipp.config.applying import WeightRules
@@ -236,7 +236,7 @@ class Run:
             look, indices = _nothing, shared
         if indices:
             self._progress.stage("measuring layers")
-            if not self._surveyed_by_crew(indices, alone=before is None):
+            if not self._surveyed_by_crew(indices, alone=before is None and self._with_impacts):
                 self._refitter.survey(look, self._progress)
         if before is None and self._kept is not None:
             surveys, impacts = self._surveys, self._impacts
@@ -259,27 +259,34 @@ class Run:
         self._refitter.know({**self._refitter.shared, **shared}, self._budgets.idle)
         return True
 
-    def look(self, index: int, sums: Sequence[Sums], *, alone: bool) -> Looked:
+    def evidence(self, index: int, sums: Sequence[Sums]) -> Evidence:
+        """See `Refitter.evidence`."""
+        return self._refitter.evidence(index, sums)
+
+    def look(self, index: int, evidence: Evidence, errors: Mapping[bool, float]) -> Looked:
         """Look at one layer of the dense model.
 
         Args:
             index: of the weight.
-            sums: of its layers; they are used up.
-            alone: whether to prune it alone, and to look at the outputs.
+            evidence: of it.
+            errors: see `error_alone`, by way; empty if the layer has not been pruned alone.
         """
-        evidence = self._refitter.evidence(index, sums)
+        impacts = dict(self._impacts)
+        if errors:
+            impacts[index] = self._impact(errors)
         fresh = copy(self)
-        fresh._surveys = {False: {}, True: {}}  # noqa: SLF001 - of the same class
-        fresh._with_impacts = alone and self._with_impacts  # noqa: SLF001
-        fresh._impacts = dict(self._impacts)  # noqa: SLF001
-        fresh._look(index, evidence)  # noqa: SLF001
-        found = {way: c[index] for way, c in fresh._surveys.items() if index in c}  # noqa: SLF001
-        impact = fresh._impacts.get(index) if alone else None  # noqa: SLF001
-        return Looked(index, impact, found, self._refitter.shared.get(index))
+        fresh._impacts = impacts  # noqa: SLF001 - of the same class
+        surveys: Surveys = {False: {}, True: {}}
+        fresh._take_survey(surveys, index, evidence)  # noqa: SLF001
+        found = {way: curves[index] for way, curves in surveys.items() if index in curves}
+        shared = evidence if len(self._weights[index].layers) > 1 else None
+        return Looked(index, impacts[index] if errors else None, found, shared)
 
     def _look(self, index: int, evidence: Evidence) -> None:
         if self._with_impacts:
-            self._impacts[index] = self._impact(index, evidence)
+            ways = (True, False)
+            errors = {way: self.error_alone(index, evidence, by_neuron=way) for way in ways}
+            self._impacts[index] = self._impact(errors)
         self._take_survey(self._surveys, index, evidence)
 
     def _take_survey(
@@ -295,15 +302,18 @@ class Run:
         for way, survey in found.items():
             surveys[way][index] = survey
 
-    def _impact(self, index: int, evidence: Evidence) -> Impact:
-        """Prune a layer alone, in two ways, and look at the outputs of the model."""
-        share = self._share
+    def error_alone(self, index: int, evidence: Evidence, *, by_neuron: bool) -> float:
+        """Prune a layer alone, and look at the outputs of the model; see `alone.error_alone`."""
         if not evidence.is_seen:
-            return Impact(by_neuron=False, share=share, error=0.0)
-        keep = min(round(share * evidence.units), evidence.alive)
+            return 0.0
+        keep = min(round(self._share * evidence.units), evidence.alive)
         threads = self._options.thread_count
-        error, by_neuron = prune_alone(self._refitter, index, evidence, keep, threads)
-        return Impact(by_neuron, share, error)
+        return error_alone(self._refitter, index, evidence, keep, threads, by_neuron=by_neuron)
+
+    def _impact(self, errors: Mapping[bool, float]) -> Impact:
+        """What pruning a layer alone does, by the better way."""
+        by_neuron = min(errors, key=lambda way: (errors[way], way))
+        return Impact(by_neuron, self._share, errors[by_neuron])
 
     def plans(self) -> dict[str, list[Impact]]:
         """Budgets to try, by name; a single one has none."""

@@ -181,7 +181,15 @@ def span(costs: Sequence[Cost], own: float, workers: int) -> float:
     for cost in costs:
         of.setdefault(cost.kind, []).append(cost.seconds)
     total = own
-    for kind in ("statistics", "merge_statistics", "sums", "of_weight", "merge_sums", "look"):
+    for kind in (
+        "statistics",
+        "merge_statistics",
+        "sums",
+        "of_weight",
+        "merge_sums",
+        "alone",
+        "look",
+    ):
         total += stretched(of.get(kind, []), [0.0] * workers)
     trials, careful = of.get("trial", []), sum(of.get("careful", []))
     free = [0.0] * workers

@@ -85,7 +85,7 @@ class Crew:
             indices: of the weights to look at.
             sizes: see `Refitter.batch_sizes`.
             progress: told after every layer.
-            alone: see `Run.look`.
+            alone: whether to prune every layer alone; see `Run.error_alone`.
 
         Returns:
             What was seen, in the order of the indices; None where the sums of all layers do not fit
@@ -96,10 +96,12 @@ class Crew:
         pool, sensed, state = self._pool, self._shared(), self._pool.share(known)
         try:
             sums = self._sums_of(len(known.capacities), sizes)
-            looks = [
-                pool.submit(tasks.look, sensed, state, index, sums[index], alone)
-                for index in indices
-            ]
+            looks = []
+            for index in indices:
+                given = sensed, state, index, sums[index]
+                ways = (True, False) if alone else ()
+                errors = [pool.submit(tasks.alone, *given, way) for way in ways]
+                looks.append(pool.submit(tasks.look, *given, *errors))
             for _ in pool.as_done(looks):
                 progress.advance(1, len(looks))
             return [pool.result(task) for task in looks]

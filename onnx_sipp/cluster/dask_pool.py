@@ -67,6 +67,11 @@ def _version() -> str:
     return __version__
 
 
+async def _load() -> None:
+    """Load what tasks need while the model is still being read; Dask waits for plain functions."""
+    import onnx_sipp.cluster.tasks  # noqa: F401, PLC0415
+
+
 class DaskPool:
     """See `pool.Pool`.
 
@@ -195,6 +200,7 @@ def _working(client: distributed.Client, scheduler: str) -> Iterator[DaskPool]:
             f"the workers of {scheduler} have onnx-sipp {', '.join(sorted(versions))}, but this "
             f"is {__version__}; install the same everywhere"
         )
+    client.run(_load, wait=False)
     pool = DaskPool(client)
     try:
         yield pool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +17,12 @@ from onnx_sipp.compensate import Run
 from onnx_sipp.graph.messages import serialized
 from onnx_sipp.graph.model import Model
 from onnx_sipp.known import Known
+from onnx_sipp.layer_sums import Sums
 from onnx_sipp.measures import Measured, PatchCount, Sensitivity
 from onnx_sipp.options import Options
 from onnx_sipp.prepared import KEPT_BYTES, Prepared, found_in
 from onnx_sipp.progress import Silent
+from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.sequential import Refitter
 from onnx_sipp.store import TensorStore
 
@@ -124,6 +127,7 @@ class Site:
         self._payload = payload
         self._refitter: Refitter | None = None
         self._run: Run | None = None
+        self._evidence: tuple[Known, Sequence[Sums], Evidence] | None = None
 
     @cached_property
     def prepared(self) -> Prepared:
@@ -149,6 +153,22 @@ class Site:
             self.prepared = replace(self.prepared, measured=measured)
             self._refitter = self.prepared.refitter()
         return self._refitter
+
+    def evidence(self, run: Run, known: Known, index: int, sums: Sequence[Sums]) -> Evidence:
+        """Evidence of a weight; that of the last one is kept, as several tasks ask for it.
+
+        Args:
+            run: as far as it is known.
+            known: the same.
+            index: of the weight.
+            sums: of its layers.
+        """
+        kept = self._evidence
+        if kept is None or kept[0] is not known or kept[1] is not sums:
+            self._evidence = None  # there is room for one only
+            kept = known, sums, run.evidence(index, deepcopy(list(sums)))
+            self._evidence = kept
+        return kept[2]
 
     def run(self, sensed: Sensed, known: Known) -> Run:
         """The run, as far as it is known."""

@@ -25,6 +25,7 @@ from onnx_sipp.store import TensorStore
 
 __all__ = [
     "Partial",
+    "alone",
     "careful",
     "look",
     "merge_statistics",
@@ -133,16 +134,42 @@ def merge_sums(site: Site, one: Sequence[Sums], other: Sequence[Sums]) -> list[S
     return made
 
 
+def alone(
+    site: Site,
+    sensed: Sensed,
+    known: Known,
+    index: int,
+    found: Sequence[Sums],
+    by_neuron: bool,
+) -> float:
+    """Prune one layer alone; see `Run.error_alone`."""
+    run = site.run(sensed, known)
+    return run.error_alone(index, site.evidence(run, known, index, found), by_neuron=by_neuron)
+
+
 def look(
     site: Site,
     sensed: Sensed,
     known: Known,
     index: int,
     found: Sequence[Sums],
-    alone: bool,
+    by_neuron: float | None = None,
+    freely: float | None = None,
 ) -> Looked:
-    """Look at one layer of the dense model; see `Run.look`."""
-    return site.run(sensed, known).look(index, deepcopy(list(found)), alone=alone)
+    """Look at one layer of the dense model; see `Run.look`.
+
+    Args:
+        site: of the worker.
+        sensed: statistics of the weights.
+        known: of the model.
+        index: of the weight.
+        found: its sums.
+        by_neuron: see `alone`.
+        freely: the same in the other way.
+    """
+    run = site.run(sensed, known)
+    errors = {way: e for way, e in ((True, by_neuron), (False, freely)) if e is not None}
+    return run.look(index, site.evidence(run, known, index, found), errors)
 
 
 def trial(site: Site, sensed: Sensed, known: Known, plan: str) -> float:
