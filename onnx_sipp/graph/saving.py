@@ -127,16 +127,28 @@ class Saving:
         }
 
     def _write_external(self, location: str, moved: dict[int, int], out: BinaryIO) -> None:
-        """Copy one external file with the replaced payloads patched in."""
-        with open_checked(location, self.folder) as source:
-            shutil.copyfileobj(source, out, COPY_BYTES)
+        """Copy one external file, but for the payloads that are replaced."""
+        starts: dict[int, int] = {}
         for site in self.replaced:
             holder = self.sites[site]
             assert isinstance(holder, TensorProto)
             reference = external_reference(holder)
             if reference.location == location:
-                out.seek(moved.get(site, reference.offset))
+                starts[site] = moved.get(site, reference.offset)
+        with open_checked(location, self.folder) as source:
+            for site, start in sorted(starts.items(), key=lambda found: found[1]):
+                _copy(source, out, start - source.tell())
+                out.seek(start)  # there may be a gap behind the end of the source
                 self.replaced.write_to(site, out)
+                source.seek(out.tell())
+            shutil.copyfileobj(source, out, COPY_BYTES)
+
+
+def _copy(source: BinaryIO, out: BinaryIO, size: int) -> None:
+    """Copy so many bytes, or as many as there are."""
+    while size > 0 and (data := source.read(min(size, COPY_BYTES))):
+        out.write(data)
+        size -= len(data)
 
 
 def _refer(tensor: TensorProto, entries: dict[str, str]) -> None:

@@ -85,8 +85,8 @@ does as well. Files that are read lie in the system's cache.
 - A step of the refit is one product with H, and some passes over the weights that do not count.
 - A removal in the exact greedy order is an update of rank one: two flops for every number that is
   read and written.
-- A model with external data is copied to its new place first, and then the new weights are
-  written over it. Its bytes count once. A model of one file is put together in memory before it
+- Of a model with external data, what stays is copied, and new weights are written in between; here
+  all are new. A model of one file is put together in memory before it
   is written.
 
 {limits}
