@@ -75,8 +75,8 @@ expected to take more than {limit:g} s, by its last two sizes, is left out from 
 
 The parts of a run that work on large arrays, by the project's own functions, with {threads}
 threads as in a run. The limit of arithmetic is a plain matrix product of numpy; that of reading,
-a copy in memory; that of writing, a plain write of as many bytes and `fsync`, which onnx-sipp
-does as well. Files that are read lie in the system's cache.
+a copy in memory; that of writing, a plain write of as many bytes and `fsync`, beside the file that
+is then replaced, as onnx-sipp does it. Files that are read lie in the system's cache.
 
 - In a matrix product a multiplication and an addition are one instruction. In a (max, ×) product
   they are two, so half of the limit is the most that can be reached.
@@ -86,8 +86,7 @@ does as well. Files that are read lie in the system's cache.
 - A removal in the exact greedy order is an update of rank one: two flops for every number that is
   read and written.
 - Of a model with external data, what stays is copied, and new weights are written in between; here
-  all are new. A model of one file is put together in memory before it
-  is written.
+  all are new. A model of one file is put together in memory before it is written.
 
 {limits}
 Made by `{command}` with onnx-sipp {version}, numpy {numpy}, onnxruntime {ort}.
