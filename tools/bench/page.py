@@ -85,6 +85,8 @@ is then replaced, as onnx-sipp does it. Files that are read lie in the system's 
 - A step of the refit is one product with H, and some passes over the weights that do not count.
 - A removal in the exact greedy order is an update of rank one: two flops for every number that is
   read and written.
+- What a write takes depends on the pages and blocks that the system has just got free: shares of
+  that limit above 100 % come from there.
 - Of a model with external data, what stays is copied, and new weights are written in between; here
   all are new. A model of one file is put together in memory before it is written.
 
