@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.mixing import probe
 from onnx_sipp.sequential import Refitter
 
-__all__ = ["error_alone", "prune_alone"]
+__all__ = ["WAYS", "better_way", "error_alone", "prune_alone"]
+
+# Whether all neurons keep the same share.
+WAYS = (True, False)
 
 
 def error_alone(
@@ -32,7 +36,11 @@ def prune_alone(
     refitter: Refitter, index: int, evidence: Evidence, keep: int, threads: int
 ) -> tuple[float, bool]:
     """The same by the better way, and whether that is by neuron."""
-    return min(
-        (error_alone(refitter, index, evidence, keep, threads, by_neuron=way), way)
-        for way in (True, False)
+    return better_way(
+        {way: error_alone(refitter, index, evidence, keep, threads, by_neuron=way) for way in WAYS}
     )
+
+
+def better_way(errors: Mapping[bool, float]) -> tuple[float, bool]:
+    """The lower of the errors by way, and its way; not by neuron if they are equal."""
+    return min((error, way) for way, error in errors.items())

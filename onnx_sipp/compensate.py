@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnx_sipp.alone import error_alone
+from onnx_sipp.alone import WAYS, better_way, error_alone
 from onnx_sipp.budgets import Budgets
 from onnx_sipp.calibration.samples import Samples
 from onnx_sipp.config.applying import WeightRules
@@ -271,36 +271,34 @@ class Run:
             evidence: of it.
             errors: see `error_alone`, by way; empty if the layer has not been pruned alone.
         """
-        impacts = dict(self._impacts)
-        if errors:
-            impacts[index] = self._impact(errors)
-        fresh = copy(self)
-        fresh._impacts = impacts  # noqa: SLF001 - of the same class
-        surveys: Surveys = {False: {}, True: {}}
-        fresh._take_survey(surveys, index, evidence)  # noqa: SLF001
-        found = {way: curves[index] for way, curves in surveys.items() if index in curves}
+        impact = self._impact(errors) if errors else None
+        found = self._surveyed(index, evidence, impact or self._impacts.get(index))
         shared = evidence if len(self._weights[index].layers) > 1 else None
-        return Looked(index, impacts[index] if errors else None, found, shared)
+        return Looked(index, impact, found, shared)
 
     def _look(self, index: int, evidence: Evidence) -> None:
         if self._with_impacts:
-            ways = (True, False)
-            errors = {way: self.error_alone(index, evidence, by_neuron=way) for way in ways}
+            errors = {way: self.error_alone(index, evidence, by_neuron=way) for way in WAYS}
             self._impacts[index] = self._impact(errors)
         self._take_survey(self._surveys, index, evidence)
 
     def _take_survey(
         self, surveys: dict[bool, dict[int, Survey]], index: int, evidence: Evidence
     ) -> None:
-        if not self._by_error or not evidence.is_seen:
-            return
-        weight = self._weights[index]
-        impact = self._impacts.get(index)
-        ways = (False, True) if impact is not None and impact.by_neuron else (False,)
-        room = self._budgets.capacities[index]
-        found = surveys_of(evidence, ways, weight.units, room, self._options.thread_count)
+        found = self._surveyed(index, evidence, self._impacts.get(index))
         for way, survey in found.items():
             surveys[way][index] = survey
+
+    def _surveyed(
+        self, index: int, evidence: Evidence, impact: Impact | None
+    ) -> Mapping[bool, Survey]:
+        """The curves of a weight that budgets may need, by way."""
+        if not self._by_error or not evidence.is_seen:
+            return {}
+        ways = (False, True) if impact is not None and impact.by_neuron else (False,)
+        room = self._budgets.capacities[index]
+        size, threads = self._weights[index].units, self._options.thread_count
+        return surveys_of(evidence, ways, size, room, threads)
 
     def error_alone(self, index: int, evidence: Evidence, *, by_neuron: bool) -> float:
         """Prune a layer alone, and look at the outputs of the model; see `alone.error_alone`."""
@@ -312,8 +310,8 @@ class Run:
 
     def _impact(self, errors: Mapping[bool, float]) -> Impact:
         """What pruning a layer alone does, by the better way."""
-        by_neuron = min(errors, key=lambda way: (errors[way], way))
-        return Impact(by_neuron, self._share, errors[by_neuron])
+        error, by_neuron = better_way(errors)
+        return Impact(by_neuron, self._share, error)
 
     def plans(self) -> dict[str, list[Impact]]:
         """Budgets to try, by name; a single one has none."""

@@ -119,9 +119,11 @@ class _OnDevice:
         self._value = multiplier.value(matrix)
 
     def times(self, x: Float) -> Float:
+        """See `Held.times`."""
         return self._product(x, transposed=False)
 
     def times_transposed(self, x: Float) -> Float:
+        """See `Held.times_transposed`."""
         return self._product(x, transposed=True)
 
     def _product(self, x: Float, *, transposed: bool) -> Float:

@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
+from onnx_sipp.alone import WAYS
 from onnx_sipp.calibration.runner import is_large
 from onnx_sipp.cluster import tasks
 from onnx_sipp.cluster.pool import Pool
@@ -99,7 +100,7 @@ class Crew:
             looks = []
             for index in indices:
                 given = sensed, state, index, sums[index]
-                ways = (True, False) if alone else ()
+                ways = WAYS if alone else ()
                 errors = [pool.submit(tasks.alone, *given, way) for way in ways]
                 looks.append(pool.submit(tasks.look, *given, *errors))
             for _ in pool.as_done(looks):

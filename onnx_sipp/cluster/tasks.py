@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.alone import WAYS
 from onnx_sipp.calibration.samples import Chosen
 from onnx_sipp.cluster.site import Sensed, Site
 from onnx_sipp.known import Known, Looked
@@ -153,8 +154,7 @@ def look(
     known: Known,
     index: int,
     found: Sequence[Sums],
-    by_neuron: float | None = None,
-    freely: float | None = None,
+    *errors: float,
 ) -> Looked:
     """Look at one layer of the dense model; see `Run.look`.
 
@@ -164,12 +164,11 @@ def look(
         known: of the model.
         index: of the weight.
         found: its sums.
-        by_neuron: see `alone`.
-        freely: the same in the other way.
+        *errors: see `alone`, one for each of `WAYS`; none if the layer was not pruned alone.
     """
     run = site.run(sensed, known)
-    errors = {way: e for way, e in ((True, by_neuron), (False, freely)) if e is not None}
-    return run.look(index, site.evidence(run, known, index, found), errors)
+    by_way = dict(zip(WAYS, errors, strict=False))
+    return run.look(index, site.evidence(run, known, index, found), by_way)
 
 
 def trial(site: Site, sensed: Sensed, known: Known, plan: str) -> float:

@@ -1,4 +1,4 @@
-"""Write a model, whole or not at all: external files are copied, and new payloads patched in."""
+"""Write a model, whole or not at all: external files are copied, but for payloads that are new."""
 
 from __future__ import annotations
 

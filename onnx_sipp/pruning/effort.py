@@ -15,7 +15,7 @@ class Effort:
     """How much is tried.
 
     Attributes:
-        schedule: of what is to go, the share that has gone after each stage of the gradual order.
+        schedule: of the gradual order; see `removal.gradual_mask`.
         stage_steps: conjugate gradient steps in each of these stages.
         screening_steps: the same to compare candidates and dampings, and for error curves.
         steps: the same of the refit in the end. To stop early regularises as damping does.
