@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnx_sipp.affordable import why_no_trials
 from onnx_sipp.alone import WAYS, better_way, error_alone
 from onnx_sipp.budgets import Budgets
 from onnx_sipp.calibration.samples import Samples
@@ -36,7 +37,7 @@ from onnx_sipp.pruning.survey import (
     surveys_of,
 )
 from onnx_sipp.respend import REPEATS, spend_again
-from onnx_sipp.sequential import IMPACT_SAMPLES, Refitter
+from onnx_sipp.sequential import Refitter
 from onnx_sipp.weights import Weight
 
 if TYPE_CHECKING:
@@ -46,8 +47,6 @@ __all__ = ["LEAST_SHARE", "Run"]
 
 # Of its weights, that a layer keeps at least where it is pruned alone: below, errors saturate.
 LEAST_SHARE = 0.3
-# Multiplications of all the runs of the model that a budget may take; on made-up samples.
-TRIALS_LIMIT, MADE_UP_TRIALS_LIMIT = 5e12, 1e11
 # To compare budgets, on how many samples layers are refitted, and how their weights are chosen.
 _TRIAL_SAMPLES, _TRIAL_CANDIDATE = 256, "removal-cost"
 # Most passes that are repeated without what did nothing, on made-up samples.
@@ -99,7 +98,9 @@ class Run:
         self._by_error = self._budgets.by_error(options)
         self._notes = _told_of_masks(weights, rules)
         self._with_impacts = self._by_error and options.allocation in ("auto", "impact")
-        if self._with_impacts and (why := self._why_no_trials(samples)):
+        limited = options.allocation == "auto"
+        why = why_no_trials(weights, measured, samples, limited=limited)
+        if self._with_impacts and why:
             self._with_impacts = False
             self._notes = (f"{why}, so the budget is `error`: by the layers' own errors alone",)
         # By whether every neuron keeps the same share: a curve per weight.
@@ -210,18 +211,6 @@ class Run:
     def trial(self, plan: str) -> Lowered:
         """Prune by a budget in a pass that is short of care: the result errs somewhat more."""
         return self._hasty().in_rounds(self.plans()[plan], plan).model
-
-    def _why_no_trials(self, samples: Samples) -> str:
-        """Why not every layer is pruned alone to look at the outputs; "" if nothing is against."""
-        if any(len(weight.blocks) > 1 for weight in self._weights):
-            return "layers are so large that they are pruned in blocks of neurons"
-        count = len(samples.calibration) + len(samples.held_out)
-        passes = 2 * len(self._weights) * min(count, IMPACT_SAMPLES)
-        work = passes * sum(found.patches * found.weight.size for found in self._measured)
-        limit = MADE_UP_TRIALS_LIMIT if samples.synthetic else TRIALS_LIMIT
-        if self._options.allocation == "auto" and work > limit:
-            return f"to try every layer alone would take {passes:,} passes through a large model"
-        return ""
 
     def survey(self) -> None:
         """Look at the layers of the dense model, as far as that is needed."""

@@ -17,14 +17,11 @@ import dask
 import distributed
 
 from onnx_sipp import __version__
+from onnx_sipp.cluster.forks import ENVIRONMENT, can_fork, get_ready
 from onnx_sipp.cluster.site import Payload, Site
 from onnx_sipp.errors import SippError
 
 __all__ = ["DaskPool", "dask_pool", "local_cluster"]
-
-# Settings of glibc. By those that Dask makes, what is freed goes back to the system at once, and
-# workers spend much of their time on getting it again.
-_KEPT = {"MALLOC_TRIM_THRESHOLD_": 256 << 20, "MALLOC_MMAP_THRESHOLD_": 32 << 20}
 
 # Seconds that a scheduler has to answer in, and that workers have to appear in.
 _ANSWER, _APPEAR = 10, 60
@@ -144,14 +141,23 @@ def _understood() -> Iterator[None]:
         ) from error
 
 
-def local_cluster(workers: int) -> distributed.LocalCluster:
+@contextmanager
+def local_cluster(workers: int) -> Iterator[distributed.LocalCluster]:
     """Start workers on this machine, processes of one thread each."""
+    get_ready()
     place = "distributed.nanny.pre-spawn-environ"
-    with dask.config.set({f"{place}.{name}": value for name, value in _KEPT.items()}):
-        return distributed.LocalCluster(
+    settings = {f"{place}.{name}": value for name, value in ENVIRONMENT.items()}
+    if can_fork():
+        settings["distributed.worker.multiprocessing-method"] = "forkserver"
+    # Workers that take the place of others start by these settings, too.
+    with (
+        dask.config.set(settings),
+        distributed.LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True,
             dashboard_address="127.0.0.1:0", memory_limit=0, silence_logs=logging.CRITICAL,
-        )  # fmt: skip
+        ) as cluster,
+    ):  # fmt: skip
+        yield cluster
 
 
 @contextmanager

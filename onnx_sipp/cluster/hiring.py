@@ -36,7 +36,11 @@ def hired(scheduler: str) -> Iterator[Crew | None]:
         raise UsageError(
             "--scheduler needs Dask, which is not installed: pip install 'onnx-sipp[cluster]'"
         )
-    from onnx_sipp.cluster.crew import Crew  # noqa: PLC0415 - few runs have one
+    if scheduler.startswith("local:"):
+        from onnx_sipp.cluster.forks import get_ready  # noqa: PLC0415 - few runs have one
+
+        get_ready()  # while this process loads Dask, too
+    from onnx_sipp.cluster.crew import Crew  # noqa: PLC0415
     from onnx_sipp.cluster.dask_pool import dask_pool  # noqa: PLC0415
 
     with dask_pool(scheduler) as pool:

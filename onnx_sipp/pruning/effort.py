@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["FULL", "LEAST", "MODERATE", "Effort", "effort_for"]
+__all__ = ["FULL", "LEAST", "MODERATE", "Effort", "effort_for", "trial_work"]
 
 # Multiplications of one product, from which on less is tried.
 MODERATE_PRODUCT, LEAST_PRODUCT = 2.5e8, 2e9
@@ -34,6 +34,11 @@ class Effort:
     inverts: bool = True
     judges_all: bool = True
 
+    @property
+    def products(self) -> int:
+        """Products with H that it takes to choose and refit a layer."""
+        return (len(self.schedule) - 1) * (self.stage_steps + 1) + self.steps + 1
+
 
 FULL = Effort((0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1, 1), 8, 8, 20, 3, 128)
 MODERATE = Effort((0.4, 0.8, 1, 1), 3, 4, 8, 3, 128)
@@ -52,3 +57,15 @@ def effort_for(work: float, *, hasty: bool = False) -> Effort:
     levels = [FULL, MODERATE, LEAST, LEAST]
     level = (work > MODERATE_PRODUCT) + (work > LEAST_PRODUCT)
     return levels[level + hasty]
+
+
+def trial_work(work: float) -> float:
+    """Multiplications that it takes to try out budgets on a layer.
+
+    It is pruned alone in two ways, and in haste by three budgets.
+
+    Args:
+        work: multiplications of one product of its weights with H.
+    """
+    alone = effort_for(work).screening_steps + 1
+    return work * (2 * alone + 3 * effort_for(work, hasty=True).products)

@@ -66,8 +66,8 @@ def suited(multiplier: Multiplier, fan_in: int) -> Multiplier:
 class Gram(SentWithoutZeros):
     """Σ a aᵀ and Σ a over patches; layers that share an input share one.
 
-    Of a very wide input the patches themselves are kept, as long as they are few: they take less
-    memory than H, and products with them less time.
+    Of a wide input the patches themselves are kept, as long as they are few: they take less memory
+    than H, and products with them less time.
 
     Args:
         groups: number of groups.
@@ -77,15 +77,15 @@ class Gram(SentWithoutZeros):
 
     def __init__(self, groups: int, fan_in: int, multiplier: Multiplier = NUMPY) -> None:
         self._multiplier = suited(multiplier, fan_in)
-        self._shape, self._is_wide = (groups, fan_in, fan_in), fan_in > VERY_WIDE
-        self._columns: list[Float32] | None = [] if self._is_wide else None
+        self._shape, self._is_very_wide = (groups, fan_in, fan_in), fan_in > VERY_WIDE
+        self._columns: list[Float32] | None = [] if fan_in >= WIDE else None
         self._products: Float = self._empty()
         self._moments: dict[bool, Moments] = {}
         self.sums: Float64 = np.zeros((groups, fan_in))
         self.count = 0
 
     def _empty(self) -> Float64:
-        return np.zeros((0, 0, 0) if self._is_wide else self._shape)
+        return np.zeros(self._shape if self._columns is None else (0, 0, 0))
 
     def update(self, columns: Float32) -> None:
         """Take in patches ``[group, fan_in, patches]``."""
@@ -119,7 +119,7 @@ class Gram(SentWithoutZeros):
     def products(self) -> Float:
         """Σ a aᵀ, ``[group, fan_in, fan_in]``."""
         if self._columns is None:
-            return _mirrored(self._products) if self._is_wide else self._products
+            return _mirrored(self._products) if self._is_very_wide else self._products
         values = np.concatenate(self._columns or [self._nothing()], axis=2)
         return values @ values.transpose(0, 2, 1)
 
@@ -134,13 +134,14 @@ class Gram(SentWithoutZeros):
         columns, fan_in = self._columns or [], self._shape[1]
         many = 2 * sum(part.shape[2] for part in columns) > fan_in
         if many and 4 * fan_in**2 <= MOST_BYTES:
-            self._columns, self._products = None, np.zeros(self._shape, np.float32)
+            kind = np.float32 if self._is_very_wide else np.float64
+            self._columns, self._products = None, np.zeros(self._shape, kind)
             while columns:
                 self._add(columns.pop(0))
 
     def _add(self, columns: Float32) -> None:
         for group, values in enumerate(columns):
-            if not self._is_wide:
+            if not self._is_very_wide:
                 held = self._multiplier.hold(values)  # numpy takes the symmetric product here
                 self._products[group] += held.times_transposed(values)
                 continue
@@ -169,7 +170,7 @@ class Gram(SentWithoutZeros):
         if self._products.nbytes <= _COPIED:
             h = self._products / count
         elif other is None:  # what follows needs the sums no more
-            h = _mirrored(self._products) if self._is_wide else self._products
+            h = _mirrored(self._products) if self._is_very_wide else self._products
             h /= h.dtype.type(count)
         else:
             h = other.dense.copy()

@@ -33,15 +33,16 @@ Reduction = Literal["mean", "max"]
 EPSILON = float(np.finfo(np.float32).eps)
 
 
+def load() -> None:
+    """Load the compiled (max, ×) product, which takes about half a second."""
+    nothing = np.zeros((1, 2, 1), np.float32)
+    one = nothing[:, :1]
+    with suppress(Exception):  # whoever needs it meets the same again, and tells it
+        _max_product(nothing, one, one, one.copy())
+
+
 def load_early() -> None:
-    """Load the compiled (max, ×) product in the background: that takes about half a second."""
-
-    def load() -> None:
-        nothing = np.zeros((1, 2, 1), np.float32)
-        one = nothing[:, :1]
-        with suppress(Exception):  # whoever needs it meets the same again, and tells it
-            _max_product(nothing, one, one, one.copy())
-
+    """Load it in the background."""
     Thread(target=load).start()  # no daemon: to end Python inside of the compiler would crash
 
 

@@ -40,9 +40,8 @@ class Killer:
 
 
 def workers():
-    """Processes of the workers of this process."""
-    found = psutil.Process().children(recursive=True)
-    return [one.pid for one in found if "spawn_main" in " ".join(one.cmdline())]
+    """Processes of the workers of this process: forks of one that has loaded all they need."""
+    return [child.pid for one in psutil.Process().children() for child in one.children()]
 
 
 @pytest.fixture(scope="module")

@@ -156,19 +156,22 @@ def test_the_mean_of_an_input_that_does_not_vary_is_put_back_too(rng):
     np.testing.assert_allclose(back.cross, plain.cross, rtol=1e-4, atol=1e-3)
 
 
-# --- very wide inputs --------------------------------------------------------------------------
+# --- wide inputs -------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def very_wide(monkeypatch):
-    """Inputs are very wide from 5 on, and worked on two at a time."""
-    monkeypatch.setattr("onnx_sipp.statistics.gram.VERY_WIDE", 4)
+@pytest.fixture(params=["wide", "very wide"])
+def wide(monkeypatch, request):
+    """Inputs are wide, or even very wide, from 5 on; those are worked on two at a time."""
+    monkeypatch.setattr("onnx_sipp.statistics.gram.WIDE", 5)
     monkeypatch.setattr("onnx_sipp.statistics.gram._ROWS", 2)
+    if request.param == "very wide":
+        monkeypatch.setattr("onnx_sipp.statistics.gram.VERY_WIDE", 4)
+    return request.param
 
 
 @pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("counts", [(2,), (1, 1), (200,), (1, 1, 90), (90, 7, 1)])
-def test_very_wide_inputs_give_the_same(rng, very_wide, counts, centred):
+def test_wide_inputs_give_the_same(rng, wide, counts, centred):
     pieces = [some_data(rng, count) for count in counts]
     for columns, _ in pieces:
         columns[:, 3] = 0.7  # an input that does not vary ...
@@ -176,6 +179,7 @@ def test_very_wide_inputs_give_the_same(rng, very_wide, counts, centred):
     a, t = (np.concatenate(side, axis=2).astype(np.float64) for side in zip(*pieces, strict=True))
     np.testing.assert_allclose(gram.products, a @ a.transpose(0, 2, 1), rtol=1e-4, atol=1e-3)
     assert (gram.moments(centred=centred).factor is None) == (sum(counts) > 2)
+    assert gram.products.dtype == (np.float64 if wide == "wide" and sum(counts) > 2 else np.float32)
     found = Regression.of(gram, cross, centred=centred)
     if centred:
         a, t = (values - values.mean(axis=2, keepdims=True) for values in (a, t))
@@ -199,7 +203,7 @@ def test_very_wide_inputs_give_the_same(rng, very_wide, counts, centred):
 
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("count", [2, 50])
-def test_both_kinds_of_moments_of_one_gram(rng, very_wide, monkeypatch, first, count):
+def test_both_kinds_of_moments_of_one_gram(rng, wide, monkeypatch, first, count):
     monkeypatch.setattr("onnx_sipp.statistics.gram._COPIED", 0)
     columns, _ = some_data(rng, count)
     gram = Gram(*columns.shape[:2])
@@ -213,7 +217,7 @@ def test_both_kinds_of_moments_of_one_gram(rng, very_wide, monkeypatch, first, c
 
 
 @pytest.mark.parametrize("counts", [(1, 1), (2, 60), (60, 2), (60, 60)])
-def test_very_wide_accumulators_merge(rng, very_wide, counts):
+def test_wide_accumulators_merge(rng, wide, counts):
     pieces = [some_data(rng, count) for count in counts]
     whole, _ = sums(pieces)
     first, second = (sums([piece])[0] for piece in pieces)
@@ -224,7 +228,7 @@ def test_very_wide_accumulators_merge(rng, very_wide, counts):
     assert first.count == whole.count
 
 
-def test_patches_stand_for_a_matrix_that_would_be_too_large(rng, very_wide, monkeypatch):
+def test_patches_stand_for_a_matrix_that_would_be_too_large(rng, wide, monkeypatch):
     monkeypatch.setattr("onnx_sipp.statistics.gram.MOST_BYTES", 4 * 25 - 1)
     gram, _ = sums([some_data(rng, 40)])
     assert gram.moments(centred=False).factor.shape == (2, 5, 40)
@@ -292,7 +296,7 @@ def test_wide_inputs_are_multiplied_by_whom_they_are_given(rng, centred):
 
 @pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("counts", [(2,), (90, 7, 1)])
-def test_very_wide_inputs_too(rng, very_wide, monkeypatch, counts, centred):
+def test_very_wide_inputs_too(rng, wide, monkeypatch, counts, centred):
     monkeypatch.setattr("onnx_sipp.statistics.gram.WIDE", 5)
     counting, pieces = Counting(), [some_data(rng, count) for count in counts]
     own, other = (

@@ -1,0 +1,49 @@
+"""Get ready a process that has loaded what workers need: those of this machine are its forks."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing import forkserver
+
+__all__ = ["ENVIRONMENT", "can_fork", "get_ready"]
+
+# Workers are processes of one thread. Dask has glibc give back to the system at once what is freed;
+# workers would spend much of their time on getting it again.
+ENVIRONMENT = {
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+_LOADED = ["distributed", "onnx_sipp.cluster.loaded"]
+
+
+def can_fork() -> bool:
+    """Whether workers are forks: only on Linux do the libraries bear it."""
+    return sys.platform == "linux"
+
+
+def get_ready() -> None:
+    """Begin to load what workers need, in a process beside this one; it ends with this one."""
+    if not can_fork():
+        return
+    multiprocessing.set_forkserver_preload(_LOADED)
+    with _environment(ENVIRONMENT):
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables that are not set, for a while: what is started in it has them."""
+    new = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            del os.environ[name]

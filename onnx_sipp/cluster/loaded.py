@@ -1,0 +1,11 @@
+"""Loads what workers need when it is imported: before they are forked, so for all of them at once.
+
+All but onnxruntime, which starts a thread: that would be missing in forks.
+"""
+
+import onnx  # noqa: F401
+
+import onnx_sipp.pruning.greedy  # noqa: F401 - and with it the compiler
+from onnx_sipp.statistics.sensitivity import load
+
+load()
