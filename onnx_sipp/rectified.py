@@ -26,6 +26,7 @@ from onnx_sipp.statistics.cross import Cross
 from onnx_sipp.statistics.gram import suited
 from onnx_sipp.statistics.multiplying import NUMPY, Multiplier
 from onnx_sipp.store import LiveTensors
+from onnx_sipp.thinning import Thinning, patches_in
 from onnx_sipp.threads import side_by_side
 from onnx_sipp.unfolding import Float32, MatMulUnfolding, without_padding
 
@@ -147,18 +148,23 @@ class Rectifier:
     ) -> Iterator[tuple[Float32, Float32, Float32, Float32]]:
         """Patches; what the dense and the pruned model have there; and the skip path's part of it.
 
-        Targets and what is found are with the skip path, if there is one; it is 0 if not.
+        They are the patches that the layer's evidence is from. Targets and what is found are with
+        the skip path, if there is one; it is 0 if not.
         """
-        tail = place.tail
+        layer, tail = place.layer, place.tail
         assert tail is not None
+        shapes = [live.shape(layer.activation) for live in pruned]
+        counts = patches_in(layer.unfolding, layer.view.matrix, shapes)
+        thinning = Thinning(layer.unfolding, layer.view.matrix, counts)
         for batch in batches:
-            values = [pruned[batch][place.layer.activation], dense[batch][tail.output]]
+            values = [pruned[batch][layer.activation], dense[batch][tail.output]]
             if tail.skip is not None:
                 values += [dense[batch][tail.skip], pruned[batch][tail.skip]]
-            if self._mask is not None and isinstance(place.layer.unfolding, MatMulUnfolding):
+            if self._mask is not None and isinstance(layer.unfolding, MatMulUnfolding):
                 mask = dense[batch][self._mask] != 0
                 values = [without_padding(value, mask) for value in values]
-            for columns, (output, *skips) in place.layer.unfolding.pairs(values[0], values[1:]):
+            pairs = layer.unfolding.pairs(values[0], values[1:])
+            for columns, (output, *skips) in thinning.of(batch, pairs):
                 before, after = skips or (np.zeros(1, np.float32), np.zeros(1, np.float32))
                 yield columns, output + before, cut.predicted(columns) + after, after
 

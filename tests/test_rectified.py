@@ -7,7 +7,9 @@ import pytest
 from small_models import make_model, weights
 
 import onnx_sipp
+from onnx_sipp import thinning
 from onnx_sipp.rectified import Rectifier
+from onnx_sipp.statistics.regression import Regression
 
 
 def chain(activation, **attributes):
@@ -89,3 +91,20 @@ def test_threads_change_nothing_beyond_rounding(monkeypatch):
         for n in (1, 2)
     )
     np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4)
+
+
+def test_targets_come_from_the_patches_of_the_evidence(monkeypatch):
+    monkeypatch.setattr(thinning, "PRODUCTS", 1)
+    monkeypatch.setattr(thinning, "PATCHES_PER_INPUT", 8)
+    counts = []
+    with_targets = Regression.with_targets
+
+    def noting(fit, cross):
+        counts.append((fit.count, cross.count))
+        return with_targets(fit, cross)
+
+    monkeypatch.setattr(Regression, "with_targets", noting)
+    x = np.random.default_rng(3).standard_normal((40, 3, 6, 6)).astype(np.float32)
+    pruned(chain("Relu"), x, rectify=True, monkeypatch=monkeypatch, sparsity=0.6, batch_size=7)
+    assert counts
+    assert all(of_fit == of_targets < 32 * 36 for of_fit, of_targets in counts)
