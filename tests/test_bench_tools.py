@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tools"))
 
 import bench_all  # noqa: E402
+import bench_wide  # noqa: E402
 from bench import formula, rivals, scaling  # noqa: E402
 from bench.limits import reached  # noqa: E402
 from bench.timing import Effort, alternating  # noqa: E402
@@ -110,3 +111,15 @@ def test_the_page_holds_all_that_was_measured(tmp_path, capsys):
     assert image.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
     assert image.count("seconds against ") == 3
     assert image.count("<circle") == 3 * 3 * 2
+
+
+def test_wide_networks_beside_sparsegpt(tmp_path, capsys):
+    out = tmp_path / "wide.md"
+    bench_wide.main(["--sizes", "16x2x64", "--repeats", "1", "--out", str(out)])
+    text = out.read_text(encoding="utf-8")
+    assert capsys.readouterr().out == text
+    (row,) = (line.strip("| ").split(" | ") for line in text.splitlines() if "16×16" in line)
+    own, theirs, times = (float(cell.strip("* ")) for cell in row[3:6])
+    assert times == pytest.approx(theirs / own, abs=0.06)
+    assert 0 < float(row[6]) < float(row[7]) < 1
+    assert "`python tools/bench_wide.py --sizes 16x2x64 --out docs/results-wide.md`" in text

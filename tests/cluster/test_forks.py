@@ -39,9 +39,7 @@ def test_the_environment_of_this_process_stays(monkeypatch):
 
 @linux
 def test_what_is_loaded_before_a_fork_starts_no_threads():
-    count = (
-        "import onnx_sipp.cluster.loaded, os; print(len(os.listdir('/proc/self/task')), end='')"
-    )
+    count = "import onnx_sipp.cluster.loaded, os; print(len(os.listdir('/proc/self/task')), end='')"
     made = subprocess.run(
         [sys.executable, "-c", count], env={**os.environ, **ENVIRONMENT},
         capture_output=True, check=True, text=True,
