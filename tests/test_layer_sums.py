@@ -53,9 +53,9 @@ def test_all_sums_have_the_multiplier(judge):
             return NUMPY.hold(matrix)
 
     sums = Sums.empty((2, 3, WIDE), Counting())
-    columns = np.ones((2, WIDE, 4), np.float32)
-    sums.cross_of(judge=judge).update(columns, np.ones((2, 3, 4), np.float32))
-    assert held == [(2, WIDE, 4)]
+    columns = np.ones((2, WIDE, WIDE), np.float32)
+    sums.cross_of(judge=judge).update(columns, np.ones((2, 3, WIDE), np.float32))
+    assert held == [(2, WIDE, WIDE)]
     sums.make_room()
     sums.gram_of(judge=judge).update(columns)
-    assert held[1:] == [(WIDE, 4)] * 2
+    assert held[1:] == [(WIDE, WIDE)] * 2

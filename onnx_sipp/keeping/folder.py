@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from onnx_sipp.calibration.npy_stream import reading
 from onnx_sipp.errors import SippError, UsageError
@@ -73,8 +74,8 @@ class RunFolder:
         """
         try:
             write(self._place(name))
-        except SippError:
-            if self._folder.exists():
+        except SippError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
                 raise
             write(self._place(name))  # the same run beside this one was done, and removed it
 
@@ -91,7 +92,12 @@ class RunFolder:
 
     def forget(self) -> None:
         """Remove everything: the run is done."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        gone = self._folder.with_name(f".{_NAME}-{uuid4().hex}")
+        try:
+            self._folder.rename(gone)  # the same run beside this one finds it whole, or not at all
+        except OSError:
+            gone = self._folder
+        shutil.rmtree(gone, ignore_errors=True)
 
     def _found(self) -> Fingerprint:
         with reading(str(self._about)), self._about.open("rb") as stream:

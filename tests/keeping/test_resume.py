@@ -176,7 +176,8 @@ def test_two_runs_in_one_folder(tmp_path):
     assert found == [whole.model.SerializeToString()] * 2
 
 
-def test_a_part_is_written_again_where_the_folder_went_meanwhile(tmp_path):
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_part_is_written_again_where_the_folder_went_meanwhile(tmp_path, anew):
     folder = RunFolder(tmp_path, Fingerprint("m", "d", {}, "v"))
     tried = []
 
@@ -184,7 +185,9 @@ def test_a_part_is_written_again_where_the_folder_went_meanwhile(tmp_path):
         tried.append(path)
         if len(tried) == 1:
             RunFolder(tmp_path, Fingerprint("m", "d", {}, "v")).forget()
-            raise SippError("cannot write")
+            if anew:
+                RunFolder(tmp_path, Fingerprint("m", "d", {}, "v")).keep("x", Path.touch)
+            raise SippError("cannot write") from FileNotFoundError()
         path.write_text("part")
 
     folder.keep("part.npz", write)
