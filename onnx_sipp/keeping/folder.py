@@ -92,7 +92,7 @@ class RunFolder:
 
     def forget(self) -> None:
         """Remove everything: the run is done."""
-        gone = self._folder.with_name(f".{_NAME}-{uuid4().hex}")
+        gone = self._folder.with_name(f".onnx-sipp-{uuid4().hex}.tmp")
         try:
             self._folder.rename(gone)  # the same run beside this one finds it whole, or not at all
         except OSError:
