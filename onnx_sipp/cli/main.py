@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     except MemoryError:
         _die("out of memory; try fewer samples at a time: --batch-size 1", 1)
     except ImportError as error:
-        _die(f"a library cannot be loaded: {error}", 1)
+        _die(_INTERRUPTED if _by_signal(error) else f"a library cannot be loaded: {error}", 1)
     except RecursionError:
         _die("the input is nested too deep to be read", 1)
     except OSError as error:
@@ -168,6 +168,13 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _by_signal(error: BaseException | None) -> bool:
+    """Whether it was caused by a request to end, which libraries wrap that were just loaded."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _ignore_signals() -> None:

@@ -322,10 +322,19 @@ def test_a_folder_without_permission(refused, folder, monkeypatch):
     refused(2, "is not writable", "in.onnx", "out.onnx", "--calib", "data.npz")
 
 
+def interrupted_import():
+    """What an extension module makes of Ctrl-C while it is loaded."""
+    error = ImportError("initialization failed")
+    error.__cause__ = KeyboardInterrupt()
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
         (KeyboardInterrupt, "interrupted; no file was left half-written"),
+        (interrupted_import(), "interrupted; no file was left half-written"),
+        (ImportError("no libgomp"), "a library cannot be loaded: no libgomp"),
         (MemoryError, "out of memory; try fewer samples at a time"),
         (OSError(5, "Input/output error", "disk"), "Input/output error: disk"),
     ],
