@@ -17,7 +17,7 @@ import dask
 import distributed
 
 from onnx_sipp import __version__
-from onnx_sipp.cluster.forks import ENVIRONMENT, can_fork, get_ready
+from onnx_sipp.cluster.forks import ENVIRONMENT, can_fork, environment, get_ready
 from onnx_sipp.cluster.site import Payload, Site
 from onnx_sipp.errors import SippError
 
@@ -145,12 +145,10 @@ def _understood() -> Iterator[None]:
 def local_cluster(workers: int) -> Iterator[distributed.LocalCluster]:
     """Start workers on this machine, processes of one thread each."""
     get_ready()
-    place = "distributed.nanny.pre-spawn-environ"
-    settings = {f"{place}.{name}": value for name, value in ENVIRONMENT.items()}
-    if can_fork():
-        settings["distributed.worker.multiprocessing-method"] = "forkserver"
-    # Workers that take the place of others start by these settings, too.
+    settings = {"distributed.worker.multiprocessing-method": "forkserver"} if can_fork() else {}
+    # Workers that take the place of others start by the same settings.
     with (
+        environment(ENVIRONMENT),
         dask.config.set(settings),
         distributed.LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import forkserver
 
-__all__ = ["ENVIRONMENT", "can_fork", "get_ready"]
+__all__ = ["ENVIRONMENT", "can_fork", "environment", "get_ready"]
 
 # Workers are processes of one thread. Dask has glibc give back to the system at once what is freed;
 # workers would spend much of their time on getting it again.
@@ -33,13 +33,17 @@ def get_ready() -> None:
     if not can_fork():
         return
     multiprocessing.set_forkserver_preload(_LOADED)
-    with _environment(ENVIRONMENT):
+    with environment(ENVIRONMENT):
         forkserver.ensure_running()
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables that are not set, for a while: what is started in it has them."""
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for a while, but for those that are set: what is started in it has them.
+
+    Args:
+        values: by name.
+    """
     new = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(new)
     try:

@@ -26,6 +26,7 @@ def test_workers_have_loaded_everything_when_they_begin(monkeypatch):
     with local_cluster(2) as cluster, distributed.Client(cluster) as client:
         found = client.run(known)
     assert list(found.values()) == [(2, ENVIRONMENT)] * 2
+    assert not set(ENVIRONMENT) & set(os.environ)
 
 
 @linux
