@@ -5,7 +5,6 @@ import pytest
 from small_models import mlp
 
 from onnx_sipp import affordable, prune
-from onnx_sipp.pruning.effort import FULL, LEAST, trial_work
 from onnx_sipp.sequential import Refitter
 
 ERROR_ONLY = "so the budget is `error`: by the layers' own errors alone"
@@ -50,12 +49,3 @@ def test_made_up_samples_are_worth_less(monkeypatch):
     monkeypatch.setattr(affordable, "_MADE_UP_RUNS_LIMIT", 1)
     report = prune(mlp(), sparsity=0.5, threads=1, num_samples=8).report
     assert any(ERROR_ONLY in told for told in report.warnings)
-
-
-def test_work_of_trials():
-    # Two probes and three passes in haste, on the lowest level of effort.
-    probe = LEAST.screening_steps + 1
-    in_haste = LEAST.stage_steps + 1 + LEAST.steps + 1
-    assert LEAST.products == in_haste
-    assert trial_work(4e9) == 4e9 * (2 * probe + 3 * in_haste)
-    assert trial_work(1.0) < 2 * (FULL.screening_steps + 1) + 3 * FULL.products

@@ -2,7 +2,7 @@
 
 import pytest
 
-from onnx_sipp.pruning.effort import FULL, LEAST, MODERATE, effort_for
+from onnx_sipp.pruning.effort import FULL, LEAST, MODERATE, effort_for, trial_work
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,16 @@ def test_every_schedule_ends_with_all_that_is_to_go():
     for effort in (FULL, MODERATE, LEAST):
         assert list(effort.schedule) == sorted(effort.schedule)
         assert effort.schedule[-2:] == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("work", "products"),
+    [
+        # In two ways alone, with a step before the first one, and by three budgets in haste.
+        (1e6, 2 * 9 + 3 * (3 * 4 + 9)),
+        (1e9, 2 * 5 + 3 * (1 * 2 + 4)),
+        (4e9, 2 * 4 + 3 * (1 * 2 + 4)),
+    ],
+)
+def test_what_it_takes_to_try_budgets(work, products):
+    assert trial_work(work) == work * products
