@@ -15,8 +15,7 @@ __all__ = ["why_no_trials"]
 
 # Multiplications of all the runs of the model that trying may take; on made-up samples.
 _RUNS_LIMIT, _MADE_UP_RUNS_LIMIT = 5e12, 1e11
-# The same of all products with H: beyond, a run would take some times as long for a few percent of
-# its error.
+# The same of all products with H: beyond, a run would take more than twice as long, for little.
 _REFITS_LIMIT = 5e11
 
 

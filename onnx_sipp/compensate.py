@@ -98,11 +98,11 @@ class Run:
         self._by_error = self._budgets.by_error(options)
         self._notes = _told_of_masks(weights, rules)
         self._with_impacts = self._by_error and options.allocation in ("auto", "impact")
-        limited = options.allocation == "auto"
-        why = why_no_trials(weights, measured, samples, limited=limited)
-        if self._with_impacts and why:
-            self._with_impacts = False
-            self._notes = (f"{why}, so the budget is `error`: by the layers' own errors alone",)
+        if self._with_impacts:
+            limited = options.allocation == "auto"
+            if why := why_no_trials(weights, measured, samples, limited=limited):
+                self._with_impacts = False
+                self._notes = (f"{why}, so the budget is `error`: by the layers' own errors alone",)
         # By whether every neuron keeps the same share: a curve per weight.
         self._surveys: Surveys = {False: {}, True: {}}
         self._first = self._surveys

@@ -2,7 +2,7 @@
 
     python tools/bench_wide.py --out docs/results-wide.md
 
-SparseGPT is cubic in the width: the default sizes take it half an hour. Nothing else should run
+The default sizes take about half an hour, nearly all of it SparseGPT's. Nothing else should run
 meanwhile.
 """
 
@@ -43,9 +43,8 @@ minute before, {load:.1f} processes were ready to run on average.
 
 {table}
 
-SparseGPT goes through the inputs of a layer one by one, in numpy; its time is cubic in the width
-and hardly depends on the samples. That of onnx-sipp is cubic, too, but nearly all of it is matrix
-products. From some width on it does not try budgets out; see [accuracy.md](accuracy.md).
+SparseGPT goes through the inputs of a layer one by one; onnx-sipp solves least squares by products
+of whole matrices. From some width on it does not try budgets out; see [accuracy.md](accuracy.md).
 
 Made by `python tools/bench_wide.py {words}--out docs/results-wide.md`.
 """

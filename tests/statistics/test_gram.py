@@ -296,8 +296,7 @@ def test_wide_inputs_are_multiplied_by_whom_they_are_given(rng, centred):
 
 @pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("counts", [(2,), (90, 7, 1)])
-def test_very_wide_inputs_too(rng, wide, monkeypatch, counts, centred):
-    monkeypatch.setattr("onnx_sipp.statistics.gram.WIDE", 5)
+def test_few_patches_of_them_too(rng, wide, counts, centred):
     counting, pieces = Counting(), [some_data(rng, count) for count in counts]
     own, other = (
         Regression.of(*sums(pieces, multiplier), centred=centred)
