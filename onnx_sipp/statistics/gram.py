@@ -6,13 +6,10 @@ of patches is multiplied in float32, the sum over pieces is float64 unless the i
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
+from onnx_sipp.statistics.input_moments import ROWS, Moments, add_outer
 from onnx_sipp.statistics.multiplying import NUMPY, Multiplier
 from onnx_sipp.statistics.sending import SentWithoutZeros
 from onnx_sipp.unfolding import Float32
@@ -22,7 +19,6 @@ __all__ = [
     "VERY_WIDE",
     "WIDE",
     "Gram",
-    "Moments",
     "gram_bytes",
     "suited",
 ]
@@ -36,8 +32,7 @@ _ROUNDING = 1e-5
 VERY_WIDE = 2048
 # Of H of a group, or of the patches that stand for it.
 MOST_BYTES = 256 << 20
-# Of a large matrix, worked on at a time; and what is called so.
-_ROWS = 1024
+# A matrix of no more bytes may be copied.
 _COPIED = 8 << 20
 
 Float = NDArray[np.floating]
@@ -145,10 +140,10 @@ class Gram(SentWithoutZeros):
                 held = self._multiplier.hold(values)  # numpy takes the symmetric product here
                 self._products[group] += held.times_transposed(values)
                 continue
-            for a in range(0, len(values), _ROWS):  # the whole product would be large
+            for a in range(0, len(values), ROWS):  # the whole product would be large
                 held = self._multiplier.hold(values[a:])
-                part = held.times_transposed(values[a : a + _ROWS])
-                self._products[group, a : a + _ROWS, a:] += part
+                part = held.times_transposed(values[a : a + ROWS])
+                self._products[group, a : a + ROWS, a:] += part
 
     def _factored(self, centred: bool) -> Moments | None:
         if self._columns is None:
@@ -175,10 +170,10 @@ class Gram(SentWithoutZeros):
         else:
             h = other.dense.copy()
             if not centred:
-                _add_outer(h, self.sums / count, 1)
+                add_outer(h, self.sums / count, 1)
         if centred:
             power = np.einsum("gff->gf", h).copy()
-            _add_outer(h, self.sums / count, -1)
+            add_outer(h, self.sums / count, -1)
             # An input that does not vary leaves rounding behind, of either sign.
             still = np.einsum("gff->gf", h) <= _ROUNDING * power
             for products, rows in zip(h, still, strict=True):
@@ -192,81 +187,6 @@ class Gram(SentWithoutZeros):
 def _mirrored(products: Float) -> Float:
     """Complete symmetric matrices of which what is right of the diagonal blocks is known."""
     for matrix in products:
-        for a in range(0, len(matrix), _ROWS):
-            matrix[a + _ROWS :, a : a + _ROWS] = matrix[a : a + _ROWS, a + _ROWS :].T
+        for a in range(0, len(matrix), ROWS):
+            matrix[a + ROWS :, a : a + ROWS] = matrix[a : a + ROWS, a + ROWS :].T
     return products
-
-
-def _add_outer(h: Float, mean: Float64, sign: int) -> None:
-    """Add ± m mᵀ in place, some rows at a time."""
-    for matrix, m in zip(h, mean, strict=True):
-        for a in range(0, len(m), _ROWS):
-            matrix[a : a + _ROWS] += (sign * m[a : a + _ROWS, None] * m).astype(h.dtype)
-
-
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """H = E[a aᵀ] of every group, as a matrix or as a product.
-
-    Attributes:
-        matrix: ``[group, fan_in, fan_in]``; or
-        factor: float32 ``[group, fan_in, n]``, whose product with its transpose it is; or
-        isotropic: ``(groups, fan_in)`` of identities.
-        multiplier: of float32 matrices with it.
-    """
-
-    matrix: Float | None = None
-    factor: Float32 | None = None
-    isotropic: tuple[int, int] = (0, 0)
-    multiplier: Multiplier = NUMPY
-
-    @property
-    def dense(self) -> Float:
-        """``[group, fan_in, fan_in]``; made if need be."""
-        if self.matrix is not None:
-            return self.matrix
-        if self.factor is not None:
-            return self.factor @ self.factor.transpose(0, 2, 1)
-        groups, fan_in = self.isotropic
-        return np.repeat(np.eye(fan_in)[None], groups, axis=0)
-
-    @cached_property
-    def diagonal(self) -> Float64:
-        """``[group, fan_in]``."""
-        if self.isotropic != (0, 0):
-            return np.ones(self.isotropic)
-        result: Float64
-        if self.factor is not None:
-            result = np.einsum("gfn,gfn->gf", self.factor, self.factor, dtype=np.float64)
-        else:
-            result = np.einsum("gff->gf", self.dense).astype(np.float64)
-        return result
-
-    def with_means(self, means: Float64) -> Moments:
-        """H + E[a] E[a]ᵀ, from a centred H and ``[group, fan_in]``."""
-        if self.factor is not None:
-            column = means[..., None].astype(self.factor.dtype)
-            factor = np.concatenate([self.factor, column], axis=2)
-            return Moments(factor=factor, multiplier=self.multiplier)
-        matrix = self.dense.copy()
-        _add_outer(matrix, means, 1)
-        return Moments(matrix=matrix, multiplier=self.multiplier)
-
-    def product(self, group: int, x: Float) -> Float:
-        """X H of a group, in the type of ``x``: float32 or float64."""
-        return self.products_with(group, x.dtype)(x)
-
-    def products_with(self, group: int, dtype: DTypeLike) -> Callable[[Float], Float]:
-        """What gives X H of a group for many X ``[n, fan_in]``, all float32 or all float64."""
-        if self.isotropic != (0, 0):
-            return np.copy
-        narrow = dtype == np.float32
-        multiplier = self.multiplier if narrow else NUMPY
-        if self.factor is not None:
-            held = multiplier.hold(self.factor[group])
-            return lambda x: held.times_transposed(held.times(x))
-        return multiplier.hold((self._narrow if narrow else self.dense)[group]).times
-
-    @cached_property
-    def _narrow(self) -> Float32:
-        return self.dense.astype(np.float32, copy=False)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.statistics.cross import Cross
-from onnx_sipp.statistics.gram import VERY_WIDE, WIDE, Gram, Moments
+from onnx_sipp.statistics.gram import VERY_WIDE, WIDE, Gram
+from onnx_sipp.statistics.input_moments import Moments
 
 __all__ = ["Regression"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from onnx_sipp.pruning.evidence import Evidence
-from onnx_sipp.statistics.gram import Moments
+from onnx_sipp.statistics.input_moments import Moments
 from onnx_sipp.statistics.regression import Regression
 
 

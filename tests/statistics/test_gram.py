@@ -163,7 +163,8 @@ def test_the_mean_of_an_input_that_does_not_vary_is_put_back_too(rng):
 def wide(monkeypatch, request):
     """Inputs are wide, or even very wide, from 5 on; those are worked on two at a time."""
     monkeypatch.setattr("onnx_sipp.statistics.gram.WIDE", 5)
-    monkeypatch.setattr("onnx_sipp.statistics.gram._ROWS", 2)
+    for module in ("gram", "input_moments"):
+        monkeypatch.setattr(f"onnx_sipp.statistics.{module}.ROWS", 2)
     if request.param == "very wide":
         monkeypatch.setattr("onnx_sipp.statistics.gram.VERY_WIDE", 4)
     return request.param
