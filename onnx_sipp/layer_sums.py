@@ -20,7 +20,7 @@ from onnx_sipp.statistics.gram import Gram
 from onnx_sipp.statistics.multiplying import NUMPY, Multiplier
 from onnx_sipp.store import LiveTensors
 from onnx_sipp.thinning import Thinning, patches_in
-from onnx_sipp.threads import blas_threads, side_by_side
+from onnx_sipp.threads import blas_threads, side_by_side, turns
 from onnx_sipp.unfolding import (
     Float32,
     MatMulUnfolding,
@@ -123,11 +123,11 @@ class Gatherer:
         pruned: Sequence[LiveTensors],
         grams: tuple[Gram, Gram] | None,
     ) -> list[Sums]:
-        # Every worker takes the same batches in every run, and they are added up in order.
+        # Every part has the same batches in every run, and they are added up in order.
         groups, _, fan_in = places[0].layer.view.matrix
         wide = 2 * 8 * groups * fan_in**2 + max(place.sums_bytes for place in places) > _WIDE_BYTES
-        workers = 1 if wide else min(self._threads, len(self._judges))
-        parts = [range(worker, len(self._judges), workers) for worker in range(workers)]
+        batches = range(len(self._judges))
+        parts = [batches] if wide else turns(batches, self._threads)
 
         def work(part: Iterable[int]) -> list[Sums]:
             return self._sums_of_batches(places, part, dense, pruned, with_gram=grams is None)
@@ -136,7 +136,7 @@ class Gatherer:
             with blas_threads(self._threads):
                 gathered = [work(part) for part in parts]
         else:
-            gathered = side_by_side(work, parts, workers)
+            gathered = side_by_side(work, parts, self._threads)
         for other in gathered[1:]:
             for own, theirs in zip(gathered[0], other, strict=True):
                 own.merge(theirs)

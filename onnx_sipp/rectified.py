@@ -27,7 +27,7 @@ from onnx_sipp.statistics.gram import suited
 from onnx_sipp.statistics.multiplying import NUMPY, Multiplier
 from onnx_sipp.store import LiveTensors
 from onnx_sipp.thinning import Thinning, patches_in
-from onnx_sipp.threads import side_by_side
+from onnx_sipp.threads import side_by_side, turns
 from onnx_sipp.unfolding import Float32, MatMulUnfolding, without_padding
 
 __all__ = ["Rectifier"]
@@ -135,8 +135,7 @@ class Rectifier:
     def _side_by_side(self, work: Callable[[Sequence[int]], R], *, held_out: bool) -> list[R]:
         """Deal out the batches of one kind of sample among threads."""
         batches = [batch for batch, judge in enumerate(self._judges) if judge == held_out]
-        workers = max(1, min(self._threads, len(batches)))
-        return side_by_side(work, [batches[worker::workers] for worker in range(workers)], workers)
+        return side_by_side(work, turns(batches, self._threads), self._threads)
 
     def _seen(
         self,

@@ -1,19 +1,46 @@
-"""Threads: one level of them at a time."""
+"""Threads: one level of them at a time.
+
+A process that shares its machine with others of a run may get threads that those have no use for;
+how work is parted does not depend on that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["blas_threads", "side_by_side"]
+__all__ = ["Lender", "blas_threads", "borrow_from", "side_by_side", "turns"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class Lender(Protocol):
+    """Has threads that are not in use elsewhere."""
+
+    def lent(self, most: int, threads: int) -> AbstractContextManager[int]:
+        """Lend some for a while.
+
+        Args:
+            most: how many are of use.
+            threads: how many the process has by itself.
+
+        Yields:
+            How many there are beyond those.
+        """
+
+
+_lenders: list[Lender] = []
+
+
+def borrow_from(lender: Lender) -> None:
+    """Ask for more threads from now on, wherever several are of use."""
+    _lenders[:] = [lender]
 
 
 @cache
@@ -28,6 +55,16 @@ def blas_threads(count: int) -> Iterator[None]:
         yield
 
 
+def turns(items: Sequence[T], threads: int) -> list[Sequence[T]]:
+    """Deal out items among threads, in turn.
+
+    For work that gives something to every thread, whose results are put together afterwards. There
+    are two parts at least, so that the result is the same where a thread is borrowed.
+    """
+    count = min(max(2, threads), len(items))
+    return [items[first::count] for first in range(count)]
+
+
 def side_by_side(work: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]:
     """Call a function on every item, several at a time; inside, products have one thread.
 
@@ -37,14 +74,21 @@ def side_by_side(work: Callable[[T], R], items: Iterable[T], threads: int) -> li
     Args:
         work: what to do; must not depend on the order.
         items: to do it on.
-        threads: how many at a time.
+        threads: how many at a time, if no more can be had.
 
     Returns:
         The results in the order of the items.
     """
     items = list(items)
-    with blas_threads(1):
-        if threads == 1 or len(items) <= 1:
+    with blas_threads(1), _borrowed(len(items) - threads, threads) as more:
+        count = min(threads + more, len(items))
+        if count <= 1:
             return [work(item) for item in items]
-        with ThreadPoolExecutor(min(threads, len(items))) as pool:
+        with ThreadPoolExecutor(count) as pool:
             return list(pool.map(work, items))
+
+
+def _borrowed(most: int, threads: int) -> AbstractContextManager[int]:
+    if most < 1 or not _lenders:
+        return nullcontext(0)
+    return _lenders[0].lent(most, threads)

@@ -1,10 +1,12 @@
 """One level of threads."""
 
 import threading
+from contextlib import contextmanager
 
 import pytest
 
-from onnx_sipp.threads import _controller, blas_threads, side_by_side
+from onnx_sipp import threads as threads_module
+from onnx_sipp.threads import _controller, blas_threads, borrow_from, side_by_side, turns
 
 
 def blas_counts():
@@ -54,3 +56,63 @@ def test_errors_come_through_and_the_limit_goes():
 def test_blas_threads():
     with blas_threads(1):
         assert blas_counts() == {1}
+
+
+class Lending:
+    """Always has so many threads."""
+
+    def __init__(self, count):
+        self.count, self.asked, self.out = count, [], 0
+
+    @contextmanager
+    def lent(self, most, threads):
+        self.asked.append((most, threads))
+        self.out += 1
+        yield min(self.count, most)
+        self.out -= 1
+
+
+@pytest.fixture
+def lender(monkeypatch):
+    """A lender of one thread."""
+    monkeypatch.setattr(threads_module, "_lenders", [])
+    made = Lending(1)
+    borrow_from(made)
+    return made
+
+
+def test_borrowed_threads_are_used(lender):
+    barrier = threading.Barrier(2, timeout=10)
+    assert len(side_by_side(lambda _: barrier.wait(), range(2), 1)) == 2
+    assert lender.asked == [(1, 1)]
+    assert lender.out == 0
+
+
+def test_no_more_are_borrowed_than_are_of_use(lender):
+    side_by_side(str, range(2), 2)
+    side_by_side(str, [0], 1)
+    side_by_side(str, [], 1)
+    assert lender.asked == []
+    side_by_side(str, range(7), 2)
+    assert lender.asked == [(5, 2)]
+
+
+def test_the_last_lender_counts(lender):
+    borrow_from(other := Lending(0))
+    side_by_side(str, range(3), 1)
+    assert (lender.asked, other.asked) == ([], [(2, 1)])
+
+
+@pytest.mark.parametrize(
+    ("count", "threads", "parts"),
+    [
+        (5, 1, [[0, 2, 4], [1, 3]]),
+        (5, 2, [[0, 2, 4], [1, 3]]),
+        (5, 3, [[0, 3], [1, 4], [2]]),
+        (2, 3, [[0], [1]]),
+        (1, 1, [[0]]),
+        (0, 2, []),
+    ],
+)
+def test_turns(count, threads, parts):
+    assert [list(part) for part in turns(range(count), threads)] == parts

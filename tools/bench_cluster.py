@@ -173,9 +173,9 @@ def task_rows(name: str, costs: Sequence[Cost], own: float) -> list[str]:
 
 
 def span(costs: Sequence[Cost], own: float, workers: int) -> float:
-    """Seconds that the tasks take on workers that each have a core.
+    """Seconds that the tasks take on workers that each have a core, and a machine of their own.
 
-    The careful pass is begun beside the last trial, by the right budget.
+    The careful pass is begun beside the last trial, by the right budget. No core is lent.
     """
     of: dict[str, list[float]] = {}
     for cost in costs:
@@ -289,8 +289,8 @@ cost by themselves, all done in one process:
 | --- | --- | --- | --- | --- | --- |
 {tasks}
 
-If every worker has a core for itself, and workers and network took no time to start and to carry,
-these tasks would take:
+If every worker had a machine with one core for itself, and workers and network took no time to start
+and to carry, these tasks would take:
 
 | model | 1 worker | 2 workers | 4 workers | 8 workers |
 | --- | --- | --- | --- | --- |

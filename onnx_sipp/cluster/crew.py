@@ -126,7 +126,7 @@ class Crew:
         """Try budgets, and make a careful pass by the best one.
 
         As soon as a worker has nothing else to do, a careful pass by the best budget so far is
-        begun; it is made in vain if a later trial does better.
+        begun; it is given up if a later trial does better.
 
         Args:
             known: what is known of the model.
@@ -141,31 +141,26 @@ class Crew:
         # The last one comes first: budgets that have looked at the outputs do best as a rule.
         order = plans[::-1]
         trials = [pool.submit(tasks.trial, sensed, state, name) for name in order]
-        begun: dict[str, Any] = {}
         errors: dict[str, float] = {}
+        begun: dict[str, Any] = {}
         for place in pool.as_done(trials):
             errors[order[place]] = pool.result(trials[place])
             progress.advance(1, len(plans) + 1)
-            best = _best(errors, plans)
+            best = min(errors, key=lambda name: (errors[name], plans.index(name)))
+            if begun and best not in begun:
+                pool.give_up(begun.popitem()[1])
             missing = len(plans) - len(errors)
-            if best not in begun and (not missing or pool.has_room(missing + len(begun))):
+            if not begun and (not missing or pool.has_room(missing)):
                 begun[best] = pool.submit(tasks.careful, sensed, state, best)
-        best = _best(errors, plans)
-        errors = {name: errors[name] for name in plans}
-        header, arrays = pool.result(begun[best])
+        header, arrays = pool.result(*begun.values())
         progress.advance(1, len(plans) + 1)
-        return errors, form.outcome(header, partial(_read, arrays))
+        return {name: errors[name] for name in plans}, form.outcome(header, partial(_read, arrays))
 
     def _shared(self) -> Any:
         """The statistics, which every worker gets once."""
         if self._sensed is None:
             self._sensed = self._pool.share(Sensed.of(self._measured))
         return self._sensed
-
-
-def _best(errors: Mapping[str, float], plans: Sequence[str]) -> str:
-    """The budget that errs least; of several, the first one."""
-    return min(errors, key=lambda name: (errors[name], plans.index(name)))
 
 
 def _measured(weight: Any, made: tasks.Partial, store: TensorStore) -> Measured:

@@ -7,9 +7,12 @@ others. Nothing is lost with a worker but results, and Dask makes those again.
 from __future__ import annotations
 
 import logging
+import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -18,8 +21,10 @@ import distributed
 
 from onnx_sipp import __version__
 from onnx_sipp.cluster.forks import ENVIRONMENT, can_fork, environment, get_ready
+from onnx_sipp.cluster.seat import Seat
 from onnx_sipp.cluster.site import Payload, Site
 from onnx_sipp.errors import SippError
+from onnx_sipp.threads import borrow_from
 
 __all__ = ["DaskPool", "dask_pool", "local_cluster"]
 
@@ -37,6 +42,36 @@ class _Name:
     name: str
 
 
+class _Unwanted(Exception):  # noqa: N818 - nothing went wrong
+    """Nobody waits for the result of a task any more."""
+
+
+class _Lender:
+    """Lends a worker the cores of others, for tasks that were not given up."""
+
+    def __init__(self, worker: distributed.Worker) -> None:
+        self._worker = worker
+        scheduler = re.sub(r"\W+", "-", worker.scheduler.address)
+        self.seat = Seat(Path(worker.local_directory), scheduler)
+
+    @contextmanager
+    def lent(self, most: int, threads: int) -> Iterator[int]:
+        """See `Lender.lent`.
+
+        Raises:
+            _Unwanted: the task was given up.
+        """
+        task = self._worker.state.tasks.get(self._worker.get_current_task())
+        if task is None or task.state == "cancelled":
+            raise _Unwanted
+        with self.seat.lent(most, threads) as more:
+            yield more
+
+
+# Of this process, if it is a worker on a system with file locks of POSIX.
+_LENDERS: list[_Lender] = []
+
+
 class _Knowledge(distributed.WorkerPlugin):  # type: ignore[misc]
     """Lets a worker know something under a name."""
 
@@ -45,7 +80,9 @@ class _Knowledge(distributed.WorkerPlugin):  # type: ignore[misc]
 
     def setup(self, worker: Any) -> None:
         """Take it in."""
-        del worker
+        if not _LENDERS and sys.platform != "win32":
+            _LENDERS.append(_Lender(worker))
+            borrow_from(_LENDERS[0])
         known = Site(self._value) if isinstance(self._value, Payload) else self._value
         _KNOWN[self.name] = known
 
@@ -57,7 +94,8 @@ class _Knowledge(distributed.WorkerPlugin):  # type: ignore[misc]
 
 def _call(site: str, function: Callable[..., Any], *arguments: Any) -> Any:
     given = [_KNOWN[a.name] if isinstance(a, _Name) else a for a in arguments]
-    return function(_KNOWN[site], *given)
+    with _LENDERS[0].seat.in_use() if _LENDERS else nullcontext():
+        return function(_KNOWN[site], *given)
 
 
 def _version() -> str:
@@ -95,12 +133,19 @@ class DaskPool:
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> distributed.Future:
         """See `Pool.submit`."""
-        return self._client.submit(_call, self._site.name, function, *arguments, pure=False)
+        # Dask reckons with what tasks of the same name took.
+        key = f"{function.__name__}-{uuid4().hex}"
+        return self._client.submit(_call, self._site.name, function, *arguments, key=key)
 
     def has_room(self, running: int) -> bool:
         """See `Pool.has_room`."""
         with _understood():
             return running < len(self._client.nthreads())
+
+    def give_up(self, task: distributed.Future) -> None:
+        """See `Pool.give_up`."""
+        with _understood():
+            task.cancel()
 
     def as_done(self, tasks: Sequence[distributed.Future]) -> Iterator[int]:
         """See `Pool.as_done`."""

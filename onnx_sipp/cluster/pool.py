@@ -26,6 +26,9 @@ class Pool(Protocol):
     def has_room(self, running: int) -> bool:
         """Whether there is a worker with nothing to do while so many tasks run."""
 
+    def give_up(self, task: Any) -> None:
+        """Have no more time spent on a task; its result is not asked for."""
+
     def as_done(self, tasks: Sequence[Any]) -> Iterator[int]:
         """The places of tasks, in the order in which they are finished."""
 
@@ -61,6 +64,9 @@ class Alone:
     def has_room(self, running: int) -> bool:
         """See `Pool.has_room`."""
         return running < 1
+
+    def give_up(self, task: _Value) -> None:
+        """See `Pool.give_up`; it is done already."""
 
     def as_done(self, tasks: Sequence[_Value]) -> Iterator[int]:
         """See `Pool.as_done`."""

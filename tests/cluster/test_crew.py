@@ -202,8 +202,8 @@ def test_patches_of_other_batches():
 @pytest.mark.parametrize("room", [True, False])
 @pytest.mark.parametrize("last", ["error", "impact", "mild-impact"])
 def test_the_best_budget_wins_whichever_is_tried_last(monkeypatch, room, last):
-    """A pass that was begun in vain is thrown away."""
-    made = []
+    """A pass that was begun in vain is given up."""
+    made, given_up = [], []
 
     class Pool(Alone):
         def has_room(self, running):
@@ -214,8 +214,11 @@ def test_the_best_budget_wins_whichever_is_tried_last(monkeypatch, room, last):
 
         def submit(self, function, *arguments):
             made.append((function.__name__, arguments[-1]))
-            value = {"error": 0.3, "impact": 0.2, "mild-impact": 0.1}[arguments[-1]]
+            value = ERRORS[arguments[-1]]
             return _Value(value if function.__name__ == "trial" else (arguments[-1], {}))
+
+        def give_up(self, task):
+            given_up.append(task.value[0])
 
         def as_done(self, tasks):
             first = [n for n, task in enumerate(tasks) if task.value != ERRORS[last]]
@@ -234,4 +237,23 @@ def test_the_best_budget_wins_whichever_is_tried_last(monkeypatch, room, last):
     assert outcome == "mild-impact"
     careful = [plan for name, plan in made if name == "careful"]
     assert careful[-1] == "mild-impact"
+    assert given_up == careful[:-1]
     assert (len(careful) > 1) == (room and last == "mild-impact")
+
+
+def test_of_equal_budgets_the_first_wins(monkeypatch):
+    class Pool(Alone):
+        def share(self, value):
+            return value
+
+        def submit(self, function, *arguments):
+            return _Value(0.1 if function.__name__ == "trial" else (arguments[-1], {}))
+
+    class Form:
+        def outcome(self, header, read):
+            return header
+
+    crew = crew_module.Crew(Pool())
+    monkeypatch.setattr(crew, "_sensed", object())
+    plans = ["error", "impact", "mild-impact"]
+    assert crew.compare(None, plans, Form(), Silent())[1] == "error"

@@ -15,9 +15,13 @@ from small_models import deep
 
 from onnx_sipp import SippError, UsageError, calibrate, prune
 from onnx_sipp.checked import checked_options
-from onnx_sipp.cluster.dask_pool import local_cluster
+from onnx_sipp.cluster import dask_pool
+from onnx_sipp.cluster.dask_pool import DaskPool, local_cluster
+from onnx_sipp.options import available_threads
+from onnx_sipp.threads import side_by_side
 
 OPTIONS = {"sparsity": 0.6, "threads": 1, "batch_size": 8}
+locking = pytest.mark.skipif(sys.platform == "win32", reason="needs file locks of POSIX")
 CASES = {"shared": (deep, DATA), "conv": (convolutions, IMAGES)}
 
 
@@ -72,6 +76,39 @@ def test_workers_keep_the_memory_they_freed():
         (found,) = client.run(lambda: dict(os.environ)).values()
     assert int(found["MALLOC_TRIM_THRESHOLD_"]) >= 1 << 20
     assert int(found["MALLOC_MMAP_THRESHOLD_"]) >= 1 << 20
+
+
+@locking
+def test_tasks_that_are_given_up_end(tmp_path):
+    def work(path):
+        for _ in range(600):
+            side_by_side(time.sleep, [0.1, 0.1], 1)
+            path.touch()
+
+    with local_cluster(1) as cluster, distributed.Client(cluster) as client:
+        pool = DaskPool(client)
+        pool.share(None)
+        task = client.submit(work, tmp_path / "begun")
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.1)
+        pool.give_up(task)
+        begun = time.monotonic()
+        assert client.submit(str, 1).result(timeout=60) == "1"
+        assert time.monotonic() - begun < 30
+
+
+@locking
+def test_workers_lend_each_other_their_cores():
+    def lent():
+        (one,) = dask_pool._LENDERS
+        with one.seat.lent(9, 1) as count:
+            return len(one.seat._others()), count
+
+    with local_cluster(2) as cluster, distributed.Client(cluster) as client:
+        prune(deep(), DATA, scheduler=cluster.scheduler_address, **OPTIONS)
+        found = client.run(lent)
+    assert [others for others, _ in found.values()] == [1, 1]
+    assert max(count for _, count in found.values()) == min(1, available_threads() - 1)
 
 
 @pytest.mark.parametrize(
