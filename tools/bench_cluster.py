@@ -289,8 +289,8 @@ cost by themselves, all done in one process:
 | --- | --- | --- | --- | --- | --- |
 {tasks}
 
-If every worker had a machine with one core for itself, and workers and network took no time to start
-and to carry, these tasks would take:
+If every worker had a machine with one core for itself, and workers and network took no time to
+start and to carry, these tasks would take:
 
 | model | 1 worker | 2 workers | 4 workers | 8 workers |
 | --- | --- | --- | --- | --- |
