@@ -6,6 +6,7 @@ Values that it is given may be used by others too, and are not changed.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -90,7 +91,8 @@ def statistics(site: Site, samples: range) -> list[Partial]:
     mask = np.zeros_like(found.observed.mask)
     mask[np.flatnonzero(found.observed.mask)[samples.start : samples.stop]] = True
     run = found.observation(Chosen(found.observed.source, mask))
-    measured = measure_statistics(found.weights, found.options.method, run, TensorStore())
+    store = TensorStore(sys.maxsize)  # what is sent is in memory anyhow
+    measured = measure_statistics(found.weights, found.options.method, run, store)
     return [Partial.of(one) for one in measured]
 
 
