@@ -21,13 +21,13 @@ R = TypeVar("R")
 
 
 class Lender(Protocol):
-    """Has threads that are not in use elsewhere."""
+    """Has threads that are not in use elsewhere; may end work that is of no use any more."""
 
     def lent(self, most: int, threads: int) -> AbstractContextManager[int]:
         """Lend some for a while.
 
         Args:
-            most: how many are of use.
+            most: how many are of use; 0 if none are.
             threads: how many the process has by itself.
 
         Yields:
@@ -38,9 +38,13 @@ class Lender(Protocol):
 _lenders: list[Lender] = []
 
 
-def borrow_from(lender: Lender) -> None:
-    """Ask for more threads from now on, wherever several are of use."""
-    _lenders[:] = [lender]
+def borrow_from(lender: Lender | None) -> None:
+    """Ask for more threads from now on, wherever several are of use.
+
+    Args:
+        lender: whom to ask; None for nobody.
+    """
+    _lenders[:] = [] if lender is None else [lender]
 
 
 @cache
@@ -80,7 +84,7 @@ def side_by_side(work: Callable[[T], R], items: Iterable[T], threads: int) -> li
         The results in the order of the items.
     """
     items = list(items)
-    with blas_threads(1), _borrowed(len(items) - threads, threads) as more:
+    with blas_threads(1), _borrowed(max(0, len(items) - threads), threads) as more:
         count = min(threads + more, len(items))
         if count <= 1:
             return [work(item) for item in items]
@@ -89,6 +93,4 @@ def side_by_side(work: Callable[[T], R], items: Iterable[T], threads: int) -> li
 
 
 def _borrowed(most: int, threads: int) -> AbstractContextManager[int]:
-    if most < 1 or not _lenders:
-        return nullcontext(0)
-    return _lenders[0].lent(most, threads)
+    return _lenders[0].lent(most, threads) if _lenders else nullcontext(0)

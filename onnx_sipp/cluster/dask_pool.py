@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,12 +49,19 @@ class _Unwanted(Exception):  # noqa: N818 - nothing went wrong
 
 
 class _Lender:
-    """Lends a worker the cores of others, for tasks that were not given up."""
+    """Lends a worker the cores of others, for tasks that were not given up.
+
+    There is nothing to lend where workers have several threads, or files cannot be locked.
+    """
 
     def __init__(self, worker: distributed.Worker) -> None:
         self._worker = worker
-        scheduler = re.sub(r"\W+", "-", worker.scheduler.address)
-        self.seat = Seat(Path(worker.local_directory), scheduler)
+        self._seat: Seat | None = None
+        if sys.platform != "win32" and worker.state.nthreads == 1:
+            # Folders may be shared with other machines, too.
+            name = re.sub(r"\W+", "-", f"{worker.scheduler.address}-{socket.gethostname()}")
+            with suppress(OSError):
+                self._seat = Seat(Path(worker.local_directory), name)
 
     @contextmanager
     def lent(self, most: int, threads: int) -> Iterator[int]:
@@ -61,14 +70,27 @@ class _Lender:
         Raises:
             _Unwanted: the task was given up.
         """
-        task = self._worker.state.tasks.get(self._worker.get_current_task())
-        if task is None or task.state == "cancelled":
+        key = self._worker.active_threads.get(threading.get_ident())
+        task = None if key is None else self._worker.state.tasks.get(key)
+        if task is not None and task.state == "cancelled":
             raise _Unwanted
-        with self.seat.lent(most, threads) as more:
+        if task is None or not most or self._seat is None:
+            yield 0
+            return
+        with self._seat.lent(most, threads) as more:
             yield more
 
+    def working(self) -> AbstractContextManager[None]:
+        """Use the worker's own core."""
+        return nullcontext() if self._seat is None else self._seat.in_use()
 
-# Of this process, if it is a worker on a system with file locks of POSIX.
+    def leave(self) -> None:
+        """Lend and borrow no more."""
+        if self._seat is not None:
+            self._seat.leave()
+
+
+# Of this process, if it is a worker.
 _LENDERS: list[_Lender] = []
 
 
@@ -80,7 +102,7 @@ class _Knowledge(distributed.WorkerPlugin):  # type: ignore[misc]
 
     def setup(self, worker: Any) -> None:
         """Take it in."""
-        if not _LENDERS and sys.platform != "win32":
+        if not _LENDERS:
             _LENDERS.append(_Lender(worker))
             borrow_from(_LENDERS[0])
         known = Site(self._value) if isinstance(self._value, Payload) else self._value
@@ -90,11 +112,14 @@ class _Knowledge(distributed.WorkerPlugin):  # type: ignore[misc]
         """Forget it."""
         del worker
         _KNOWN.pop(self.name, None)
+        if _LENDERS and not _KNOWN:
+            borrow_from(None)
+            _LENDERS.pop().leave()
 
 
 def _call(site: str, function: Callable[..., Any], *arguments: Any) -> Any:
     given = [_KNOWN[a.name] if isinstance(a, _Name) else a for a in arguments]
-    with _LENDERS[0].seat.in_use() if _LENDERS else nullcontext():
+    with _LENDERS[0].working() if _LENDERS else nullcontext():
         return function(_KNOWN[site], *given)
 
 
@@ -188,7 +213,7 @@ def _understood() -> Iterator[None]:
 
 @contextmanager
 def local_cluster(workers: int) -> Iterator[distributed.LocalCluster]:
-    """Start workers on this machine, processes of one thread each."""
+    """Start workers on this machine, processes that run one task at a time."""
     get_ready()
     settings = {"distributed.worker.multiprocessing-method": "forkserver"} if can_fork() else {}
     # Workers that take the place of others start by the same settings.

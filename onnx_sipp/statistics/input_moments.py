@@ -69,6 +69,8 @@ class Moments:
             shift: s, ``[group]``, positive.
         """
         result: Float64
+        if self.isotropic != (0, 0):
+            return np.repeat(1 / (1 + shift)[:, None], self.isotropic[1], axis=1)
         if self.factor is None or self.factor.shape[2] >= self.factor.shape[1]:
             h = self.dense
             inverse = np.linalg.inv(h + shift[:, None, None] * np.eye(h.shape[-1]))

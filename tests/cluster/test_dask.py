@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import distributed
@@ -21,7 +22,7 @@ from onnx_sipp.options import available_threads
 from onnx_sipp.threads import side_by_side
 
 OPTIONS = {"sparsity": 0.6, "threads": 1, "batch_size": 8}
-locking = pytest.mark.skipif(sys.platform == "win32", reason="needs file locks of POSIX")
+locking = pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
 CASES = {"shared": (deep, DATA), "conv": (convolutions, IMAGES)}
 
 
@@ -78,19 +79,26 @@ def test_workers_keep_the_memory_they_freed():
     assert int(found["MALLOC_MMAP_THRESHOLD_"]) >= 1 << 20
 
 
-@locking
-def test_tasks_that_are_given_up_end(tmp_path):
+def wait_for(path):
+    """Wait for a file."""
+    until = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_tasks_that_are_given_up_end(tmp_path, threads):
     def work(path):
         for _ in range(600):
-            side_by_side(time.sleep, [0.1, 0.1], 1)
+            side_by_side(time.sleep, [0.1, 0.1], threads)
             path.touch()
 
     with local_cluster(1) as cluster, distributed.Client(cluster) as client:
         pool = DaskPool(client)
         pool.share(None)
         task = client.submit(work, tmp_path / "begun")
-        while not (tmp_path / "begun").exists():
-            time.sleep(0.1)
+        wait_for(tmp_path / "begun")
         pool.give_up(task)
         begun = time.monotonic()
         assert client.submit(str, 1).result(timeout=60) == "1"
@@ -98,17 +106,33 @@ def test_tasks_that_are_given_up_end(tmp_path):
 
 
 @locking
-def test_workers_lend_each_other_their_cores():
-    def lent():
-        (one,) = dask_pool._LENDERS
-        with one.seat.lent(9, 1) as count:
-            return len(one.seat._others()), count
+@pytest.mark.skipif(available_threads() < 2, reason="needs two cores")
+def test_workers_lend_each_other_their_cores(tmp_path):
+    def sleeping(site, begun, end):
+        begun.touch()
+        until = time.monotonic() + 60
+        while not end.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+
+    def counting(site):
+        threads = []
+        side_by_side(
+            lambda _: time.sleep(0.2) or threads.append(threading.get_ident()), range(4), 1
+        )
+        return len(set(threads))
 
     with local_cluster(2) as cluster, distributed.Client(cluster) as client:
-        prune(deep(), DATA, scheduler=cluster.scheduler_address, **OPTIONS)
-        found = client.run(lent)
-    assert [others for others, _ in found.values()] == [1, 1]
-    assert max(count for _, count in found.values()) == min(1, available_threads() - 1)
+        client.wait_for_workers(2)
+        pool = DaskPool(client)
+        pool._site = pool.share(None)
+        busy = pool.submit(sleeping, tmp_path / "begun", tmp_path / "end")
+        wait_for(tmp_path / "begun")
+        assert pool.result(pool.submit(counting)) == 1
+        (tmp_path / "end").touch()
+        pool.result(busy)
+        assert pool.result(pool.submit(counting)) == 2
+        pool.close()
+        assert set(client.run(lambda: len(dask_pool._LENDERS)).values()) == {0}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from onnx_sipp import prune, threads
 from onnx_sipp.cluster import seat as seat_module
 from onnx_sipp.cluster.seat import Seat
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs file locks of POSIX")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +55,23 @@ def test_no_more_than_is_of_use(seats):
         assert [lent(seats[0], most) for most in (0, 1, 2, 3)] == [0, 1, 2, 2]
 
 
+def test_what_is_not_of_use_is_left_to_others(seats):
+    first, second, _ = seats
+    with first.in_use(), second.in_use(), first.lent(0, 1), first.lent(1, 1) as count:
+        assert (count, lent(second)) == (1, 0)
+    with first.in_use(), first.lent(1, 1) as count:
+        assert (count, lent(second, 1)) == (1, 1)
+
+
+def test_nothing_is_held_that_the_machine_does_not_have(monkeypatch, seats):
+    first, second, _ = seats
+    monkeypatch.setattr(seat_module, "available_threads", lambda: 2)
+    with first.in_use(), second.in_use(), first.lent(9, 1) as count:
+        assert count == 0
+        monkeypatch.setattr(seat_module, "available_threads", lambda: 3)
+        assert lent(second) == 1
+
+
 def test_what_is_lent_is_lent_once(seats):
     first, second, _ = seats
     with first.in_use(), second.in_use(), first.lent(9, 1) as count:
@@ -92,6 +109,32 @@ def test_one_that_gets_to_work_waits_for_its_core(seats):
         assert not done.wait(0.2)
     assert done.wait(10)
     thread.join()
+
+
+def test_it_does_not_wait_for_ever(monkeypatch, seats):
+    monkeypatch.setattr(seat_module, "_PATIENCE", 0.1)
+    first, second, _ = seats
+    with first.in_use(), first.lent(9, 1), second.in_use():
+        pass
+
+
+def test_a_worker_without_files_works_on(seats):
+    shutil.rmtree(seats[1]._folder)
+    with seats[1].in_use():
+        assert lent(seats[0]) == 1
+
+
+def test_one_that_lost_its_core_lends_nothing(seats):
+    seats[1]._core(seats[1]._folder).unlink()
+    with seats[0].in_use():
+        assert lent(seats[0]) == 1
+
+
+def test_no_descriptor_is_left_open(seats):
+    before = len(list(Path("/dev/fd").iterdir()))
+    with seats[0].in_use(), seats[0].lent(1, 1):
+        lent(seats[1])
+    assert len(list(Path("/dev/fd").iterdir())) == before
 
 
 def test_threads_of_one_worker_do_not_wait_for_each_other(seats):
