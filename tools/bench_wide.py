@@ -67,22 +67,16 @@ def row(size: str, sparsity: float, repeats: int) -> list[str]:
     calib, test = {"x": rows[:count]}, {"x": rows[count:]}
     case = Case(f"MLP {size}", mlp(width, depth), calib, test, None, "")
     dense = outputs(case.model, test)
-    seconds: list[float] = []
+    prunes = {"onnx-sipp": ours_with(), "SparseGPT": sparsegpt}
+    seconds: dict[str, list[float]] = {name: [] for name in prunes}
     errors: dict[str, float] = {}
-    order = ["onnx-sipp", "SparseGPT", *["onnx-sipp"] * (repeats - 1)]
-    theirs = 0.0
-    for name in order:
+    for name in [*prunes, *["onnx-sipp"] * (repeats - 1)]:
         told(f"{size}: {name}")
-        prune = ours_with() if name == "onnx-sipp" else sparsegpt
         begin = time.perf_counter()
-        pruned = prune(case.model, calib, sparsity)
-        taken = time.perf_counter() - begin
+        pruned = prunes[name](case.model, calib, sparsity)
+        seconds[name].append(time.perf_counter() - begin)
         errors[name] = judge(case, pruned, dense)[1]
-        if name == "onnx-sipp":
-            seconds.append(taken)
-        else:
-            theirs = taken
-    own = statistics.median(seconds)
+    own, theirs = (statistics.median(found) for found in seconds.values())
     return [
         f"{depth} × {width}×{width}", f"{count:,}", f"{100 * sparsity:g} %", figures(own),
         figures(theirs), f"**{theirs / own:.1f}**", f"{errors['onnx-sipp']:.4f}",

@@ -52,18 +52,24 @@ class Seat:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Use the own core; while it is lent, wait, but not for ever."""
-        with ExitStack() as stack:
-            until = time.monotonic() + _PATIENCE
-            while time.monotonic() < until:
-                try:
-                    stack.callback(os.close, _locked(self._core(self._folder), _TOGETHER))
-                except BlockingIOError:
-                    time.sleep(_PAUSE)
-                    continue
-                except OSError:
-                    pass  # its file is gone
-                break
+        core = self._own_core()
+        try:
             yield
+        finally:
+            if core is not None:
+                os.close(core)
+
+    def _own_core(self) -> int | None:
+        """The own core, locked; None where that takes too long, or its file is gone."""
+        until = time.monotonic() + _PATIENCE
+        while time.monotonic() < until:
+            try:
+                return _locked(self._core(self._folder), _TOGETHER)
+            except BlockingIOError:
+                time.sleep(_PAUSE)
+            except OSError:
+                break
+        return None
 
     @contextmanager
     def lent(self, most: int, threads: int) -> Iterator[int]:
