@@ -163,8 +163,9 @@ def _regression(
     b, power = cross.products, cross.squares / count
     b /= b.dtype.type(count)  # it may be large, and is not needed as a sum any more
     if centred:
-        for group in range(len(b)):
-            b[group] -= (mean_target[group, :, None] * mean_input[group]).astype(b.dtype)
+        targets, inputs = mean_target.astype(b.dtype), mean_input.astype(b.dtype)
+        for group, still in enumerate(moments.diagonal == 0):
+            b[group] -= targets[group, :, None] * inputs[group]
+            b[group][:, still] = 0
         power -= mean_target**2
-        b[np.broadcast_to(moments.diagonal[:, None, :] == 0, b.shape)] = 0
     return Regression(moments, b, np.maximum(power, 0), mean_input, mean_target, centred, seen)
