@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -167,25 +167,32 @@ class Run:
     def best(self, plan: str | None = None) -> Outcome:
         """Prune by the budget that errs least, or by the one of a name."""
         plans = self.plans()
-        errors: dict[str, float] = {}
-        passed: Outcome | None = None
-        if plan is None:
-            if len(plans) > 1:
-                errors, passed = self._compared(plans)
-            plan = min(errors, key=lambda name: errors[name]) if errors else ""
+        names = list(plans) if plan is None else [plan]
+        errors, passed = self._tried(names)
+        plan = min(names, key=lambda name: errors.get(name, 0.0))
         passed = passed or self.passed(plan)
         run = self._in(passed.rounds, passed.notes)
         best = run.improved(passed, plans[plan], plan)
         return replace(best, plan=plan, plans=errors, curves=self.curves(plans[plan]))
 
-    def _compared(
-        self, plans: Mapping[str, Sequence[Impact]]
+    def _tried(self, names: Sequence[str]) -> tuple[dict[str, float], Outcome | None]:
+        """Errors of budgets, if they are several; and the pass by the best one, if it was made."""
+        if self._crew is not None:
+            return self._tried_by(self._crew, names)
+        return {name: self.error_of(name) for name in names} if len(names) > 1 else {}, None
+
+    def _tried_by(
+        self, crew: Crew, names: Sequence[str]
     ) -> tuple[dict[str, float], Outcome | None]:
-        """Errors by budget, and what came of the pass by the best one, if it was made already."""
-        if self._crew is None:
-            return {name: self.error_of(name) for name in plans}, None
-        self._progress.stage("comparing budgets")
-        return self._crew.compare(self.known(), list(plans), self._refitter.form, self._progress)
+        known, form, progress = self.known(), self._refitter.form, self._progress
+        if len(names) > 1:
+            progress.stage("comparing budgets")
+            return crew.compare(known, names, form, progress)
+        if not crew.makes_passes:
+            return {}, None
+        (name,) = names
+        progress.stage(_stage_name(name, 1, 1))
+        return {}, self._or_kept(name, lambda: crew.passed(known, name, form, progress))
 
     def passed(self, plan: str) -> Outcome:
         """The outcome of a careful pass by one budget."""
@@ -336,11 +343,15 @@ class Run:
         return quick
 
     def in_rounds(self, impacts: Sequence[Impact], plan: str = "") -> Outcome:
-        """Prune and refit by one budget, unless an interrupted run has done it."""
+        """Prune and refit by one budget."""
+        return self._or_kept(plan, lambda: self._made(impacts, plan))
+
+    def _or_kept(self, plan: str, make: Callable[[], Outcome]) -> Outcome:
+        """Make a pass, unless an interrupted run has done it."""
         if self._outcomes is None:
-            return self._made(impacts, plan)
+            return make()
         told = {"keep": self._goal.keep, "plan": plan, "rounds": self._options.rounds}
-        return self._outcomes.or_made(told, lambda: self._made(impacts, plan))
+        return self._outcomes.or_made(told, make)
 
     def _made(self, impacts: Sequence[Impact], plan: str) -> Outcome:
         options, goal = self._options, self._goal

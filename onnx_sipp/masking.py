@@ -21,7 +21,7 @@ from onnx_sipp.pruning.importance import LayerStatistics
 from onnx_sipp.pruning.methods import Decision, Goal
 from onnx_sipp.pruning.unseen import decide_all
 from onnx_sipp.store import TensorStore
-from onnx_sipp.weights import Weight, stored_values
+from onnx_sipp.weights import BlockWriter, Weight, stored_values
 
 __all__ = ["blockwise", "capacity", "decisions", "is_small", "mask_only", "statistics_now"]
 
@@ -42,13 +42,13 @@ def mask_only(
     """Drop weights and leave the others as they are, or reweighted where they were sampled."""
     decided = decisions(measured, goal, options, [options.seed])
     model = dense.copy(store)
-    settled = []
+    writer, settled = BlockWriter(model), []
     for index, weight in enumerate(weights):
         sampled = []
         for number, block in enumerate(weight.blocks):
             made = decided(index, number)
             old = block.stored_in(dense)
-            block.write(model, stored_values(block, old, made.weight, made.kept))
+            writer.write(block, stored_values(block, old, made.weight, made.kept))
             sampled.append(made.sampled)
         shift = np.zeros(weight.shape[:2])
         settled.append(Settled(shift, np.concatenate(sampled, axis=2)))

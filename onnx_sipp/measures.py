@@ -68,6 +68,14 @@ class Sensitivity:
         made._blocks = {index: store.keep(values) for index, values in enumerate(blocks)}
         return made
 
+    @classmethod
+    def of_matrix(
+        cls, weight: Weight, reduction: Reduction, store: TensorStore, values: Float32
+    ) -> Sensitivity:
+        """The same from those of the whole weight, ``[group, out, fan_in]``."""
+        parts = (values[:, block.rows] for block in weight.blocks)
+        return cls.of_blocks(weight, reduction, store, parts)
+
     def block(self, index: int) -> Float32:
         """Those of a block, in the shape of its matrix."""
         return load(self._blocks[index])

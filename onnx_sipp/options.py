@@ -157,8 +157,8 @@ class Options:
 
     @property
     def thread_count(self) -> int:
-        """Threads to use."""
-        return self.threads or (1 if self.scheduler else available_threads())
+        """Threads to use in this process."""
+        return self.threads or available_threads()
 
     @property
     def adds_biases(self) -> bool:

@@ -12,7 +12,7 @@ from onnx_sipp.graph.tail import BiasPlace, Tail
 from onnx_sipp.outcome import Refit, Settled
 from onnx_sipp.pruning.mixing import Choice
 from onnx_sipp.store import Kept, TensorStore, load
-from onnx_sipp.weights import Weight, stored_values
+from onnx_sipp.weights import BlockWriter, Weight, stored_values
 
 __all__ = ["PrunedWeights", "bias_place"]
 
@@ -40,6 +40,7 @@ class PrunedWeights:
         remember: bool = False,
     ) -> None:
         self.model = dense.copy(store)
+        self._writer = BlockWriter(self.model)
         self._dense, self._weights, self._tails, self._store = dense, weights, tails, store
         self._shifts = [np.zeros(weight.shape[:2]) for weight in weights]
         self._refits: list[list[Refit]] = [[] for _ in weights]
@@ -59,7 +60,7 @@ class PrunedWeights:
         weight = self._weights[index]
         block = weight.blocks[number]
         old = block.stored_in(self._dense)
-        block.write(self.model, stored_values(block, old, choice.weight, choice.kept))
+        self._writer.write(block, stored_values(block, old, choice.weight, choice.kept))
         if self._remember:
             self._new[index, number] = self._store.keep(choice.weight)
         refit = Refit(choice.candidate, choice.damping, choice.error_before, choice.error)

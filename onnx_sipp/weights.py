@@ -19,13 +19,14 @@ from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.sharing import positions
+from onnx_sipp.graph.tensors import is_external
 from onnx_sipp.graph.views import MatrixView, contiguous
 from onnx_sipp.memory import Plan
 from onnx_sipp.pruning.cells import Cells, alive_units, units
 from onnx_sipp.pruning.evidence import spread_rows
 from onnx_sipp.pruning.patterns import Blocks, NofM
 
-__all__ = ["Block", "Weight", "group_weights", "stored_values"]
+__all__ = ["Block", "BlockWriter", "Weight", "group_weights", "stored_values"]
 
 Float = NDArray[np.floating]
 Float32 = NDArray[np.float32]
@@ -177,12 +178,37 @@ class Block:
             return model.read(self.weight.name)
         return model.read_slab(self.weight.name, self.axis, self.rows)
 
-    def write(self, model: Lowered, values: NDArray[Any]) -> None:
-        """Replace this part of the constant in a model."""
-        if self.axis is None:
-            model.replace(self.weight.name, values)
-        else:
-            model.replace_slab(self.weight.name, self.axis, self.rows.start, values)
+
+class BlockWriter:
+    """Replaces the blocks of constants in a model, those of one constant in their order.
+
+    A constant in the message is replaced as a whole once all of its blocks are there: every write
+    copies all of it.
+
+    Args:
+        model: that is changed.
+    """
+
+    def __init__(self, model: Lowered) -> None:
+        self._model = model
+        self._waiting: list[NDArray[Any]] = []
+
+    def write(self, block: Block, values: NDArray[Any]) -> None:
+        """Replace one block.
+
+        Args:
+            block: of a constant.
+            values: as the model stores them.
+        """
+        name, axis = block.weight.name, block.axis
+        if axis is not None and is_external(self._model.stored[name]):
+            self._model.replace_slab(name, axis, block.rows.start, values)
+            return
+        self._waiting.append(values)
+        if len(self._waiting) == len(block.weight.blocks):
+            whole = values if axis is None else np.concatenate(self._waiting, axis)
+            self._waiting.clear()
+            self._model.replace(name, whole)
 
 
 def _matrix(view: MatrixView, stored: NDArray[Any]) -> Float32:

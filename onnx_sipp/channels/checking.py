@@ -14,7 +14,7 @@ from onnx_sipp.channels.surgery import cut_out
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.model import Model
-from onnx_sipp.weights import Weight
+from onnx_sipp.weights import BlockWriter, Weight
 
 __all__ = ["difference", "found_wrong", "unread"]
 
@@ -34,13 +34,15 @@ def unread(dense: Lowered, weights: Sequence[Weight], coupling: Coupling, gone: 
         gone: the units.
     """
     result = dense.copy()
+    writer = BlockWriter(result)
     numbers = coupling.numbers(gone)
     touched = {index for number in gone for index in coupling.readers[number]}
     for index in sorted(touched):
         for block in weights[index].blocks:
             kept = coupling.kept(index, numbers, block.view.matrix[1])
             old = block.stored_in(dense)
-            block.write(result, np.where(block.view.to_stored(kept), old, 0).astype(old.dtype))
+            values = np.where(block.view.to_stored(kept), old, 0).astype(old.dtype)
+            writer.write(block, values)
     return result
 
 

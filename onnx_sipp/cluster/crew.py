@@ -21,11 +21,12 @@ from onnx_sipp.cluster.site import Payload, Sensed
 from onnx_sipp.keeping.outcomes import OutcomeForm
 from onnx_sipp.known import Known, Looked
 from onnx_sipp.layer_sums import UnevenError
-from onnx_sipp.measures import Measured, PatchCount, Sensitivity, second_moment
+from onnx_sipp.measures import Measured, PatchCount, second_moment
 from onnx_sipp.outcome import Outcome
 from onnx_sipp.prepared import Prepared
 from onnx_sipp.progress import Progress
 from onnx_sipp.store import TensorStore
+from onnx_sipp.weights import Weight
 
 __all__ = ["Crew"]
 
@@ -39,7 +40,7 @@ class Crew:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._can_survey = True
+        self._can_survey, self._is_large = True, False
         self._measured: Sequence[Measured] = ()
         self._sensed: Any = None
         self._sums: list[Any] = []
@@ -48,8 +49,9 @@ class Crew:
         """Tell all workers what a run is about."""
         payload = Payload.of(found)
         shapes = {tuple(sorted((n, v.shape) for n, v in f.items())) for f in payload.feeds}
+        self._is_large = is_large(found.lowered)
         # What samples of several lengths have of patches cannot be told from some of them.
-        self._can_survey = not is_large(found.lowered) and len(shapes) == 1
+        self._can_survey = not self._is_large and len(shapes) == 1
         self._sensed, self._sums = None, []
         self._pool.equip(payload)
 
@@ -152,29 +154,38 @@ class Crew:
             missing = len(plans) - len(errors)
             if not begun and (not missing or pool.has_room(missing)):
                 begun[best] = pool.submit(tasks.careful, sensed, state, best)
-        header, arrays = pool.result(*begun.values())
+        (careful,) = begun.values()
+        outcome = self._told(careful, form)
         progress.advance(1, len(plans) + 1)
-        return {name: errors[name] for name in plans}, form.outcome(header, partial(_read, arrays))
+        return {name: errors[name] for name in plans}, outcome
+
+    @property
+    def makes_passes(self) -> bool:
+        """Whether to make the only pass that is asked for: not of a model too large to be sent."""
+        return not self._is_large
+
+    def passed(self, known: Known, plan: str, form: OutcomeForm, progress: Progress) -> Outcome:
+        """Make a careful pass by one budget; see `compare`."""
+        made = self._pool.submit(tasks.careful, self._shared(), self._pool.share(known), plan)
+        outcome = self._told(made, form)
+        progress.advance(1, 1)
+        return outcome
+
+    def _told(self, task: Any, form: OutcomeForm) -> Outcome:
+        header, arrays = self._pool.result(task)
+        return form.outcome(header, partial(_read, arrays))
 
     def _shared(self) -> Any:
         """The statistics, which every worker gets once."""
         if self._sensed is None:
-            self._sensed = self._pool.share(Sensed.of(self._measured))
+            self._sensed = self._pool.share([Sensed.of(found) for found in self._measured])
         return self._sensed
 
 
-def _measured(weight: Any, made: tasks.Partial, store: TensorStore) -> Measured:
-    def sensitivity(values: NDArray[Any], reduction: Any) -> Sensitivity:
-        blocks = (values[:, block.rows] for block in weight.blocks)
-        return Sensitivity.of_blocks(weight, reduction, store, blocks)
-
-    return Measured(
-        weight,
-        sensitivity(made.maximum, "max"),
-        None if made.mean is None else sensitivity(made.mean, "mean"),
-        second_moment(weight, made.inputs),
-        [PatchCount(most) for most in made.patches],
-    )
+def _measured(weight: Weight, made: tasks.Partial, store: TensorStore) -> Measured:
+    counts = [PatchCount(most) for most in made.patches]
+    moments = second_moment(weight, made.inputs)
+    return Sensed(made.maximum, made.mean, moments, counts).measured(weight, store)
 
 
 def _read(

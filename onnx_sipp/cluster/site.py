@@ -25,10 +25,12 @@ from onnx_sipp.progress import Silent
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.sequential import Refitter
 from onnx_sipp.store import TensorStore
+from onnx_sipp.weights import Weight
 
 __all__ = ["Payload", "Sensed", "Site"]
 
 Mask = NDArray[np.bool_]
+Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Payload:
             held_out=samples.held_out.mask,
             options=replace(
                 found.options, workdir=None, statistics=None, scheduler="", eval_script=None,
-                max_drop=None, threads=found.options.thread_count,
+                max_drop=None, threads=found.options.threads or 1,
             ),
         )  # fmt: skip
 
@@ -102,18 +104,31 @@ class Payload:
 
 @dataclass(frozen=True)
 class Sensed:
-    """Statistics of all weights as refits need them: sensitivities, and patches of the layers."""
+    """Statistics of a weight as workers need them; see `Measured`."""
 
-    maximum: Sequence[NDArray[np.float32]]
-    patches: Sequence[Sequence[int]]
+    maximum: Float32
+    mean: Float32 | None
+    second_moment: NDArray[np.float64] | None
+    counts: list[PatchCount]
 
     @classmethod
-    def of(cls, measured: Sequence[Measured]) -> Sensed:
-        """What is known of weights."""
-        return cls(
-            [found.maximum.whole() for found in measured],
-            [[count.most for count in found.counts] for found in measured],
-        )
+    def of(cls, found: Measured) -> Sensed:
+        """What is known of it."""
+        mean = None if found.mean is None else found.mean.whole()
+        return cls(found.maximum.whole(), mean, found.second_moment, found.counts)
+
+    def measured(self, weight: Weight, store: TensorStore) -> Measured:
+        """The same of a worker's own weight.
+
+        Args:
+            weight: that it is of.
+            store: keeps it.
+        """
+        maximum = Sensitivity.of_matrix(weight, "max", store, self.maximum)
+        mean = None
+        if self.mean is not None:
+            mean = Sensitivity.of_matrix(weight, "mean", store, self.mean)
+        return Measured(weight, maximum, mean, self.second_moment, self.counts)
 
 
 class Site:
@@ -136,20 +151,16 @@ class Site:
         dense = Model.load(self._payload.model, libraries)
         return found_in(dense, self._payload.samples, self._payload.options, Silent())
 
-    def refitter(self, sensed: Sensed) -> Refitter:
-        """What passes over the layers."""
+    def refitter(self, sensed: Sequence[Sensed]) -> Refitter:
+        """What passes over the layers.
+
+        Args:
+            sensed: per weight.
+        """
         if self._refitter is None:
             store = TensorStore(KEPT_BYTES)
-            measured = [
-                Measured(
-                    weight,
-                    Sensitivity.of_blocks(weight, "max", store, [maximum]),
-                    counts=[PatchCount(most) for most in patches],
-                )
-                for weight, maximum, patches in zip(
-                    self.prepared.weights, sensed.maximum, sensed.patches, strict=True
-                )
-            ]
+            pairs = zip(self.prepared.weights, sensed, strict=True)
+            measured = [one.measured(weight, store) for weight, one in pairs]
             self.prepared = replace(self.prepared, measured=measured)
             self._refitter = self.prepared.refitter()
         return self._refitter
@@ -170,8 +181,13 @@ class Site:
             self._evidence = kept
         return kept[2]
 
-    def run(self, sensed: Sensed, known: Known) -> Run:
-        """The run, as far as it is known."""
+    def run(self, sensed: Sequence[Sensed], known: Known) -> Run:
+        """The run, as far as it is known.
+
+        Args:
+            sensed: per weight.
+            known: of the model.
+        """
         refitter, found = self.refitter(sensed), self.prepared
         if self._run is None:
             self._run = Run(

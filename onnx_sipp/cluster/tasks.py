@@ -102,7 +102,9 @@ def merge_statistics(site: Site, one: Sequence[Partial], other: Sequence[Partial
     return [a.merged(b) for a, b in zip(one, other, strict=True)]
 
 
-def sums(site: Site, sensed: Sensed, batches: range, sizes: Sequence[int]) -> list[list[Sums]]:
+def sums(
+    site: Site, sensed: Sequence[Sensed], batches: range, sizes: Sequence[int]
+) -> list[list[Sums]]:
     """Gather the sums of all layers of the dense model over some batches.
 
     Args:
@@ -139,7 +141,7 @@ def merge_sums(site: Site, one: Sequence[Sums], other: Sequence[Sums]) -> list[S
 
 def alone(
     site: Site,
-    sensed: Sensed,
+    sensed: Sequence[Sensed],
     known: Known,
     index: int,
     found: Sequence[Sums],
@@ -152,7 +154,7 @@ def alone(
 
 def look(
     site: Site,
-    sensed: Sensed,
+    sensed: Sequence[Sensed],
     known: Known,
     index: int,
     found: Sequence[Sums],
@@ -173,13 +175,13 @@ def look(
     return run.look(index, site.evidence(run, known, index, found), by_way)
 
 
-def trial(site: Site, sensed: Sensed, known: Known, plan: str) -> float:
+def trial(site: Site, sensed: Sequence[Sensed], known: Known, plan: str) -> float:
     """Relative error of the outputs by a budget, in a pass that is short of care."""
     return site.run(sensed, known).error_of(plan)
 
 
 def careful(
-    site: Site, sensed: Sensed, known: Known, plan: str
+    site: Site, sensed: Sequence[Sensed], known: Known, plan: str
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """The outcome of a careful pass by a budget, as `OutcomeForm` tells it."""
     outcome = site.run(sensed, known).passed(plan)

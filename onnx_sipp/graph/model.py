@@ -68,6 +68,7 @@ class Model:
         self._number = {id(holder): site for site, holder in enumerate(self.sites)}
         self.stored = dict(stored_tensors(proto.graph))
         self._replaced = Replacements()
+        self._last: tuple[int, NDArray[Any]] | None = None
         self.external = [tensor for tensor in all_tensors(proto) if is_external(tensor)]
         if self.external and path is None:
             raise SippError(
@@ -176,12 +177,19 @@ class Model:
             SippError: its payload is damaged.
         """
         tensor = self.stored[name]
-        if not is_external(tensor):
-            return self.read(name)[(slice(None),) * axis + (rows,)]
         site = self.site_of(tensor)
+        if not is_external(tensor):
+            return self._whole(site)[(slice(None),) * axis + (rows,)]
         if site in self._replaced:
             return self._replaced.slab(site, axis, rows)
         return read_external_slab(tensor, self.folder, axis, rows)
+
+    def _whole(self, site: int) -> NDArray[Any]:
+        """All of a constant in the message, which copies it, but not for every range of it anew."""
+        last = self._last
+        if last is None or last[0] != site:
+            last = self._last = site, self.read_site(site)
+        return last[1]
 
     def constant_bytes(self, name: str) -> int:
         """Bytes of a stored constant's elements."""
@@ -247,6 +255,7 @@ class Model:
 
     def replace_site(self, site: int, values: NDArray[Any]) -> None:
         """Put new elements at a site; shape and type stay."""
+        self._last = None
         holder = self.sites[site]
         if isinstance(holder, AttributeProto):
             write_numbers(holder, values)

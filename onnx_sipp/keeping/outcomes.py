@@ -17,7 +17,7 @@ from onnx_sipp.keeping.folder import RunFolder
 from onnx_sipp.outcome import Outcome, Refit, Settled
 from onnx_sipp.slabs import as_bytes
 from onnx_sipp.store import TensorStore
-from onnx_sipp.weights import Weight
+from onnx_sipp.weights import BlockWriter, Weight
 
 __all__ = ["KeptOutcomes", "OutcomeForm"]
 
@@ -85,10 +85,10 @@ class OutcomeForm:
     def _restored(
         self, read: Read, model: Lowered, index: int, refit: Mapping[str, Any] | None
     ) -> Settled:
-        weight = self._weights[index]
+        weight, writer = self._weights[index], BlockWriter(model)
         for number, block in enumerate(weight.blocks):
             before = block.stored_in(self._dense)
-            block.write(model, _read(read, f"{index}.weight.{number}", before))
+            writer.write(block, _read(read, f"{index}.weight.{number}", before))
         name = self._biases[index]
         if name is not None:
             model.replace(name, _read(read, f"{index}.bias", self._dense.read(name)))

@@ -11,6 +11,7 @@ from onnx_sipp.cluster import crew as crew_module
 from onnx_sipp.cluster.pool import Alone, _Value
 from onnx_sipp.cluster.tasks import merge_sums
 from onnx_sipp.layer_sums import BatchRange, Sums, UnevenError
+from onnx_sipp.memory import Plan
 from onnx_sipp.progress import Silent
 from onnx_sipp.statistics.gram import Gram
 
@@ -97,6 +98,24 @@ def test_samples_of_several_lengths_are_surveyed_in_one_piece(monkeypatch):
     feeds = [{"x": weights(1, 2 + n % 3, 4, seed=n)} for n in range(40)]
     plain = prune(proto, feeds, **OPTIONS)
     assert_alike(with_crew(monkeypatch, prune, proto, feeds, **OPTIONS), plain)
+
+
+@pytest.mark.parametrize("options", [{}, {"method": "sipp-det"}, {"rounds": 2}], ids=str)
+def test_weights_in_blocks(monkeypatch, options):
+    """They have one budget, and a worker makes the pass by it."""
+    done = []
+
+    class Counting(crew_module.Crew):
+        def passed(self, *arguments):
+            done.append("passed")
+            return super().passed(*arguments)
+
+    monkeypatch.setattr(Plan, "within", classmethod(lambda cls, *_: cls(16, 1)))
+    monkeypatch.setattr("onnx_sipp.weights.JURY_SIZE", 4)
+    monkeypatch.setattr("crews.Crew", Counting)
+    plain = prune(mlp(), DATA, **OPTIONS, **options)
+    assert_alike(with_crew(monkeypatch, prune, mlp(), DATA, **OPTIONS, **options), plain)
+    assert done == (["passed"] if "method" not in options else [])
 
 
 def test_padding(monkeypatch):
