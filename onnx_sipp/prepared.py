@@ -71,6 +71,7 @@ class Prepared:
         measured: per weight, what calibration told.
         samples: the data.
         observed: those that statistics are measured on.
+        patches: that a weight meets in a sample, on average.
         certified: how many samples the sensitivities were measured on.
         execution: how models are run.
         mask: the input that tells padding from data, if any.
@@ -90,6 +91,7 @@ class Prepared:
     measured: Sequence[Measured]
     samples: Samples
     observed: Chosen
+    patches: float
     certified: int
     execution: Execution
     mask: str | None
@@ -238,6 +240,7 @@ def found_in(
         measured=(),
         samples=samples,
         observed=observed,
+        patches=work / sum(layer.view.size for layer in layers),
         certified=len(observed),
         execution=execution,
         mask=_mask_input(dense, options),

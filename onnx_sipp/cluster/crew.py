@@ -16,7 +16,7 @@ from onnx_sipp.alone import WAYS
 from onnx_sipp.calibration.runner import is_large
 from onnx_sipp.cluster import tasks
 from onnx_sipp.cluster.pool import Pool
-from onnx_sipp.cluster.shards import merged, ranges_of
+from onnx_sipp.cluster.shards import merged, ranges_of, shards_for
 from onnx_sipp.cluster.site import Payload, Sensed
 from onnx_sipp.keeping.outcomes import OutcomeForm
 from onnx_sipp.known import Known, Looked
@@ -61,8 +61,8 @@ class Crew:
 
     def statistics(self, found: Prepared, store: TensorStore) -> list[Measured]:
         """Measure what `measure_statistics` does, on shards of the samples."""
-        pool = self._pool
-        shards = ranges_of([1] * len(found.observed))
+        pool, count = self._pool, len(found.observed)
+        shards = ranges_of([1] * count, shards_for(count, found.patches))
         parts = [pool.submit(tasks.statistics, samples) for samples in shards]
         whole = merged(parts, partial(pool.submit, tasks.merge_statistics))
         for samples, _ in zip(shards, pool.as_done(parts), strict=True):

@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-__all__ = ["LARGEST", "SHARDS", "merged", "ranges_of"]
+__all__ = ["LARGEST", "PATCHES", "SHARDS", "merged", "ranges_of", "shards_for"]
 
 T = TypeVar("T")
 
 # Parts of a set of samples: at least so many, and of no more samples than these. More would part
 # them more evenly, but each begins with a new session.
 SHARDS, LARGEST = 8, 64
+# Patches that a part has to have, so that statistics take longer than to begin and to merge them.
+PATCHES = 128
+
+
+def shards_for(samples: int, patches: float) -> int:
+    """How many parts statistics are measured in.
+
+    Args:
+        samples: of all parts.
+        patches: of a sample, as many as a weight meets on average.
+    """
+    most = max(SHARDS, -(-samples // LARGEST))
+    return max(2, min(most, round(samples * patches / PATCHES)))
 
 
 def ranges_of(sizes: Sequence[int], shards: int | None = None) -> list[range]:
@@ -19,7 +32,7 @@ def ranges_of(sizes: Sequence[int], shards: int | None = None) -> list[range]:
 
     Args:
         sizes: samples of the batches.
-        shards: most ranges, None to go by the number of samples.
+        shards: most ranges, None to go by the number of samples alone.
     """
     shards = shards or max(SHARDS, -(-sum(sizes) // LARGEST))
     ranges: list[range] = []

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_sipp.cluster.shards import merged, ranges_of
+from onnx_sipp.cluster.shards import merged, ranges_of, shards_for
 
 SIZES = st.lists(st.integers(1, 300), min_size=1, max_size=100)
 
@@ -28,6 +28,14 @@ def test_no_range_is_longer_than_its_share_by_more_than_a_batch(sizes, shards):
 )
 def test_many_samples_are_in_many_shards(count, shards):
     assert len(ranges_of([1] * count)) == shards
+
+
+@pytest.mark.parametrize(
+    ("samples", "patches", "shards"),
+    [(256, 1, 2), (10, 0, 2), (512, 1, 4), (256, 300, 8), (6400, 1, 50), (6400, 9, 100)],
+)
+def test_parts_are_worth_a_beginning(samples, patches, shards):
+    assert shards_for(samples, patches) == shards
 
 
 @given(st.lists(st.text(max_size=3), min_size=1, max_size=40))
