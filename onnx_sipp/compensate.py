@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnx_sipp.affordable import why_no_trials
-from onnx_sipp.alone import WAYS, better_way, error_alone
+from onnx_sipp.alone import WAYS
 from onnx_sipp.budgets import Budgets
 from onnx_sipp.calibration.samples import Samples
 from onnx_sipp.config.applying import WeightRules
@@ -19,9 +19,10 @@ from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.idle import Idle
 from onnx_sipp.keeping.folder import RunFolder
 from onnx_sipp.keeping.outcomes import KeptOutcomes
-from onnx_sipp.keeping.surveys import Surveys, read_surveys, write_surveys
-from onnx_sipp.known import Known, Looked
+from onnx_sipp.keeping.surveys import read_surveys, write_surveys
+from onnx_sipp.known import Known
 from onnx_sipp.layer_sums import Sums
+from onnx_sipp.looks import Looked, Looker, Looks
 from onnx_sipp.measures import Measured
 from onnx_sipp.options import Options
 from onnx_sipp.outcome import Outcome
@@ -29,13 +30,7 @@ from onnx_sipp.progress import Progress
 from onnx_sipp.pruned import PrunedWeights
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.methods import Goal
-from onnx_sipp.pruning.survey import (
-    Curve,
-    Impact,
-    Survey,
-    curve_of,
-    surveys_of,
-)
+from onnx_sipp.pruning.survey import Impact
 from onnx_sipp.respend import REPEATS, spend_again
 from onnx_sipp.sequential import Refitter
 from onnx_sipp.weights import Weight
@@ -103,10 +98,7 @@ class Run:
             if why := why_no_trials(weights, measured, samples, limited=limited):
                 self._with_impacts = False
                 self._notes = (f"{why}, so the budget is `error`: by the layers' own errors alone",)
-        # By whether every neuron keeps the same share: a curve per weight.
-        self._surveys: Surveys = {False: {}, True: {}}
-        self._first = self._surveys
-        self._impacts: dict[int, Impact] = {}
+        self._looks = Looks.of()
         self._rectifies = options.compensate != "none"
         self._repeats = _MADE_UP_REPEATS if samples.synthetic else REPEATS
         if share is None:
@@ -148,8 +140,8 @@ class Run:
         """What is known so far."""
         budgets = self._budgets
         return Known(
-            self._goal, self._share, budgets.idle, budgets.capacities, self._surveys, self._first,
-            self._impacts, self._refitter.shared,
+            self._goal, self._share, budgets.idle, budgets.capacities, self._looks,
+            self._refitter.shared,
         )  # fmt: skip
 
     def knowing(self, known: Known) -> Run:
@@ -159,8 +151,7 @@ class Run:
         other._budgets = replace(  # noqa: SLF001
             self._budgets, idle=known.idle, capacities=list(known.capacities)
         )
-        other._surveys, other._first = known.surveys, known.first  # noqa: SLF001
-        other._impacts = dict(known.impacts)  # noqa: SLF001
+        other._looks = known.looks  # noqa: SLF001
         other._refitter.know(known.shared, known.idle)  # noqa: SLF001
         return other
 
@@ -173,7 +164,8 @@ class Run:
         passed = passed or self.passed(plan)
         run = self._in(passed.rounds, passed.notes)
         best = run.improved(passed, plans[plan], plan)
-        return replace(best, plan=plan, plans=errors, curves=self.curves(plans[plan]))
+        curves = self._looks.curves(plans[plan], len(self._weights))
+        return replace(best, plan=plan, plans=errors, curves=curves)
 
     def _tried(self, names: Sequence[str]) -> tuple[dict[str, float], Outcome | None]:
         """Errors of budgets, if they are several; and the pass by the best one, if it was made."""
@@ -227,16 +219,15 @@ class Run:
         before = None if self._kept is None else self._kept.part(_SURVEY, read_surveys)
         look, indices = self._look, list(range(len(self._weights)))
         if before is not None:  # but for the evidence that layers share
-            self._surveys, self._impacts = before
-            self._first = self._surveys
+            self._looks = Looks.of(*before)
             look, indices = _nothing, shared
         if indices:
             self._progress.stage("measuring layers")
             if not self._surveyed_by_crew(indices, alone=before is None and self._with_impacts):
                 self._refitter.survey(look, self._progress)
         if before is None and self._kept is not None:
-            surveys, impacts = self._surveys, self._impacts
-            self._kept.keep(_SURVEY, lambda path: write_surveys(path, surveys, impacts))
+            seen = self._looks
+            self._kept.keep(_SURVEY, lambda path: write_surveys(path, seen.first, seen.impacts))
 
     def _surveyed_by_crew(self, indices: Sequence[int], *, alone: bool) -> bool:
         """Have layers of the dense model looked at by workers; says whether they could."""
@@ -247,10 +238,7 @@ class Run:
         if found is None:
             return False
         for looked in found:
-            for way, survey in looked.surveys.items():
-                self._surveys[way][looked.index] = survey
-            if looked.impact is not None:
-                self._impacts[looked.index] = looked.impact
+            self._looks.take(looked)
         shared = {made.index: made.shared for made in found if made.shared is not None}
         self._refitter.know({**self._refitter.shared, **shared}, self._budgets.idle)
         return True
@@ -258,6 +246,11 @@ class Run:
     def evidence(self, index: int, sums: Sequence[Sums]) -> Evidence:
         """See `Refitter.evidence`."""
         return self._refitter.evidence(index, sums)
+
+    @property
+    def _looker(self) -> Looker:
+        refitter, weights, options = self._refitter, self._weights, self._options
+        return Looker(refitter, weights, options, self._share, self._by_error)
 
     def look(self, index: int, evidence: Evidence, errors: Mapping[bool, float]) -> Looked:
         """Look at one layer of the dense model.
@@ -267,66 +260,24 @@ class Run:
             evidence: of it.
             errors: see `error_alone`, by way; empty if the layer has not been pruned alone.
         """
-        impact = self._impact(errors) if errors else None
-        found = self._surveyed(index, evidence, impact or self._impacts.get(index))
-        shared = evidence if len(self._weights[index].layers) > 1 else None
-        return Looked(index, impact, found, shared)
-
-    def _look(self, index: int, evidence: Evidence) -> None:
-        if self._with_impacts:
-            errors = {way: self.error_alone(index, evidence, by_neuron=way) for way in WAYS}
-            self._impacts[index] = self._impact(errors)
-        self._take_survey(self._surveys, index, evidence)
-
-    def _take_survey(
-        self, surveys: dict[bool, dict[int, Survey]], index: int, evidence: Evidence
-    ) -> None:
-        found = self._surveyed(index, evidence, self._impacts.get(index))
-        for way, survey in found.items():
-            surveys[way][index] = survey
-
-    def _surveyed(
-        self, index: int, evidence: Evidence, impact: Impact | None
-    ) -> Mapping[bool, Survey]:
-        """The curves of a weight that budgets may need, by way."""
-        if not self._by_error or not evidence.is_seen:
-            return {}
-        ways = (False, True) if impact is not None and impact.by_neuron else (False,)
-        room = self._budgets.capacities[index]
-        size, threads = self._weights[index].units, self._options.thread_count
-        return surveys_of(evidence, ways, size, room, threads)
+        looker, impact = self._looker, self._looks.impacts.get(index)
+        if errors:
+            impact = looker.impact(errors)
+        return looker.look(index, evidence, self._budgets.capacities[index], impact)
 
     def error_alone(self, index: int, evidence: Evidence, *, by_neuron: bool) -> float:
-        """Prune a layer alone, and look at the outputs of the model; see `alone.error_alone`."""
-        if not evidence.is_seen:
-            return 0.0
-        keep = min(round(self._share * evidence.units), evidence.alive)
-        threads = self._options.thread_count
-        return error_alone(self._refitter, index, evidence, keep, threads, by_neuron=by_neuron)
+        """See `Looker.error_alone`."""
+        return self._looker.error_alone(index, evidence, by_neuron=by_neuron)
 
-    def _impact(self, errors: Mapping[bool, float]) -> Impact:
-        """What pruning a layer alone does, by the better way."""
-        error, by_neuron = better_way(errors)
-        return Impact(by_neuron, self._share, error)
+    def _look(self, index: int, evidence: Evidence) -> None:
+        errors = {}
+        if self._with_impacts:
+            errors = {way: self.error_alone(index, evidence, by_neuron=way) for way in WAYS}
+        self._looks.take(self.look(index, evidence, errors))
 
     def plans(self) -> dict[str, list[Impact]]:
-        """Budgets to try, by name; a single one has none."""
-        impacts = [self._impacts[index] for index in range(len(self._impacts))]
-        if self._options.allocation != "auto" or not impacts:
-            return {"": impacts}
-        return {
-            "error": [],
-            "impact": impacts,
-            "mild-impact": [impact.mild() for impact in impacts],
-        }
-
-    def curves(self, impacts: Sequence[Impact]) -> list[Curve | None]:
-        """Per weight, the curve that the first round went by; empty if there are none."""
-        ways = [impact.by_neuron for impact in impacts] or [False] * len(self._weights)
-        found = [self._first[way].get(index) for index, way in enumerate(ways)]
-        if not any(found):
-            return []
-        return [None if survey is None else curve_of(survey) for survey in found]
+        """See `Looks.plans`."""
+        return self._looks.plans(self._options.allocation)
 
     def error_of(self, plan: str) -> float:
         """Relative error of the model's outputs by a budget, in a pass that is short of care."""
@@ -357,26 +308,25 @@ class Run:
         options, goal = self._options, self._goal
         assert goal.keep is not None
         total = sum(weight.units for weight in self._weights)
-        surveys = self._surveys
+        looks = self._looks
         before: PrunedWeights | None = None
         for round_ in range(1, options.rounds + 1):
             self._progress.stage(_stage_name(plan, round_, options.rounds))
             share = (goal.keep / total) ** (round_ / options.rounds)
             keep = goal.keep if round_ == options.rounds else round(total * share)
             chooser = self._budgets.chooser(
-                options, replace(goal, keep=keep), surveys, self._first, impacts, before, round_
-            )
-            following: dict[bool, dict[int, Survey]] = {False: {}, True: {}}
-            look = partial(self._take_survey, following)
+                options, replace(goal, keep=keep), looks.surveys, looks.first, impacts, before,
+                round_,
+            )  # fmt: skip
+            looks = replace(looks, surveys={False: {}, True: {}})
             before = self._refitter.refit(
                 chooser,
                 self._progress,
                 sequential=options.compensate == "sequential",
                 rectify=self._rectifies and round_ == options.rounds,
                 before=before,
-                look=look if round_ < options.rounds else None,
+                look=partial(self._look_again, looks) if round_ < options.rounds else None,
             )
-            surveys = following
         assert before is not None
         settled = before.settled()
         biases = {} if options.compensate == "none" else self._refitter.biases(settled)
@@ -423,19 +373,22 @@ class Run:
         if not self.leave_out(idle):
             return False
         if all(found.is_empty for found in idle):
-            self._surveys = self._first
+            self._looks = replace(self._looks, surveys=self._looks.first)
         elif self._by_error:
             self._progress.stage("measuring layers without dead paths")
-            self._surveys = {way: dict(found) for way, found in self._first.items()}
+            self._looks = self._looks.anew()
             changed = [index for index, found in enumerate(idle) if not found.is_empty]
 
             def look(index: int, evidence: Evidence) -> None:
                 if index in changed:
-                    self._take_survey(self._surveys, index, evidence)
+                    self._look_again(self._looks, index, evidence)
 
             if not self._surveyed_by_crew(changed, alone=False):
                 self._refitter.survey(look, self._progress)
         return True
+
+    def _look_again(self, looks: Looks, index: int, evidence: Evidence) -> None:
+        looks.take(self.look(index, evidence, {}))
 
 
 def _nothing(index: int, evidence: Evidence) -> None:

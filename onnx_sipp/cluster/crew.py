@@ -19,8 +19,9 @@ from onnx_sipp.cluster.pool import Pool
 from onnx_sipp.cluster.shards import merged, ranges_of, shards_for
 from onnx_sipp.cluster.site import Payload, Sensed
 from onnx_sipp.keeping.outcomes import OutcomeForm
-from onnx_sipp.known import Known, Looked
+from onnx_sipp.known import Known
 from onnx_sipp.layer_sums import UnevenError
+from onnx_sipp.looks import Looked
 from onnx_sipp.measures import Measured, PatchCount, second_moment
 from onnx_sipp.outcome import Outcome
 from onnx_sipp.prepared import Prepared
