@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnx_sipp.batches import BatchRange
 from onnx_sipp.calibration.segments import Tensor
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.memory import Plan
@@ -28,7 +29,7 @@ from onnx_sipp.unfolding import (
     without_padding,
 )
 
-__all__ = ["BatchRange", "Gatherer", "Sums", "UnevenError", "joined"]
+__all__ = ["Gatherer", "Sums", "joined"]
 
 
 # Whether the samples are held out, patches ``[group, fan_in, n]``, and per layer its outputs.
@@ -37,38 +38,6 @@ Piece = tuple[bool, Float32, list[Float32]]
 _JOINED_BYTES = 16 << 20
 # Sums of a layer from which on its batches are not parted among threads, which have sums each.
 _WIDE_BYTES = 64 << 20
-
-
-class UnevenError(Exception):
-    """Samples differ in their number of patches, so that those of other batches are not known."""
-
-
-@dataclass(frozen=True)
-class BatchRange:
-    """Some successive batches.
-
-    Attributes:
-        first: number of the first one.
-        sizes: samples of every batch, these and all others.
-    """
-
-    first: int
-    sizes: Sequence[int]
-
-    def every(self, counts: Sequence[int]) -> list[int]:
-        """Patches of every batch.
-
-        Args:
-            counts: patches of these.
-
-        Raises:
-            UnevenError: they have not the same number for every sample.
-        """
-        own = self.sizes[self.first : self.first + len(counts)]
-        each = {divmod(count, size) for count, size in zip(counts, own, strict=True)}
-        if len(each) > 1 or any(rest for _, rest in each):
-            raise UnevenError
-        return [each_of * size for size in self.sizes for each_of, _ in each]
 
 
 class Gatherer:

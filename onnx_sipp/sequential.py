@@ -20,19 +20,19 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.batches import Batches, BatchRange
 from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.multiplying import multiplier_for
-from onnx_sipp.calibration.runner import decides, grouped, join
+from onnx_sipp.calibration.runner import decides
 from onnx_sipp.calibration.samples import Samples
 from onnx_sipp.calibration.segments import SegmentedRun
-from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.evidences import EvidenceMaker, gain_of, starting
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.tail import UNLIMITED, find_tail
 from onnx_sipp.idle import Idle, find_idle, read_elsewhere
 from onnx_sipp.keeping.outcomes import OutcomeForm
-from onnx_sipp.layer_sums import BatchRange, Gatherer, Sums
+from onnx_sipp.layer_sums import Gatherer, Sums
 from onnx_sipp.measures import Measured
 from onnx_sipp.memory import release_memory
 from onnx_sipp.outcome import Settled
@@ -113,7 +113,6 @@ class Refitter:
         self._idle: Sequence[Idle] = ()
         self._part: BatchRange | None = None
         self._hasty = False
-        self._places: range | None = None
         places = [
             Place(index, weight, layer, find_tail(dense, self._flow, layer))
             for index, weight in enumerate(weights)
@@ -125,17 +124,17 @@ class Refitter:
         self._stages = stages_of(places, self._flow)
         asked = [self._asked(s, dense=side) for s in self._stages for side in (True, False)]
         taps = sorted(set().union(*asked) | {o.name for o in dense.proto.graph.output})
-        self._batching = execution.plan(dense, [taps], samples.calibration)
-        self._take_sums_of(samples)
+        batching = execution.plan(dense, [taps], samples.calibration)
+        self._take_sums_of(Batches(samples, batching))
 
-    def _take_sums_of(self, samples: Samples) -> None:
-        self._samples, threads = samples, self._execution.threads or 1
-        judges = [held_out for held_out, _ in self._seen()]
+    def _take_sums_of(self, batches: Batches) -> None:
+        self._batches, threads = batches, self._execution.threads or 1
+        judges = batches.judges
         limit = self._execution.memory.sums
         multiplier = self._multiplier
         self._gatherer = Gatherer(judges, self._mask, threads, limit, self._part, multiplier)
         self._rectifier = Rectifier(judges, self._mask, threads, multiplier)
-        count = len(samples.calibration)
+        count = len(batches.samples.calibration)
         self._makes = EvidenceMaker(self._dense, self._tails, self._measured, count, self._hasty)
 
     def on_some(self, count: int) -> Refitter:
@@ -146,8 +145,9 @@ class Refitter:
         """
         fewer = copy(self)
         fewer._hasty = True  # noqa: SLF001 - of the same class
-        calibration = self._samples.calibration.at_most(count)
-        fewer._take_sums_of(replace(self._samples, calibration=calibration))  # noqa: SLF001
+        samples = self._batches.samples
+        some = replace(samples, calibration=samples.calibration.at_most(count))
+        fewer._take_sums_of(replace(self._batches, samples=some))  # noqa: SLF001
         return fewer
 
     def on_batches(self, batches: range, sizes: Sequence[int]) -> Refitter:
@@ -159,33 +159,12 @@ class Refitter:
         """
         fewer = copy(self)
         fewer._part = BatchRange(batches.start, sizes)  # noqa: SLF001 - of the same class
-        fewer._places = batches  # noqa: SLF001
-        fewer._take_sums_of(self._samples)  # noqa: SLF001
+        fewer._take_sums_of(replace(self._batches, seen=batches))  # noqa: SLF001
         return fewer
 
     def batch_sizes(self) -> list[int]:
         """Samples of every batch: those to calibrate on, then those held out."""
-        return [len(group) for _, group in self._groups()]
-
-    def _groups(self, *, held_out_first: bool = False) -> Iterator[tuple[bool, list[Feed]]]:
-        """Feeds that are joined as planned, each with whether they are held out."""
-        parts = [(self._samples.calibration, False), (self._samples.held_out, True)]
-        if held_out_first:
-            parts.reverse()
-        for part, held_out in parts:
-            for group in grouped(part, self._batching, self._samples.inputs):
-                yield held_out, group
-
-    def _seen(self, *, held_out_first: bool = False) -> Iterator[tuple[bool, list[Feed]]]:
-        """Those of them that this one sees."""
-        every = self._groups(held_out_first=held_out_first)
-        seen = self._places
-        return every if seen is None else islice(every, seen.start, seen.stop)
-
-    def _batches(self, *, held_out_first: bool = False) -> Iterator[Feed]:
-        """The same, each group as one feed."""
-        for _, group in self._seen(held_out_first=held_out_first):
-            yield join(group, self._samples.inputs)
+        return self._batches.sizes
 
     def biases(self, settled: Sequence[Settled] = ()) -> dict[str, str]:
         """By layer name, the stored constant that takes up a change of the bias.
@@ -403,9 +382,9 @@ class Refitter:
                 batches.
         """
         if self._outputs is None:
-            first = list(islice(self._batches(held_out_first=True), OUTPUT_BATCHES))
+            first = list(islice(self._batches.feeds(held_out_first=True), OUTPUT_BATCHES))
             self._outputs = OutputErrors(self._dense, self._execution, first)
-        batches = None if samples is None else -(-samples // self._batching.size)
+        batches = None if samples is None else -(-samples // self._batches.batching.size)
         return self._outputs.of(model, batches)
 
     def _run(self, model: Lowered, *, dense: bool, pruned: bool) -> SegmentedRun:
@@ -416,7 +395,7 @@ class Refitter:
             for stage in self._stages
         ]
         return SegmentedRun(
-            model, self._flow, wanted, self._batches(),
+            model, self._flow, wanted, self._batches.feeds(),
             self._execution.store, threads=self._execution.threads,
             providers=self._execution.providers,
         )  # fmt: skip

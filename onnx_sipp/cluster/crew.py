@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import DTypeLike, NDArray
 
 from onnx_sipp.alone import WAYS
+from onnx_sipp.batches import UnevenError
 from onnx_sipp.calibration.runner import is_large
 from onnx_sipp.cluster import tasks
 from onnx_sipp.cluster.pool import Pool
@@ -20,7 +21,6 @@ from onnx_sipp.cluster.shards import merged, ranges_of, shards_for
 from onnx_sipp.cluster.site import Payload, Sensed
 from onnx_sipp.keeping.outcomes import OutcomeForm
 from onnx_sipp.known import Known
-from onnx_sipp.layer_sums import UnevenError
 from onnx_sipp.looks import Looked
 from onnx_sipp.measures import Measured, PatchCount, second_moment
 from onnx_sipp.outcome import Outcome

@@ -6,11 +6,12 @@ from crews import DATA, IMAGES, assert_alike, convolutions, with_crew
 from small_models import deep, make_model, mlp, weights
 
 from onnx_sipp import calibrate, pipeline, prune, sweep
+from onnx_sipp.batches import BatchRange, UnevenError
 from onnx_sipp.calibration.multiplying import RuntimeMultiplier
 from onnx_sipp.cluster import crew as crew_module
 from onnx_sipp.cluster.pool import Alone, _Value
 from onnx_sipp.cluster.tasks import merge_sums
-from onnx_sipp.layer_sums import BatchRange, Sums, UnevenError
+from onnx_sipp.layer_sums import Sums
 from onnx_sipp.memory import Plan
 from onnx_sipp.progress import Silent
 from onnx_sipp.statistics.gram import Gram
