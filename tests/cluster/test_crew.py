@@ -31,6 +31,7 @@ OPTIONS = {"sparsity": 0.6, "threads": 1, "batch_size": 8}
         {"method": "wanda", "compensate": "sequential"},
         {"sparsity": 0.9},
         {"pattern": "1x2"},
+        {"threads": None},
     ],
     ids=str,
 )
