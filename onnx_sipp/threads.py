@@ -14,7 +14,16 @@ from typing import Any, Protocol, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["Lender", "blas_threads", "borrow_from", "side_by_side", "turns"]
+__all__ = [
+    "Lender",
+    "blas_threads",
+    "borrow_from",
+    "borrow_no_more",
+    "borrows",
+    "side_by_side",
+    "turns",
+    "working",
+]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,17 +43,40 @@ class Lender(Protocol):
             How many there are beyond those.
         """
 
+    def working(self) -> AbstractContextManager[None]:
+        """Use the process's own threads for a while; before, others may have them."""
 
-_lenders: list[Lender] = []
+    def leave(self) -> None:
+        """Lend and borrow no more."""
 
 
-def borrow_from(lender: Lender | None) -> None:
+_lenders: list[Lender] = []  # one at most
+
+
+def borrow_from(lender: Lender) -> None:
     """Ask for more threads from now on, wherever several are of use.
 
     Args:
-        lender: whom to ask; None for nobody.
+        lender: whom to ask.
     """
-    _lenders[:] = [] if lender is None else [lender]
+    borrow_no_more()
+    _lenders.append(lender)
+
+
+def borrow_no_more() -> None:
+    """Ask nobody."""
+    while _lenders:
+        _lenders.pop().leave()
+
+
+def borrows() -> bool:
+    """Whether there is anybody to ask."""
+    return bool(_lenders)
+
+
+def working() -> AbstractContextManager[None]:
+    """See `Lender.working`."""
+    return _lenders[0].working() if _lenders else nullcontext()
 
 
 @cache

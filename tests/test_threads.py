@@ -1,12 +1,20 @@
 """One level of threads."""
 
 import threading
-from contextlib import contextmanager
 
 import pytest
+from lenders import Lending
 
 from onnx_sipp import threads as threads_module
-from onnx_sipp.threads import _controller, blas_threads, borrow_from, side_by_side, turns
+from onnx_sipp.threads import (
+    _controller,
+    blas_threads,
+    borrow_from,
+    borrow_no_more,
+    borrows,
+    side_by_side,
+    turns,
+)
 
 
 def blas_counts():
@@ -58,20 +66,6 @@ def test_blas_threads():
         assert blas_counts() == {1}
 
 
-class Lending:
-    """Always has so many threads."""
-
-    def __init__(self, count):
-        self.count, self.asked, self.out = count, [], 0
-
-    @contextmanager
-    def lent(self, most, threads):
-        self.asked.append((most, threads))
-        self.out += 1
-        yield min(self.count, most)
-        self.out -= 1
-
-
 @pytest.fixture
 def lender(monkeypatch):
     """A lender of one thread."""
@@ -101,9 +95,12 @@ def test_the_last_lender_counts(lender):
     borrow_from(other := Lending(0))
     side_by_side(str, range(3), 1)
     assert (lender.asked, other.asked) == ([], [(2, 1)])
-    borrow_from(None)
+    assert (lender.left, other.left) == (True, False)
+    borrow_no_more()
     side_by_side(str, range(3), 1)
     assert (lender.asked, other.asked) == ([], [(2, 1)])
+    assert other.left
+    assert not borrows()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from onnx_sipp.cluster.forks import ENVIRONMENT, can_fork, environment, get_read
 from onnx_sipp.cluster.seat import Seat
 from onnx_sipp.cluster.site import Payload, Site
 from onnx_sipp.errors import SippError
-from onnx_sipp.threads import borrow_from
+from onnx_sipp.threads import borrow_from, borrow_no_more, borrows, working
 
 __all__ = ["DaskPool", "dask_pool", "local_cluster"]
 
@@ -81,17 +81,13 @@ class _Lender:
             yield more
 
     def working(self) -> AbstractContextManager[None]:
-        """Use the worker's own core."""
+        """See `Lender.working`; the core is waited for, but not for ever."""
         return nullcontext() if self._seat is None else self._seat.in_use()
 
     def leave(self) -> None:
-        """Lend and borrow no more."""
+        """See `Lender.leave`."""
         if self._seat is not None:
             self._seat.leave()
-
-
-# Of this process, if it is a worker.
-_LENDERS: list[_Lender] = []
 
 
 class _Knowledge(distributed.WorkerPlugin):  # type: ignore[misc]
@@ -102,9 +98,8 @@ class _Knowledge(distributed.WorkerPlugin):  # type: ignore[misc]
 
     def setup(self, worker: Any) -> None:
         """Take it in."""
-        if not _LENDERS:
-            _LENDERS.append(_Lender(worker))
-            borrow_from(_LENDERS[0])
+        if not borrows():
+            borrow_from(_Lender(worker))
         known = Site(self._value) if isinstance(self._value, Payload) else self._value
         _KNOWN[self.name] = known
 
@@ -112,14 +107,13 @@ class _Knowledge(distributed.WorkerPlugin):  # type: ignore[misc]
         """Forget it."""
         del worker
         _KNOWN.pop(self.name, None)
-        if _LENDERS and not _KNOWN:
-            borrow_from(None)
-            _LENDERS.pop().leave()
+        if not _KNOWN:
+            borrow_no_more()
 
 
 def _call(site: str, function: Callable[..., Any], *arguments: Any) -> Any:
     given = [_KNOWN[a.name] if isinstance(a, _Name) else a for a in arguments]
-    with _LENDERS[0].working() if _LENDERS else nullcontext():
+    with working():
         return function(_KNOWN[site], *given)
 
 

@@ -16,10 +16,9 @@ from small_models import deep
 
 from onnx_sipp import SippError, UsageError, calibrate, prune
 from onnx_sipp.checked import checked_options
-from onnx_sipp.cluster import dask_pool
 from onnx_sipp.cluster.dask_pool import DaskPool, local_cluster
 from onnx_sipp.options import available_threads
-from onnx_sipp.threads import side_by_side
+from onnx_sipp.threads import borrows, side_by_side
 
 OPTIONS = {"sparsity": 0.6, "threads": 1, "batch_size": 8}
 locking = pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
@@ -132,7 +131,7 @@ def test_workers_lend_each_other_their_cores(tmp_path):
         pool.result(busy)
         assert pool.result(pool.submit(counting)) == 2
         pool.close()
-        assert set(client.run(lambda: len(dask_pool._LENDERS)).values()) == {0}
+        assert set(client.run(borrows).values()) == {False}
 
 
 @pytest.mark.parametrize(

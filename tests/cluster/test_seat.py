@@ -4,11 +4,11 @@ import shutil
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from crews import IMAGES, convolutions
+from lenders import Lending
 
 from onnx_sipp import prune, threads
 from onnx_sipp.cluster import seat as seat_module
@@ -185,24 +185,12 @@ def test_no_links_are_followed(tmp_path):
     assert not (tmp_path / "target").exists()
 
 
-class Lending:
-    """Lends so many threads, whatever is asked."""
-
-    def __init__(self, count):
-        self.count, self.times = count, 0
-
-    @contextmanager
-    def lent(self, most, threads):
-        self.times += 1
-        yield self.count
-
-
 def test_what_is_lent_changes_no_byte(monkeypatch):
     made = []
     for count in (0, 1, 3):
         lender = Lending(count)
         monkeypatch.setattr(threads, "_lenders", [lender])
         result = prune(convolutions(), IMAGES, sparsity=0.6, threads=1, batch_size=8)
-        assert lender.times
+        assert lender.asked
         made.append(result.model.SerializeToString())
     assert made[0] == made[1] == made[2]
