@@ -60,7 +60,7 @@ def greedy_costs(problem: Regression, weight: Float, *, damping: float, threads:
     return costs
 
 
-@compiled(fastmath=True)
+@compiled
 def _greedy_rows(inverse: Float32, optimum: Float32, used: NDArray[np.bool_]) -> Float32:
     """Costs of some neurons.
 
@@ -98,7 +98,7 @@ def _greedy_rows(inverse: Float32, optimum: Float32, used: NDArray[np.bool_]) ->
     return costs
 
 
-@compiled(fastmath=True)
+@compiled
 def _cheapest(
     diagonal: Float32, w: Float32, used: NDArray[np.bool_], place: NDArray[np.intp], active: int
 ) -> int:
@@ -113,7 +113,7 @@ def _cheapest(
     return best
 
 
-@compiled(fastmath=True)
+@compiled
 def _make_column(
     column: Float32,
     inverse: Float32,

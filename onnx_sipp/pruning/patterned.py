@@ -124,7 +124,7 @@ def _damped(problem: Regression, group: int, damping: float) -> tuple[Float64, f
     return hessian, shift
 
 
-@compiled()
+@compiled
 def _pivot(table: Float64, at: int) -> None:
     """Take an input in or out of the regression.
 
@@ -151,7 +151,7 @@ def _pivot(table: Float64, at: int) -> None:
     table[size, at] = sign * last / d
 
 
-@compiled()
+@compiled
 def _choose_rows(
     start: Float64, optimum: Float64, used: Mask, owner: Index, places: Index, kept: int
 ) -> Mask:
@@ -184,7 +184,7 @@ def _choose_rows(
     return chosen
 
 
-@compiled()
+@compiled
 def _swap(table: Float64, inside: Mask, used: Mask, places: Index) -> None:
     """Swap weights of one cell while the best swap of all helps."""
     fan_in = len(inside)
@@ -209,7 +209,7 @@ def _swap(table: Float64, inside: Mask, used: Mask, places: Index) -> None:
         inside[into], inside[out] = True, False
 
 
-@compiled()
+@compiled
 def _block_rows(inverse: Float64, scaled: Float64, used: Mask, places: Index) -> Float32:
     bands, count = used.shape
     costs = np.zeros((bands, count), np.float32)
@@ -235,7 +235,7 @@ def _block_rows(inverse: Float64, scaled: Float64, used: Mask, places: Index) ->
     return costs
 
 
-@compiled()
+@compiled
 def _block_cost(h: Float64, w: Float64, cell: Index) -> float:
     """Σ over neurons of wᵀ (H⁻¹ of the cell)⁻¹ w, by its Cholesky factor."""
     size = len(cell)
@@ -258,7 +258,7 @@ def _block_cost(h: Float64, w: Float64, cell: Index) -> float:
     return total
 
 
-@compiled()
+@compiled
 def _take_out(h: Float64, w: Float64, cell: Index) -> None:
     """Refit without the inputs of a cell, whose rows and columns become 0."""
     size = len(h)

@@ -29,7 +29,7 @@ def max_product(left: Float32, right: Float32, weight: Float32, out: Float32) ->
         _kernel(left[group], right[group], weight[group], out[group])
 
 
-@compiled()
+@compiled
 def _kernel(left: Float32, right: Float32, weight: Float32, out: Float32) -> None:
     rows, columns = weight.shape
     patches = right.shape[1]
