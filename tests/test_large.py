@@ -55,7 +55,7 @@ def small_parts(monkeypatch):
     """Every constant is large, every model is, and nothing is kept in memory."""
     monkeypatch.setattr("onnx_sipp.calibration.runner.LARGE_BYTES", 0)
     monkeypatch.setattr("onnx_sipp.calibration.segments.SEGMENT_BYTES", 300)
-    monkeypatch.setattr("onnx_sipp.graph.model.MAPPED_BYTES", 100)
+    monkeypatch.setattr("onnx_sipp.graph.handing_over.MAPPED_BYTES", 100)
     monkeypatch.setattr("onnx_sipp.preparing.KEPT_BYTES", 0)
 
 

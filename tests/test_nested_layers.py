@@ -394,7 +394,7 @@ def test_weights_of_bodies_in_external_files(make, tmp_path):
         stored, tmp_path / "in.onnx", save_as_external_data=True, location="in.bin",
         size_threshold=30, convert_attribute=True,
     )  # fmt: skip
-    assert len(Model.load(tmp_path / "in.onnx").external) > 2
+    assert len(Model.load(tmp_path / "in.onnx").sites.external) > 2
     result = onnx_sipp.prune(tmp_path / "in.onnx", X, sparsity=0.5)
     result.save(tmp_path / "out.onnx")
     expected = onnx_sipp.prune(make(), X, sparsity=0.5)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto
 
 from onnx_sipp.calibration.session import open_session, run_session
+from onnx_sipp.graph.handing_over import mapped
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.node import attributes
 from onnx_sipp.store import Kept, LiveTensors, TensorStore, load, ranges
@@ -46,7 +47,7 @@ class WideProduct:
         fixed = {name for name in (weight, bias) if name in model.stored}
         if weight not in fixed or node.input[0] in model.stored or (bias and bias not in fixed):
             return None
-        if len(model.stored[weight].dims) != 2 or model.mapped(weight) is None:
+        if len(model.stored[weight].dims) != 2 or mapped(model.sites, weight) is None:
             return None
         transposed = node.op_type == "Gemm" and attributes(node).get("transB", 0)
         return cls(node, weight, 0 if transposed else 1, bias)

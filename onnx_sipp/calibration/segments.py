@@ -13,6 +13,7 @@ from onnx_sipp.calibration.products import WideProduct
 from onnx_sipp.calibration.session import open_session, run_session
 from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.graph.flow import Flow, Segment, cut
+from onnx_sipp.graph.handing_over import hand_over, mapped
 from onnx_sipp.graph.model import Model
 from onnx_sipp.store import LiveTensors, TensorStore
 
@@ -137,7 +138,8 @@ def _fed_constants(model: Model, flow: Flow, segment: Segment) -> dict[str, Tens
     names = {name for index in segment.nodes for name in flow.reads[index]}
     nodes = model.proto.graph.node
     foreign = {n for i in segment.nodes if nodes[i].domain for n in flow.reads[i]}
-    found = ((name, model.mapped(name)) for name in sorted(names - foreign) if name in model.stored)
+    stored = (name for name in sorted(names - foreign) if name in model.stored)
+    found = ((name, mapped(model.sites, name)) for name in stored)
     return {name: value for name, value in found if value is not None}
 
 
@@ -163,7 +165,7 @@ def _submodel(
             dims = [onnx.TensorShapeProto.Dimension(dim_value=size) for size in fed[name].shape]
             graph.input[-1].type.tensor_type.shape.dim.extend(dims)
         elif name in model.stored:
-            model.hand_over(name, graph, lent)
+            hand_over(model.sites, name, graph, lent)
         elif name in live:
             graph.input.add(name=name).type.CopyFrom(_type_of(live[name]))
     sparse = [t for t in source.graph.sparse_initializer if t.values.name in names - made]

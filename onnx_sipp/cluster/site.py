@@ -77,7 +77,7 @@ class Payload:
         samples, source = found.samples, found.samples.all_feeds()
         feeds = Feeds(list(source), source.description, source.synthetic, source.restarts)
         path = found.dense.path
-        external = found.dense.external and path is not None
+        external = found.dense.sites.external and path is not None
         return cls(
             model=path.resolve() if external and path else serialized(found.dense.proto),
             feeds=feeds,

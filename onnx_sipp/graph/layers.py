@@ -262,6 +262,6 @@ def _parameters(model: Lowered, layers: Sequence[Layer]) -> int:
     sizes = model.plan.numbering.sizes
     return sum(
         sizes[site]
-        for site, holder in enumerate(model.plan.original.sites)
+        for site, holder in enumerate(model.plan.original.sites.holders)
         if site in weights or is_parameter(holder)
     )

@@ -15,9 +15,10 @@ from onnx_sipp.errors import UsageError
 from onnx_sipp.files import Piece, refuse_place, write_together
 from onnx_sipp.graph.external import checked_file, external_reference, open_checked
 from onnx_sipp.graph.messages import serialized
-from onnx_sipp.graph.payloads import COPY_BYTES, Replacements
+from onnx_sipp.graph.payloads import COPY_BYTES
+from onnx_sipp.graph.sites import Sites
 from onnx_sipp.graph.tensors import is_external, payload_bytes
-from onnx_sipp.graph.walk import Holder, all_sites, all_tensors
+from onnx_sipp.graph.walk import all_sites, all_tensors
 
 __all__ = ["Saving"]
 
@@ -30,18 +31,12 @@ class Saving:
 
     Attributes:
         proto: its message.
-        sites: all places of it that hold elements.
-        external: tensors whose elements lie in external files.
-        replaced: new elements of these.
-        folder: of the external files.
+        sites: of it.
         files: that it came from.
     """
 
     proto: ModelProto
-    sites: Sequence[Holder]
-    external: Sequence[TensorProto]
-    replaced: Replacements
-    folder: Path
+    sites: Sites
     files: Sequence[Path]
 
     def save(self, target: Path) -> None:
@@ -82,14 +77,14 @@ class Saving:
 
     def _moved(self) -> dict[int, int]:
         """New offsets for replaced tensors whose bytes other tensors share: behind the others."""
-        ranges = [(tensor, *self._range(tensor)) for tensor in self.external]
+        ranges = [(tensor, *self._range(tensor)) for tensor in self.sites.external]
         ends = {
-            reference.location: checked_file(reference.location, self.folder).stat().st_size
-            for reference in map(external_reference, self.external)
+            reference.location: checked_file(reference.location, self.sites.folder).stat().st_size
+            for reference in map(external_reference, self.sites.external)
         }
         moved = {}
-        for site in self.replaced:
-            tensor = self.sites[site]
+        for site in self.sites.replaced:
+            tensor = self.sites.holders[site]
             assert isinstance(tensor, TensorProto)
             location, start, stop = self._range(tensor)
             if any(
@@ -120,7 +115,9 @@ class Saving:
                 )
 
     def _new_locations(self, target: Path) -> dict[str, str]:
-        locations = dict.fromkeys(external_reference(tensor).location for tensor in self.external)
+        locations = dict.fromkeys(
+            external_reference(tensor).location for tensor in self.sites.external
+        )
         return {
             location: f"{target.name}.data" if index == 0 else f"{target.name}.{index}.data"
             for index, location in enumerate(locations)
@@ -129,17 +126,17 @@ class Saving:
     def _write_external(self, location: str, moved: dict[int, int], out: BinaryIO) -> None:
         """Copy one external file, but for the payloads that are replaced."""
         starts: dict[int, int] = {}
-        for site in self.replaced:
-            holder = self.sites[site]
+        for site in self.sites.replaced:
+            holder = self.sites.holders[site]
             assert isinstance(holder, TensorProto)
             reference = external_reference(holder)
             if reference.location == location:
                 starts[site] = moved.get(site, reference.offset)
-        with open_checked(location, self.folder) as source:
+        with open_checked(location, self.sites.folder) as source:
             for site, start in sorted(starts.items(), key=lambda found: found[1]):
                 _copy(source, out, start - source.tell())
                 out.seek(start)  # there may be a gap behind the end of the source
-                self.replaced.write_to(site, out)
+                self.sites.replaced.write_to(site, out)
                 source.seek(out.tell())
             shutil.copyfileobj(source, out, COPY_BYTES)
 

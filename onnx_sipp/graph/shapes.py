@@ -72,7 +72,7 @@ def _skeleton(model: Model) -> ModelProto:
                 TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
             )
         else:
-            graph.initializer.append(model.with_payload(tensor.name))
+            graph.initializer.append(model.sites.with_payload(tensor.name))
     graph.output.extend(ValueInfoProto(name=value.name) for value in source.graph.output)
     return ModelProto(
         ir_version=source.ir_version,

@@ -62,9 +62,9 @@ def model_digest(model: Model) -> str:
         SippError: a file cannot be read.
     """
     digest = hashlib.sha256(serialized(model.proto))
-    places = (external_reference(tensor).location for tensor in model.external)
+    places = (external_reference(tensor).location for tensor in model.sites.external)
     for location in dict.fromkeys(places):
-        with open_checked(location, model.folder) as stream:
+        with open_checked(location, model.sites.folder) as stream:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
     return digest.hexdigest()

@@ -41,7 +41,7 @@ class Assembly:
     def __init__(self, source: Model) -> None:
         self.proto = ModelProto()
         self.proto.CopyFrom(source.proto)
-        self.external = bool(source.external)
+        self.external = bool(source.sites.external)
         self._source = source
         self._fresh: dict[str, Kept] = {}
         self._store = TensorStore(_MEMORY)
@@ -128,7 +128,7 @@ class Assembly:
         token = external_reference(tensor).location
         if token in self._fresh:
             return load(self._fresh[token])
-        return self._source.read_site(int(token.removeprefix("old:")))
+        return self._source.sites.read(int(token.removeprefix("old:")))
 
 
 def _external(proto: ModelProto) -> Iterator[TensorProto]:

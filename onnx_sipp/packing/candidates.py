@@ -69,7 +69,7 @@ def find_candidates(model: Model) -> tuple[list[Candidate], list[LeftTensor]]:
             left.append(LeftTensor(candidate.name, payload_bytes(candidate.tensor), reason))
         else:
             candidates.append(candidate)
-    for holder in model.sites:
+    for holder in model.sites.holders:
         if isinstance(holder, TensorProto) and id(holder) not in reached and _is_large(holder):
             reason = "it is inside a subgraph, a function or a sparse tensor"
             left.append(LeftTensor(holder.name or "(unnamed)", payload_bytes(holder), reason))

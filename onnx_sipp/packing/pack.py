@@ -126,7 +126,8 @@ class _Packer:
         Raises:
             _Stays: it cannot be packed.
         """
-        original = self._source.read_site(self._source.site_of(candidate.tensor))
+        sites = self._source.sites
+        original = sites.read(sites.of(candidate.tensor))
         if original.size > _MOST_ELEMENTS:
             raise _Stays("it has more elements than int32 can count")
         stored = as_stored(original, self._values)

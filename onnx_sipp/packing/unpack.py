@@ -73,7 +73,7 @@ def _rebuilt(source: Model, record: Record) -> Iterator[tuple[Home, NDArray[Any]
     for homes in _batches(record.homes):
         names = [home.name for home in homes]
         nodes, constants = _chain(names, makers, own)
-        tensors = [source.with_payload(name) for name in constants]
+        tensors = [source.sites.with_payload(name) for name in constants]
         yield from zip(homes, rebuilt(names, nodes, tensors, source.proto), strict=True)
 
 

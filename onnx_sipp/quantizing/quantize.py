@@ -86,10 +86,11 @@ def quantize(
         model.save(plain)
         open_session(plain, folder=None, threads=threads, providers=None, optimized=folded)
         source, note = folded, ""
+        external = bool(model.sites.external)
         try:
-            _run_quantizer(folded, integer, kind, feeds, providers, external=bool(model.external))
+            _run_quantizer(folded, integer, kind, feeds, providers, external=external)
         except SippError as error:
-            _run_quantizer(plain, integer, kind, feeds, providers, external=bool(model.external))
+            _run_quantizer(plain, integer, kind, feeds, providers, external=external)
             cause = error.__cause__
             said = first_line(cause if isinstance(cause, Exception) else error)
             source, note = plain, f"{_UNFOLDED}: {said}"

@@ -209,7 +209,7 @@ def test_the_model_itself_does_not_change():
 def pieces(monkeypatch):
     """Constants of a few bytes are large."""
     monkeypatch.setattr("onnx_sipp.calibration.segments.SEGMENT_BYTES", 40)
-    monkeypatch.setattr("onnx_sipp.graph.model.MAPPED_BYTES", 20)
+    monkeypatch.setattr("onnx_sipp.graph.handing_over.MAPPED_BYTES", 20)
 
 
 @pytest.mark.parametrize("external", [True, False])
@@ -222,7 +222,7 @@ def test_in_several_segments(pieces, tmp_path, external):
 @pytest.mark.parametrize("name", ["lenet5", "transformer"])
 def test_the_examples_in_several_segments(models, monkeypatch, tmp_path, name):
     monkeypatch.setattr("onnx_sipp.calibration.segments.SEGMENT_BYTES", 2000)
-    monkeypatch.setattr("onnx_sipp.graph.model.MAPPED_BYTES", 500)
+    monkeypatch.setattr("onnx_sipp.graph.handing_over.MAPPED_BYTES", 500)
     path, proto = tmp_path / "m.onnx", onnx.load(models / f"{name}.onnx")
     onnx.save(proto, path, save_as_external_data=True, size_threshold=500)
     images = np.load(models / "digits-calib.npz")["input"]

@@ -12,9 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 from small_models import constant, make_model, mlp, save_external, tensor, weights
 
-from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.errors import SippError, UsageError
-from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.store import TensorStore
 
@@ -87,54 +85,6 @@ def test_constants_of_all_kinds():
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(node.attribute[0].t), -WEIGHT)
 
 
-def everywhere():
-    """A model with constants in a graph, in a subgraph, in a function, and as plain numbers."""
-    body = make_model(
-        [("MatMul", "x inside", "z"), constant("k", weights(2)), ("Add", "z k", "y")],
-        {"inside": weights(4, 2)},
-    ).graph
-    del body.input[:]
-    numbers = helper.make_node("Constant", [], ["n"], value_floats=[1.0, 2.0])
-    function = helper.make_function(
-        "f", "F", ["a"], ["b"],
-        [constant("own", weights(2)), helper.make_node("Add", ["a", "own"], ["b"])],
-        [helper.make_opsetid("", 17)],
-    )  # fmt: skip
-    return make_model(
-        [
-            numbers,
-            helper.make_node("If", ["c"], ["h"], then_branch=body, else_branch=body),
-            ("Add", "h n", "i"),
-            helper.make_node("F", ["i"], ["y"], domain="f"),
-        ],
-        {"c": np.array(True), "w": WEIGHT},
-        functions=[function],
-        domains=["f"],
-    )
-
-
-@pytest.mark.parametrize("external", [False, True])
-def test_sites(folder, out, external):
-    """Constants anywhere, by number; the same in every copy."""
-    if external:
-        model = Model.load(save_external(everywhere(), folder / "m.onnx"))
-        assert len(model.external) == 4
-    else:
-        model = Model.load(everywhere())
-    shapes = [model.read_site(site).shape for site in range(len(model.sites))]
-    assert sorted(shapes) == sorted([(), (4, 6), (2,), (4, 2), (2,), (4, 2), (2,), (2,)])
-    assert model.site_of(model.stored["w"]) == shapes.index((4, 6))
-    copy = model.copy()
-    for site in range(len(shapes)):
-        copy.replace_site(site, np.zeros_like(model.read_site(site)))
-    assert all(not copy.read_site(site).any() for site in range(len(shapes)))
-    assert all(model.read_site(site).any() for site in range(len(shapes)))
-    copy.save(out / "m.onnx")
-    for again in (Model.load(out / "m.onnx"), Model.load(copy.inlined()), copy.copy()):
-        assert [again.read_site(site).shape for site in range(len(shapes))] == shapes
-        assert all(not again.read_site(site).any() for site in range(len(shapes)))
-
-
 @pytest.mark.parametrize(
     ("content", "match"),
     [
@@ -200,19 +150,10 @@ def test_parts_of_constants(parted, out):
 
 
 def test_what_is_kept_elsewhere_is_taken_over(parted, tmp_path):
-    site = parted.site_of(parted.stored["w2"])
-    parted.share_site(site, TensorStore(0, tmp_path).keep(np.ones((8, 3), np.float32)))
+    site = parted.sites.named("w2")
+    kept = TensorStore(0, tmp_path).keep(np.ones((8, 3), np.float32))
+    parted.sites.share(site, kept)
     np.testing.assert_array_equal(parted.read("w2"), np.ones((8, 3)))
-
-
-def test_large_external_constants_are_mapped(folder, monkeypatch):
-    model = Model.load(save_external(mlp(), folder / "m.onnx"))
-    assert model.mapped("w1") is None
-    assert model.constant_bytes("w1") == 128
-    monkeypatch.setattr("onnx_sipp.graph.model.MAPPED_BYTES", 128)
-    np.testing.assert_array_equal(model.mapped("w1"), weights(4, 8))
-    assert model.mapped("b1") is None
-    assert Model.load(mlp()).mapped("w1") is None
 
 
 # --- for the runtime ---------------------------------------------------------------------------
@@ -231,45 +172,6 @@ def test_runnable_has_the_taps_and_the_new_values(folder):
     assert not onnx.numpy_helper.to_array(w1).any()
     assert b1.data_location == TensorProto.EXTERNAL
     assert [output.name for output in model.proto.graph.output] == ["y"]
-
-
-def test_large_constants_in_memory_are_lent(monkeypatch):
-    monkeypatch.setattr("onnx_sipp.graph.model.MAPPED_BYTES", 96)
-    proto = mlp()
-    proto.metadata_props.add(key="author", value="somebody")
-    model = Model.load(proto)
-    data, where, lent = model.runnable(["h"])
-    assert where is None
-    assert set(lent) == {"w1", "w2"}
-    np.testing.assert_array_equal(lent["w1"], weights(4, 8))
-    sent = onnx.load_from_string(data)
-    assert not any(t.raw_data for t in sent.graph.initializer if t.name in lent)
-    whole = model.inlined()
-    whole.graph.output.add(name="h")
-    for message in (sent, whole):
-        for initializer in message.graph.initializer:
-            initializer.Clear()
-    assert sent == whole  # but for the elements, it is the same message
-
-
-@pytest.mark.parametrize("load", [Model.load, lambda proto: lower(Model.load(proto))])
-def test_what_is_lent_is_computed_with(monkeypatch, load):
-    feed = {"x": np.ones((3, 4), np.float32)}
-    expected = Runner(load(mlp()), ["h", "y"]).run(feed)
-    monkeypatch.setattr("onnx_sipp.graph.model.MAPPED_BYTES", 96)
-    changed = load(mlp())
-    assert changed.runnable(["h"]).lent
-    for name, value in Runner(changed, ["h", "y"]).run(feed).items():
-        np.testing.assert_array_equal(value, expected[name])
-    changed.replace("w1", np.zeros((4, 8), np.float32))
-    assert not np.array_equal(Runner(changed).run(feed)["y"], expected["y"])
-
-
-def test_what_a_feed_may_replace_is_not_lent(monkeypatch):
-    monkeypatch.setattr("onnx_sipp.graph.model.MAPPED_BYTES", 96)
-    proto = mlp()
-    proto.graph.input.append(onnx.helper.make_tensor_value_info("w1", TensorProto.FLOAT, [4, 8]))
-    assert set(Model.load(proto).runnable().lent) == {"w2"}
 
 
 def test_inlined_needs_no_file(folder):

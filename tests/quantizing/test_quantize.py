@@ -155,7 +155,7 @@ def test_one_scale_where_the_operators_have_no_axis():
 def test_external_data(tmp_path):
     save_external(dense_layers(), tmp_path / "in.onnx")
     model = Model.load(tmp_path / "in.onnx")
-    assert model.external
+    assert model.sites.external
     done = quantize(model, "int8", FLAT, 1)
     assert error(outputs(done.model.proto, FLAT), outputs(dense_layers(), FLAT)) < 0.03
 

@@ -2,7 +2,7 @@
 
 Everything that observes, refits, and measures knows Conv, Gemm and MatMul of the main graph with a
 stored floating-point weight. `lower` makes that of any model. The file that is written is never the
-lowered model: it is the original, with payloads replaced at *sites* (see `graph.model.Model`).
+lowered model: it is the original, with payloads replaced at *sites* (see `graph.sites.Sites`).
 
 - `flatten.flatten`: the nodes of the main graph, and its stored constants as *twins* of sites;
   functions, and branches that are always taken, dissolve in it.

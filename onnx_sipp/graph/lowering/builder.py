@@ -92,7 +92,7 @@ class Builder:
         self._watched = watched or {}
         self.given_up: list[tuple[NodeProto, Label]] = []
         self.twins = dict(flat.twins)
-        self.numbering = Numbering([_size(holder) for holder in flat.model.sites])
+        self.numbering = Numbering([_size(holder) for holder in flat.model.sites.holders])
         self.virtual: dict[str, Virtual] = {}
         self.fixed: dict[str, TensorProto] = {}
         self.refused: dict[str, Skipped] = {}
@@ -363,14 +363,14 @@ class Builder:
             return numpy_helper.to_array(self.fixed[name])
         if name not in self.twins:
             raise NotPrunable(f"{name!r} cannot be evaluated")
-        return self.model.read_site(self.twins[name].site)
+        return self.model.sites.read(self.twins[name].site)
 
     def _tensor(self, name: str) -> TensorProto:
         """A twin as a TensorProto of the original, or one made of a Constant's plain numbers."""
-        holder = self.model.sites[self.twins[name].site]
+        holder = self.model.sites.holders[self.twins[name].site]
         if isinstance(holder, TensorProto):
             return holder
-        return numpy_helper.from_array(self.model.read_site(self.twins[name].site), name)
+        return numpy_helper.from_array(self.model.sites.read(self.twins[name].site), name)
 
 
 def _size(holder: TensorProto | AttributeProto) -> int:

@@ -63,4 +63,4 @@ class Flat:
             kind: what holds it, for people.
             known_as: its name in the original, if that is another.
         """
-        self.twins[name] = Twin(self.model.site_of(holder), known_as or name, kind)
+        self.twins[name] = Twin(self.model.sites.of(holder), known_as or name, kind)

@@ -89,7 +89,7 @@ class _Flattener:
             and values[0].HasField("t")
         ):
             holder = values[0].t  # the attribute of a call of this function
-        if holder is not None and self._model.is_site(holder):
+        if holder is not None and self._model.sites.has(holder):
             kind = "Constant node" + _where(scope)
             self._keep(scope.name(node.output[0]), node.output[0], holder, kind)
         else:

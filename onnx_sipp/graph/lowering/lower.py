@@ -148,7 +148,7 @@ def _assembled(
             graph.initializer[-1].name = name
     graph.initializer.extend(t for name, t in builder.fixed.items() if name in needed)
     for name, virtual in plan.virtual.items():
-        values = virtual.decode(plan.numbering, builder.model.read_site)
+        values = virtual.decode(plan.numbering, builder.model.sites.read)
         tensor: TensorProto = numpy_helper.from_array(values, name)
         graph.initializer.append(tensor)
     return result

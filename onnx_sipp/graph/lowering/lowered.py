@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
+from onnx_sipp.graph.handing_over import hand_over_all
 from onnx_sipp.graph.kinds import Skipped
 from onnx_sipp.graph.lowering.flat import Twin
 from onnx_sipp.graph.lowering.reads import Read
@@ -135,18 +136,20 @@ class Lowered(Model):
         graph.node.extend(nodes)
         graph.output.extend(declared.get(n, ValueInfoProto(name=n)) for n in names)
         lent: dict[str, NDArray[Any]] = {}
-        self._hand_over_all((t for t in source.initializer if t.name in used), graph, lent)
+        initializers = (t for t in source.initializer if t.name in used)
+        hand_over_all(self.sites, initializers, graph, lent)
         graph.sparse_initializer.extend(
             tensor for tensor in source.sparse_initializer if tensor.values.name in used
         )
-        return Runnable(serialized(result), self.folder if self.external else None, lent)
+        folder = self.sites.folder if self.sites.external else None
+        return Runnable(serialized(result), folder, lent)
 
     def copy(self, store: TensorStore | None = None) -> Lowered:
         """See `Model.copy`; the store keeps what will be replaced in the original, too."""
         proto = ModelProto()
         proto.CopyFrom(self.proto)
         result = Lowered(proto, self.plan)
-        result._replaced = self._replaced.copy(store)
+        result.sites.replaced = self.sites.replaced.copy(store)
         result._changes = self._changes.copy(store)
         return result
 
@@ -170,7 +173,7 @@ class Lowered(Model):
         else:
             changes = {twin.site: values}
         for site, new in changes.items():
-            holder = self.plan.original.sites[site]
+            holder = self.plan.original.sites.holders[site]
             if isinstance(holder, TensorProto) and is_external(holder):
                 self._changes.put(site, new)
             else:  # the message is in memory anyway
@@ -187,13 +190,13 @@ class Lowered(Model):
             return
         before = partial(self.read_slab, name, 0)
         self._changes.put_slab(twin.site, axis, start, values, tuple(tensor.dims), before)
-        self._replaced.share(self.site_of(tensor), self._changes.kept(twin.site))
+        self.sites.share(self.sites.named(name), self._changes.kept(twin.site))
 
     def _refresh(self, name: str) -> None:
         """Bring a constant of the lowered graph up to date with the sites it depends on."""
         twin = self.plan.twins.get(name)
         if twin is not None and is_external(self.stored[name]):
-            self._replaced.share(self.site_of(self.stored[name]), self._changes.kept(twin.site))
+            self.sites.share(self.sites.named(name), self._changes.kept(twin.site))
         else:
             super().replace(name, self._present(name))
 
@@ -201,7 +204,7 @@ class Lowered(Model):
         """The original with everything that was replaced, and the biases that were made use of."""
         model = self.plan.original.copy()
         for site in self._changes:
-            model.share_site(site, self._changes.released(site))
+            model.sites.share(site, self._changes.released(site))
         return model.with_biases(
             {
                 output: (name, values)
@@ -294,5 +297,5 @@ class Lowered(Model):
         return (
             self._changes.read(site)
             if site in self._changes
-            else self.plan.original.read_site(site)
+            else self.plan.original.sites.read(site)
         )

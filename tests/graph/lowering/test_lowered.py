@@ -158,10 +158,10 @@ def test_integers_that_the_node_dequantises():
     with pytest.raises(NotPrunable, match="not floating point"):
         builder.weight("q")
     name = builder.weight("q", scale=np.full(6, 0.5, np.float32), zero_point=np.int8(2), axis=-1)
-    values = builder.virtual[name].decode(builder.numbering, builder.model.read_site)
+    values = builder.virtual[name].decode(builder.numbering, builder.model.sites.read)
     np.testing.assert_array_equal(values, (levels.astype(np.float32) - 2) * 0.5)
     name = builder.weight("q", np.array([23, 0]), zero_point=np.arange(6), axis=1)
-    values = builder.virtual[name].decode(builder.numbering, builder.model.read_site)
+    values = builder.virtual[name].decode(builder.numbering, builder.model.sites.read)
     assert values.tolist() == [6, -12]
     with pytest.raises(NotPrunable, match="should be integers"):
         builder.weight("w", zero_point=np.int8(2))
