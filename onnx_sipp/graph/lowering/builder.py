@@ -36,20 +36,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from math import prod
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, helper, numpy_helper
 
 from onnx_sipp.graph.kinds import Skipped, known_as, node_kind
+from onnx_sipp.graph.lowering.constants import LoweredConstants
 from onnx_sipp.graph.lowering.flat import Flat
-from onnx_sipp.graph.lowering.grid import Grid
-from onnx_sipp.graph.lowering.trace import Traced, Tracer, spread
-from onnx_sipp.graph.lowering.virtual import Numbering, Virtual
-from onnx_sipp.graph.node import Constants, Label, NotPrunable
-from onnx_sipp.graph.tensors import is_float, numpy_dtype
+from onnx_sipp.graph.node import Label, NotPrunable
 
 __all__ = ["Builder", "Rule", "Watching"]
 
@@ -79,7 +75,7 @@ class Builder:
     Attributes:
         model: the original, to read only.
         opsets: that the lowered graph's operators are from.
-        constants: of the flat graph: what is stored, and what nodes compute from that alone.
+        constants: of the lowered graph.
     """
 
     def __init__(
@@ -91,25 +87,13 @@ class Builder:
         self.model, self._rules = flat.model, rules
         self._watched = watched or {}
         self.given_up: list[tuple[NodeProto, Label]] = []
-        self.twins = dict(flat.twins)
-        self.numbering = Numbering([_size(holder) for holder in flat.model.sites.holders])
-        self.virtual: dict[str, Virtual] = {}
-        self.fixed: dict[str, TensorProto] = {}
+        self.constants = LoweredConstants(flat)
         self.refused: dict[str, Skipped] = {}
         self.nodes: list[tuple[NodeProto, Label]] = []
         self._given_labels: dict[int, tuple[NodeProto, Label]] = {}
         self._taps: dict[int, NodeProto] = {}
         self.notes: list[str] = []
         self._label = Label("", "")
-        stored = {name: self._tensor(name) for name in flat.twins}
-        graph = flat.model.proto.graph
-        self.constants = Constants.within(
-            [node for node, _ in flat.nodes], graph.sparse_initializer, stored
-        )
-        self.tracer = Tracer(flat.opsets, self._traced, self._read)
-        for node, _ in flat.nodes:
-            if self.makes_constants(node):
-                self.tracer.add(node)
         self._producer = {name: node for node, _ in flat.nodes for name in node.output if name}
         self._names = flat.names
         self.opsets = flat.opsets
@@ -144,16 +128,7 @@ class Builder:
 
     def is_constant(self, name: str) -> bool:
         """Whether a tensor is stored, or computed from stored ones alone."""
-        return name in self.constants or name in self.fixed
-
-    def makes_constants(self, node: NodeProto) -> bool:
-        """Whether a node computes from constants alone."""
-        names = [name for name in node.output if name]
-        return bool(names) and all(name in self.constants for name in names)
-
-    def is_stored(self, name: str) -> bool:
-        """Whether a tensor is a stored constant, read by no route."""
-        return name in self.twins
+        return name in self.constants
 
     def value(self, name: str) -> Array:
         """Elements of a constant as the node sees them.
@@ -161,7 +136,7 @@ class Builder:
         Raises:
             NotPrunable: it is computed by operators that cannot be evaluated here.
         """
-        return self.tracer.value(name)
+        return self.constants.tracer.value(name)
 
     def weight(
         self,
@@ -194,23 +169,16 @@ class Builder:
         Raises:
             NotPrunable: its elements are not stored ones, each once, or are not floating point.
         """
-        traced = self._weighing(operand, scale, zero_point, axis)
-        ids, grid = traced.ids, traced.grid
-        if index is not None:
-            places = np.asarray(index, np.int64)
-            ids = ids.ravel()[places]
-            grid = grid.mapped(lambda values: values.ravel()[places]) if grid else None
-        self._refuse_repeats(operand, ids)
-        way = self.constants.computed.get(operand, ())
+        traced = self.constants.weighed(operand, scale, zero_point, axis)
+        made = self.constants.made_of(traced, operand, index, self._label.reader)
         name = self.fresh(operand)
-        owner = self._label.reader
-        self.virtual[name] = Virtual(ids, traced.dtype, grid, way, owner, operand)
+        self.constants.virtual[name] = made
         return name
 
     def constant(self, values: Array, hint: str = "constant") -> str:
         """A new constant of the lowered graph that is no weight: a shape, an axis, a factor."""
         name = self.fresh(hint)
-        self.fixed[name] = numpy_helper.from_array(np.array(values, order="C"), name)
+        self.constants.fixed[name] = numpy_helper.from_array(np.array(values, order="C"), name)
         return name
 
     def producer(self, name: str) -> NodeProto | None:
@@ -260,18 +228,6 @@ class Builder:
         """Whether `tap` was said of a node."""
         return id(node) in self._taps
 
-    def is_weight(self, name: str) -> bool:
-        """Whether a constant stands for stored elements one to one."""
-        return name in self.twins or name in self.virtual
-
-    def facts(self, name: str) -> tuple[tuple[int, ...], int]:
-        """Shape and element type of such a constant."""
-        if name in self.virtual:
-            made = self.virtual[name]
-            return made.ids.shape, helper.np_dtype_to_tensor_dtype(made.dtype)
-        tensor = self.constants.stored[name]
-        return tuple(tensor.dims), tensor.data_type
-
     # --- lowering ------------------------------------------------------------------------------
 
     @contextmanager
@@ -283,7 +239,7 @@ class Builder:
 
     def lower(self, node: NodeProto, label: Label) -> list[tuple[NodeProto, Label]]:
         """The nodes that stand in the place of a node, with their labels."""
-        if self.makes_constants(node):
+        if self.constants.makes(node):
             return [(node, label)]
         rule = self._rules.get(node_kind(node))
         found: Sequence[NodeProto] | None = None
@@ -299,81 +255,7 @@ class Builder:
             return [(node, label)]
         return [(made, self._given_labels.get(id(made), (made, label))[1]) for made in found]
 
-    def emit(self, node: NodeProto, label: Label) -> None:
-        """Lower a node and append what stands in its place to the graph."""
-        self.nodes.extend(self.lower(node, label))
-
     def _refuse(self, label: Label, reason: NotPrunable) -> None:
         self.refused[label.name] = Skipped(
             label.name, label.op_type, reason.parameters, str(reason)
         )
-
-    # --- constants -----------------------------------------------------------------------------
-
-    def _weighing(
-        self, operand: str, scale: Array | None, zero_point: Array | None, axis: int
-    ) -> Traced:
-        """Trace an operand to elements that have real values."""
-        if operand in self.constants.sparse:
-            raise NotPrunable(f"its weight {operand!r} is a sparse tensor already")
-        try:
-            traced = self.tracer.trace(operand)
-        except NotPrunable as reason:
-            ways = ", ".join(self.constants.computed.get(operand, ()))
-            raise NotPrunable(
-                f"its weight {operand!r} is computed from constants ({ways}): {reason}",
-                reason.parameters,
-            ) from reason
-        if traced.levels:
-            raise NotPrunable(f"its weight {operand!r} is quantised in the graph", traced.ids.size)
-        if scale is None and zero_point is None:
-            if not is_float(traced.dtype):
-                raise NotPrunable(f"its weight {operand!r} is not floating point", traced.ids.size)
-            return traced
-        if is_float(traced.dtype):
-            raise NotPrunable(f"its weight {operand!r} should be integers", traced.ids.size)
-        factor = np.ones((), np.float32) if scale is None else scale
-        zero = np.zeros((), np.int32) if zero_point is None else zero_point.astype(np.int32)
-        shape = traced.ids.shape
-        grid = Grid(
-            spread(factor, shape, axis), spread(zero, shape, axis), traced.dtype, stored=True
-        )
-        return Traced(traced.ids, factor.dtype, grid)
-
-    def _refuse_repeats(self, operand: str, ids: NDArray[np.int64]) -> None:
-        ways = ", ".join(self.constants.computed.get(operand, ()))
-        if ids.size and int(ids.min()) == 0:
-            raise NotPrunable(
-                f"its weight {operand!r} ({ways}) has elements that are not stored", ids.size
-            )
-        if np.unique(ids).size < ids.size:
-            raise NotPrunable(
-                f"its weight {operand!r} ({ways}) uses a stored element more than once", ids.size
-            )
-
-    def _traced(self, name: str) -> Traced | None:
-        if name not in self.twins:
-            return None
-        tensor = self.constants.stored[name]
-        ids = self.numbering.of(self.twins[name].site).reshape(tuple(tensor.dims))
-        return Traced(ids, numpy_dtype(tensor))
-
-    def _read(self, name: str) -> Array:
-        if name in self.fixed:
-            return numpy_helper.to_array(self.fixed[name])
-        if name not in self.twins:
-            raise NotPrunable(f"{name!r} cannot be evaluated")
-        return self.model.sites.read(self.twins[name].site)
-
-    def _tensor(self, name: str) -> TensorProto:
-        """A twin as a TensorProto of the original, or one made of a Constant's plain numbers."""
-        holder = self.model.sites.holders[self.twins[name].site]
-        if isinstance(holder, TensorProto):
-            return holder
-        return numpy_helper.from_array(self.model.sites.read(self.twins[name].site), name)
-
-
-def _size(holder: TensorProto | AttributeProto) -> int:
-    if isinstance(holder, AttributeProto):
-        return max(1, len(holder.floats) + len(holder.ints))
-    return prod(max(0, dim) for dim in holder.dims)

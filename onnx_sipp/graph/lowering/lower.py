@@ -41,13 +41,13 @@ def lower(
     """
     flat, builder = _decided(model, branches or {}, watched or {}, rules)
     for node, label in flat.nodes:
-        builder.emit(node, label)
+        builder.nodes.extend(builder.lower(node, label))
     unseen = emit_unseen(flat.unseen, builder)
     unwatched = emit_unseen(builder.given_up, builder)
     emitted, spare = builder.nodes, dict[str, str]()
     if spare_biases:
         emitted, spare = with_spare_biases(builder.nodes, builder)
-    constant = [builder.makes_constants(node) for node, _ in emitted]
+    constant = [builder.constants.makes(node) for node, _ in emitted]
     acting = [
         (node, label)
         for (node, label), fixed in zip(emitted, constant, strict=True)
@@ -55,8 +55,8 @@ def lower(
     ]
     outputs = [value.name for value in model.proto.graph.output]
     known = builder.constants
-    constants = {*known.stored, *known.computed, *builder.virtual, *builder.fixed}
-    reads = tuple(reads_of([*acting, *flat.unseen], outputs, constants, known.computed))
+    constants = {*known.flat.stored, *known.flat.computed, *known.virtual, *known.fixed}
+    reads = tuple(reads_of([*acting, *flat.unseen], outputs, constants, known.flat.computed))
     tapped = [name for n, _ in emitted if builder.is_tap(n) for name in names_read(n)]
     needed = _needed(emitted, [*(r.name for r in reads), *constants.intersection(tapped)])
     nodes = [
@@ -67,12 +67,12 @@ def lower(
     plan = Plan(
         original=model,
         labels=tuple(label for _, label in nodes),
-        twins=builder.twins,
-        virtual={name: made for name, made in builder.virtual.items() if name in needed},
+        twins=known.twins,
+        virtual={name: made for name, made in known.virtual.items() if name in needed},
         refused=builder.refused,
         reads=reads,
-        numbering=builder.numbering,
-        tracer=builder.tracer,
+        numbering=known.numbering,
+        tracer=known.tracer,
         taps=frozenset(index for index, (n, _) in enumerate(nodes) if builder.is_tap(n)),
         conditions=_conditions(flat),
         unseen=unseen | unwatched,
@@ -144,9 +144,9 @@ def _assembled(
     needed = needed | {value.name for value in source.graph.input}
     for name in plan.twins:
         if name in needed:
-            graph.initializer.append(builder.constants.stored[name])
+            graph.initializer.append(builder.constants.flat.stored[name])
             graph.initializer[-1].name = name
-    graph.initializer.extend(t for name, t in builder.fixed.items() if name in needed)
+    graph.initializer.extend(t for name, t in builder.constants.fixed.items() if name in needed)
     for name, virtual in plan.virtual.items():
         values = virtual.decode(plan.numbering, builder.model.sites.read)
         tensor: TensorProto = numpy_helper.from_array(values, name)

@@ -52,4 +52,4 @@ def _by_route(
     constant = [place for place, name in names.items() if name and builder.is_constant(name)]
     if len(constant) == len(names) > 1 and node.op_type in ("Gemm", "MatMul"):
         return []  # no activation: `kinds` says so
-    return [place for place in constant if not builder.is_stored(names[place])]
+    return [place for place in constant if names[place] not in builder.constants.twins]

@@ -49,7 +49,7 @@ def with_spare_biases(nodes: Nodes, builder: Builder) -> tuple[list[Labelled], d
         name = builder.fresh(f"{original.input[1]}_bias")
         while name in taken:
             name = builder.fresh(name)
-        builder.fixed[name] = numpy_helper.from_array(zeros, name)
+        builder.constants.fixed[name] = numpy_helper.from_array(zeros, name)
         spare[name] = node.output[0]
         made = NodeProto()
         made.CopyFrom(node)
@@ -71,14 +71,15 @@ def _zeros(node: NodeProto, original: NodeProto, builder: Builder) -> np.ndarray
     if any(len(n.input) < 2 or any(n.input[2:]) for n in (node, original)):
         return None
     # Beside a quantised weight, runtimes want a quantised bias.
-    routes = builder.constants.computed.get(original.input[1], ())
+    routes = builder.constants.flat.computed.get(original.input[1], ())
     if builder.is_constant(node.input[0]) or "DequantizeLinear" in routes:
         return None
     weight = node.input[1]
-    if weight in builder.virtual:
-        dims, dtype = builder.virtual[weight].ids.shape, builder.virtual[weight].dtype
-    elif builder.is_stored(weight):
-        tensor = builder.constants.stored[weight]
+    if weight in builder.constants.virtual:
+        made = builder.constants.virtual[weight]
+        dims, dtype = made.ids.shape, made.dtype
+    elif weight in builder.constants.twins:
+        tensor = builder.constants.flat.stored[weight]
         dims, dtype = tuple(tensor.dims), numpy_dtype(tensor)
     else:
         return None

@@ -66,10 +66,10 @@ def find_taps(nodes: Sequence[Labelled], builder: Builder) -> list[Tap]:
 def _tap(node: NodeProto, label: Label, builder: Builder) -> Tap | None:
     make = _MAKERS.get(node_kind(node))
     sides = [side for side in (0, 1) if side < len(node.input)]
-    weights = [side for side in sides if builder.is_weight(node.input[side])]
+    weights = [side for side in sides if builder.constants.is_weight(node.input[side])]
     if make is None or len(weights) != 1 or builder.is_constant(node.input[1 - weights[0]]):
         return None
-    dims, elem_type = builder.facts(node.input[weights[0]])
+    dims, elem_type = builder.constants.facts(node.input[weights[0]])
     if elem_type not in FLOAT_TYPES or 0 in dims:
         return None
     return make(node, weights[0], dims, elem_type, label, builder)

@@ -37,7 +37,7 @@ def written(name, parameters, dtype=np.float32):
     sketch = Sketch(builder, dtype)
     last = activate(sketch, name, "x", parameters)
     model = make_model(sketch.nodes, {}, {"x": X.shape}, [last])
-    model.graph.initializer.extend(builder.fixed.values())
+    model.graph.initializer.extend(builder.constants.fixed.values())
     return model, last
 
 

@@ -145,8 +145,8 @@ def test_a_part_of_an_operand():
     with builder.at(label):
         name = builder.weight("w", np.array([[6, 0], [1, 7]]))
         rest = builder.weight("w", np.array([2, 3]))
-    assert builder.virtual[name].ids.tolist() == [[7, 1], [2, 8]]
-    assert builder.virtual[rest].owner == "m"
+    assert builder.constants.virtual[name].ids.tolist() == [[7, 1], [2, 8]]
+    assert builder.constants.virtual[rest].owner == "m"
     assert len({name, rest, "w"}) == 3
     with pytest.raises(NotPrunable, match="more than once"):
         builder.weight("w", np.array([0, 0]))
@@ -158,10 +158,14 @@ def test_integers_that_the_node_dequantises():
     with pytest.raises(NotPrunable, match="not floating point"):
         builder.weight("q")
     name = builder.weight("q", scale=np.full(6, 0.5, np.float32), zero_point=np.int8(2), axis=-1)
-    values = builder.virtual[name].decode(builder.numbering, builder.model.sites.read)
+    values = builder.constants.virtual[name].decode(
+        builder.constants.numbering, builder.model.sites.read
+    )
     np.testing.assert_array_equal(values, (levels.astype(np.float32) - 2) * 0.5)
     name = builder.weight("q", np.array([23, 0]), zero_point=np.arange(6), axis=1)
-    values = builder.virtual[name].decode(builder.numbering, builder.model.sites.read)
+    values = builder.constants.virtual[name].decode(
+        builder.constants.numbering, builder.model.sites.read
+    )
     assert values.tolist() == [6, -12]
     with pytest.raises(NotPrunable, match="should be integers"):
         builder.weight("w", zero_point=np.int8(2))

@@ -28,7 +28,7 @@ def evaluated(opset, lengths, write):
     model = make_model(sketch.nodes, {}, inputs, [name])
     model.opset_import[0].version = opset
     model.graph.input[2].type.tensor_type.elem_type = TensorProto.INT32
-    model.graph.initializer.extend(builder.fixed.values())
+    model.graph.initializer.extend(builder.constants.fixed.values())
     return ReferenceEvaluator(model).run([name], {"x": X, "h": INITIAL, "n": LENGTHS})[0]
 
 

@@ -28,7 +28,7 @@ def test_slice(opset, start, end, expected):
     name = sketch.slice("x", 1, start, end)
     model = make_model(sketch.nodes, {}, {"x": X.shape}, [name])
     model.opset_import[0].version = opset
-    model.graph.initializer.extend(sketch.builder.fixed.values())
+    model.graph.initializer.extend(sketch.builder.constants.fixed.values())
     (found,) = ReferenceEvaluator(model).run([name], {"x": X})
     np.testing.assert_array_equal(found, expected)
 
@@ -36,7 +36,8 @@ def test_slice(opset, start, end, expected):
 def test_constants_keep_their_rank():
     sketch = sketch_of(17)
     dims = [
-        list(sketch.builder.fixed[sketch.constant(values)].dims) for values in (0, [0], [[0, 1]])
+        list(sketch.builder.constants.fixed[sketch.constant(values)].dims)
+        for values in (0, [0], [[0, 1]])
     ]
     assert dims == [[], [1], [1, 2]]
 
@@ -49,7 +50,7 @@ def test_bias():
     added = sketch.bias("x", "b", np.array([2, 3]))
     (node,) = sketch.nodes
     assert (node.op_type, node.output[0]) == ("Add", added)
-    (virtual,) = sketch.builder.virtual.values()
+    (virtual,) = sketch.builder.constants.virtual.values()
     assert virtual.ids.shape == (2,)
     assert virtual.operand == "b"
 
