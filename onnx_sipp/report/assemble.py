@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from math import inf, prod
 
 import numpy as np
@@ -64,20 +64,91 @@ def assemble(
         seconds: wall time.
     """
     outputs = [max(1, found.patches) * prod(found.weight.shape[:2]) for found in measured]
-    needed = samples_needed(outputs, options.delta)
+    basis = _Basis(certified, samples_needed(outputs, options.delta), options.delta)
+    rows = _rows(dense, findings, measured, outcome, errors, basis)
+    layers, original = [rows[layer.name] for layer in findings.layers], dense.plan.original
+    total = sum(weight.size for weight in weights)
+    zeros = sum(row.zeros for row in layers if not row.shares_weight_with)
+    before = total - sum(weight.capacity for weight in weights)
+    return Report(
+        version=__version__,
+        options=options.to_dict(),
+        prunable=total,
+        zeros=zeros,
+        zeros_before=before,
+        parameters=findings.parameters,
+        layers=layers,
+        skipped=[SkippedReport(**asdict(skip)) for skip in findings.skipped],
+        outputs=[OutputReport(**asdict(output)) for output in fidelity],
+        calibration=_calibration(samples, basis),
+        bytes_before=original.bytes_on_disk(),
+        bytes_after=None,
+        seconds=seconds,
+        budget=outcome.plan,
+        budgets=dict(outcome.plans),
+        freed=sum(outcome.respent.weights),
+        freed_errors=list(outcome.respent.errors),
+        model=original.path.name if original.path else "",
+        steps=StepReport.of(steps_of(original, rows)),
+        warnings=[
+            *samples.warnings,
+            *dense.plan.notes,
+            *_target_warnings(weights, zeros, before, options),
+            *_basis_warnings(basis),
+            *_tied_warnings(layers),
+            *_unseen_warnings(layers, findings, dense),
+            *_refit_warnings(layers),
+            *(_role_warnings(dense, weights) if outcome.settled[0].refit else []),
+            *outcome.notes,
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """What the certificates of a run rest on.
+
+    Attributes:
+        samples: that the sensitivities were measured on.
+        needed: how many the theory asks for.
+        delta: failure probability of the bounds.
+    """
+
+    samples: int
+    needed: int
+    delta: float
+
+
+def _calibration(samples: Samples, basis: _Basis) -> CalibrationReport:
+    return CalibrationReport(
+        source=samples.description,
+        synthetic=samples.synthetic,
+        samples=samples.learned_from,
+        samples_certified=basis.samples,
+        samples_needed=basis.needed,
+        held_out=len(samples.held_out),
+        delta=basis.delta,
+    )
+
+
+def _rows(
+    dense: Lowered,
+    findings: Findings,
+    measured: Sequence[Measured],
+    outcome: Outcome,
+    errors: Mapping[str, float],
+    basis: _Basis,
+) -> dict[str, LayerReport]:
+    """What became of every layer, by its name."""
     rows: dict[str, LayerReport] = {}
     for index, (found, settled) in enumerate(zip(measured, outcome.settled, strict=True)):
         weight = found.weight
         zeros = sum(
             int(np.count_nonzero(block.stored_in(outcome.model) == 0)) for block in weight.blocks
         )
-        drawn = _distribution(found, outcome.model)
         for layer in weight.layers:
             sampled = _sampled_halves(weight, layer, settled.sampled)
-            certificate = _certificate(
-                found, layer, outcome.model, sampled,
-                samples=certified, needed=needed, delta=options.delta,
-            )  # fmt: skip
+            certificate = _certificate(found, layer, outcome.model, sampled, basis)
             bias = outcome.biases.get(layer.name, "")
             row = _row(layer, weight, certificate, settled.refit, zeros, errors[layer.name])
             if not found.patches:
@@ -94,52 +165,14 @@ def assemble(
                 no_sparse_cores=None
                 if weight.pattern is None
                 else why_no_sparse_cores(dense, layer, weight.pattern),
-                sensitivities=drawn if layer is weight.layers[0] else None,
-                curve=_curve(outcome, index) if layer is weight.layers[0] else None,
             )
-    layers, original = [rows[layer.name] for layer in findings.layers], dense.plan.original
-    total = sum(weight.size for weight in weights)
-    zeros = sum(row.zeros for row in layers if not row.shares_weight_with)
-    before = total - sum(weight.capacity for weight in weights)
-    return Report(
-        version=__version__,
-        options=options.to_dict(),
-        prunable=total,
-        zeros=zeros,
-        zeros_before=before,
-        parameters=findings.parameters,
-        layers=layers,
-        skipped=[SkippedReport(**asdict(skip)) for skip in findings.skipped],
-        outputs=[OutputReport(**asdict(output)) for output in fidelity],
-        calibration=CalibrationReport(
-            source=samples.description,
-            synthetic=samples.synthetic,
-            samples=samples.learned_from,
-            samples_certified=certified,
-            samples_needed=needed,
-            held_out=len(samples.held_out),
-            delta=options.delta,
-        ),
-        bytes_before=original.bytes_on_disk(),
-        bytes_after=None,
-        seconds=seconds,
-        budget=outcome.plan,
-        budgets=dict(outcome.plans),
-        freed=sum(outcome.respent.weights),
-        freed_errors=list(outcome.respent.errors),
-        model=original.path.name if original.path else "",
-        steps=StepReport.of(steps_of(original, rows)),
-        warnings=[
-            *samples.warnings,
-            *dense.plan.notes,
-            *_warnings(weights, zeros, before, options, certified, needed),
-            *_tied_warnings(layers),
-            *_unseen_warnings(layers, findings, dense),
-            *_refit_warnings(layers),
-            *(_role_warnings(dense, weights) if outcome.settled[0].refit else []),
-            *outcome.notes,
-        ],
-    )
+        first = weight.layers[0].name
+        rows[first] = replace(
+            rows[first],
+            sensitivities=_distribution(found, outcome.model),
+            curve=_curve(outcome, index),
+        )
+    return rows
 
 
 def _distribution(found: Measured, model: Lowered) -> Distribution:
@@ -167,10 +200,7 @@ def _certificate(
     layer: Layer,
     model: Lowered,
     sampled: NDArray[np.bool_],
-    *,
-    samples: int,
-    needed: int,
-    delta: float,
+    basis: _Basis,
 ) -> Certificate:
     """What is proven of a layer, block by block."""
     weight = measured.weight
@@ -181,18 +211,18 @@ def _certificate(
             weight.as_seen_by(layer, block.matrix_in(model)),
             sampled[:, :, block.rows] if len(weight.blocks) > 1 else sampled,
             patches=measured.patches,
-            samples=samples,
-            needed=needed,
-            delta=delta,
+            samples=basis.samples,
+            needed=basis.needed,
+            delta=basis.delta,
         )
         for number, block in enumerate(weight.blocks)
     ]
     return Certificate(
         np.concatenate([part.epsilon for part in parts], axis=2),
         np.concatenate([part.sensitivity_sums for part in parts], axis=2),
-        delta,
-        samples,
-        needed,
+        basis.delta,
+        basis.samples,
+        basis.needed,
     )
 
 
@@ -238,25 +268,32 @@ def _row(
     )
 
 
-def _warnings(
-    weights: Sequence[Weight], zeros: int, before: int, options: Options, given: int, needed: int
+def _target_warnings(
+    weights: Sequence[Weight], zeros: int, before: int, options: Options
 ) -> list[str]:
-    warnings = []
+    """Whether there are other zeros than were asked for."""
     total = sum(weight.size for weight in weights)
     cells = weights[0].cells
     # N:M asks for no number of zeros, and blocks are met to half a block.
     room = 0.5 if cells is None else inf if cells.kept else cells.unit / 2
-    if options.sparsity is not None and abs(zeros - options.sparsity * total) > room:
-        warnings.append(
-            f"asked for {round(options.sparsity * total)} zeros, but {before} of the {total} "
-            f"prunable weights were zero before: the result has {zeros}"
-        )
-    if given < needed:
-        warnings.append(
-            f"{given} calibration samples, where the theory asks for {needed}: the certificates "
-            f"hold with a larger failure probability than δ = {options.delta:g}"
-        )
-    return warnings
+    if options.sparsity is None or abs(zeros - options.sparsity * total) <= room:
+        return []
+    warning = (
+        f"asked for {round(options.sparsity * total)} zeros, but {before} of the {total} "
+        f"prunable weights were zero before: the result has {zeros}"
+    )
+    return [warning]
+
+
+def _basis_warnings(basis: _Basis) -> list[str]:
+    """Whether the certificates rest on too few samples."""
+    if basis.samples >= basis.needed:
+        return []
+    warning = (
+        f"{basis.samples} calibration samples, where the theory asks for {basis.needed}: the "
+        f"certificates hold with a larger failure probability than δ = {basis.delta:g}"
+    )
+    return [warning]
 
 
 def _role_warnings(dense: Lowered, weights: Sequence[Weight]) -> list[str]:
