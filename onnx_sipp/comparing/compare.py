@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
@@ -15,7 +15,7 @@ from onnx import ModelProto
 from onnx_sipp import __version__
 from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.fidelity import measure_fidelity
-from onnx_sipp.calibration.samples import open_samples
+from onnx_sipp.calibration.samples import Samples, open_samples
 from onnx_sipp.comparing.footprint import Loading, measure_footprints
 from onnx_sipp.comparing.latency import batched, measure_latency
 from onnx_sipp.comparing.metric import MetricFunction, load_metric
@@ -24,7 +24,7 @@ from onnx_sipp.graph.messages import serialized
 from onnx_sipp.graph.model import Model
 from onnx_sipp.options import available_threads
 from onnx_sipp.progress import Progress, Silent
-from onnx_sipp.report.comparison import Comparison, Metric
+from onnx_sipp.report.comparison import Comparison, Latency, Metric
 from onnx_sipp.report.result import OutputReport
 from onnx_sipp.store import TensorStore
 
@@ -92,30 +92,23 @@ def compare(
         states=states,
         store=TensorStore(),
     )
-    listener.stage("comparing outputs")
     counts = sorted(set(threads or (1, available_threads())))
-    execution = Execution(samples.inputs, TensorStore(), counts[-1], providers)
-    outputs = measure_fidelity(
-        execution, models[0], models[1], samples.calibration, listener, samples.states
-    )
+    outputs = _outputs(models, samples, counts[-1], providers, listener)
     feeds = list(islice(samples.calibration, max(batch_sizes)))
     warnings = list(samples.warnings)
     with _as_files(models) as paths:
         listener.stage("loading")
         used = list(providers or ["CPUExecutionProvider"])
-        loading = Loading(feeds[0], counts[-1], used, libraries)
-        footprints = measure_footprints(paths, loading)
+        footprints = measure_footprints(paths, Loading(feeds[0], counts[-1], used, libraries))
         batches, left = batched(feeds, samples.inputs, batch_sizes)
         if left and seconds:
             warnings.append(_batch_warning(left))
-        latency = []
+        latency: list[Latency] = []
         if seconds:
-            listener.stage("measuring latency")
-            for row in measure_latency(
+            rows = measure_latency(
                 paths, batches, counts, seconds, providers=providers, libraries=libraries
-            ):
-                latency.append(row)
-                listener.advance(1, len(batches) * len(counts))
+            )
+            latency = _told(rows, len(batches) * len(counts), listener)
         found = None if judge is None else Metric(judge.name, *map(judge, paths))
     return Comparison(
         version=__version__,
@@ -123,13 +116,39 @@ def compare(
         pruned_name=_name(models[1], "pruned model"),
         source=samples.description,
         samples=len(samples.calibration),
-        outputs=[OutputReport(**asdict(output)) for output in outputs],
+        outputs=outputs,
         dense=footprints[0],
         pruned=footprints[1],
         latency=latency,
         metric=found,
         warnings=warnings,
     )
+
+
+def _outputs(
+    models: Sequence[Model],
+    samples: Samples,
+    threads: int,
+    providers: Sequence[str] | None,
+    listener: Progress,
+) -> list[OutputReport]:
+    """What two models give for the samples, one against the other."""
+    listener.stage("comparing outputs")
+    execution = Execution(samples.inputs, TensorStore(), threads, providers)
+    found = measure_fidelity(
+        execution, models[0], models[1], samples.calibration, listener, samples.states
+    )
+    return [OutputReport(**asdict(output)) for output in found]
+
+
+def _told(rows: Iterable[Latency], total: int, listener: Progress) -> list[Latency]:
+    """Measure so many rows, one after the other, and tell how far it is."""
+    listener.stage("measuring latency")
+    found = []
+    for row in rows:
+        found.append(row)
+        listener.advance(1, total)
+    return found
 
 
 def _check(
