@@ -16,7 +16,7 @@ from onnx_sipp.calibration.observe import Observation, observe
 from onnx_sipp.calibration.samples import open_samples
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.layers import find_layers
-from onnx_sipp.graph.lowering import lower
+from onnx_sipp.graph.lowering import Lowered, lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.measures import PatchCount, Sensitivity
 from onnx_sipp.options import available_threads
@@ -109,9 +109,19 @@ def sensitivities(
     )
     count = threads or available_threads()
     lowered = lower_as_run(loaded, samples.all_feeds(), threads=count, providers=providers)
-    layers = find_layers(lowered).layers
     execution = Execution(samples.inputs, TensorStore(), count, providers, batch_size)
     how = Observation(execution, lowered, samples.calibration, count, Silent())
+    values, patches = _observed(lowered, how, reduction)
+    return Sensitivities(
+        values, reduction=reduction, patches=patches, samples=len(samples.calibration)
+    )
+
+
+def _observed(
+    lowered: Lowered, how: Observation, reduction: Reduction
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, int]]:
+    """The sensitivities of all weights and the most patches of a sample, by layer."""
+    layers = find_layers(lowered).layers
     weights = group_weights(lowered, layers)
     store = TensorStore(sum(4 * weight.size for weight in weights))
     gathered = [Sensitivity(weight, reduction, store) for weight in weights]
@@ -119,7 +129,7 @@ def sensitivities(
     observe(
         how,
         [
-            *(watch for found in gathered for watch in found.watches(count)),
+            *(watch for found in gathered for watch in found.watches(how.threads)),
             *(patches[layer.name].watch(layer) for layer in layers),
         ],
     )
@@ -128,12 +138,8 @@ def sensitivities(
         whole = found.whole()
         for layer in weight.layers:
             values[layer.name] = layer.view.to_stored(weight.as_seen_by(layer, whole))
-    return Sensitivities(
-        {layer.name: values[layer.name] for layer in layers},
-        reduction=reduction,
-        patches={name: count.most for name, count in patches.items()},
-        samples=len(samples.calibration),
-    )
+    in_order = {layer.name: values[layer.name] for layer in layers}
+    return in_order, {name: count.most for name, count in patches.items()}
 
 
 def allocate(

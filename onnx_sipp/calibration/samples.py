@@ -159,6 +159,20 @@ def open_samples(
     held_out = np.zeros(len(source), np.bool_)
     if hold_out:
         held_out = _sequences_held_out(source) if states else held_out_mask(len(source))
+    some = bool(held_out.any())
+    return Samples(
+        inputs=specs,
+        calibration=Chosen(source, ~held_out),
+        held_out=Chosen(source, held_out if some else ~held_out),
+        description=source.description,
+        synthetic=source.synthetic,
+        warnings=_warnings(source, judged_alike=hold_out and not some),
+        states=states,
+    )
+
+
+def _warnings(source: Source, *, judged_alike: bool) -> tuple[str, ...]:
+    """What the user must know of the samples; also where the one that teaches judges, too."""
     warnings = list(source.notes)
     if source.synthetic:
         warnings.insert(
@@ -166,20 +180,12 @@ def open_samples(
             "NO CALIBRATION DATA: the inputs are made up at random, so what is measured says "
             "little about your data; give real samples with --calib",
         )
-    if hold_out and not held_out.any():
+    if judged_alike:
         warnings.append(
             "there is a single sample, so fidelity is measured on the sample that was calibrated "
             "on; give more samples"
         )
-    return Samples(
-        inputs=specs,
-        calibration=Chosen(source, ~held_out),
-        held_out=Chosen(source, held_out if held_out.any() else ~held_out),
-        description=source.description,
-        synthetic=source.synthetic,
-        warnings=tuple(warnings),
-        states=states,
-    )
+    return tuple(warnings)
 
 
 def _sequences_held_out(source: Source) -> NDArray[np.bool_]:
