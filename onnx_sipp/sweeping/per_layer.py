@@ -10,6 +10,7 @@ from onnx_sipp.graph.tensors import FLOAT_TYPES
 from onnx_sipp.prepared import Prepared
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.report.sweep import LayerCurve
+from onnx_sipp.weights import Weight
 
 __all__ = ["layer_curves"]
 
@@ -31,12 +32,7 @@ def layer_curves(
     Raises:
         SippError: no output of the model can tell.
     """
-    outputs = prepared.dense.proto.graph.output
-    if not any(value.type.tensor_type.elem_type in FLOAT_TYPES for value in outputs):
-        raise SippError(
-            "no output of the model is a tensor of floating-point numbers, so the error there does "
-            "not tell what a layer costs; add such an output, e.g. the scores before an ArgMax"
-        )
+    _refuse_blunt(prepared)
     refitter, progress = prepared.refitter(), prepared.progress
     threads = prepared.options.thread_count
     errors: dict[int, list[float | None]] = {}
@@ -55,24 +51,40 @@ def layer_curves(
 
     progress.stage("pruning layers alone")
     refitter.survey(look, progress)
-    curves, missing = [], []
-    for index, weight in enumerate(prepared.weights):
-        first, *others = weight.layers
-        if index not in errors:
-            missing.append(first.name)
-        curves.append(
-            LayerCurve(
-                name=first.name,
-                op_type=first.op_type,
-                parameters=weight.size,
-                shared_with=[layer.name for layer in others],
-                errors=errors.get(index, [None] * len(sparsities)),
-            )
-        )
+    missing = [w.layers[0].name for i, w in enumerate(prepared.weights) if i not in errors]
     notes = []
     if missing:
         notes.append(
             "no sample reached these layers, or they are so large that they are pruned in blocks "
             "of neurons, so they were not tried alone: " + ", ".join(missing)
         )
+    curves = [
+        _curve(weight, errors.get(index, [None] * len(sparsities)))
+        for index, weight in enumerate(prepared.weights)
+    ]
     return curves, notes
+
+
+def _refuse_blunt(prepared: Prepared) -> None:
+    """Refuse a model whose outputs show no small changes.
+
+    Raises:
+        SippError: none of them is a floating-point tensor.
+    """
+    outputs = prepared.dense.proto.graph.output
+    if not any(value.type.tensor_type.elem_type in FLOAT_TYPES for value in outputs):
+        raise SippError(
+            "no output of the model is a tensor of floating-point numbers, so the error there does "
+            "not tell what a layer costs; add such an output, e.g. the scores before an ArgMax"
+        )
+
+
+def _curve(weight: Weight, errors: list[float | None]) -> LayerCurve:
+    first, *others = weight.layers
+    return LayerCurve(
+        name=first.name,
+        op_type=first.op_type,
+        parameters=weight.size,
+        shared_with=[layer.name for layer in others],
+        errors=errors,
+    )

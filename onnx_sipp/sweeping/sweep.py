@@ -24,11 +24,11 @@ from onnx_sipp.options import Options
 from onnx_sipp.packing.pack import pack
 from onnx_sipp.passes import Passes
 from onnx_sipp.pipeline import result_of
-from onnx_sipp.prepared import ModelSource
+from onnx_sipp.prepared import ModelSource, Prepared
 from onnx_sipp.preparing import prepare
 from onnx_sipp.progress import Progress, Silent
 from onnx_sipp.report.result import Report
-from onnx_sipp.report.sweep import Sweep, SweepDense, SweepPoint
+from onnx_sipp.report.sweep import LayerCurve, Sweep, SweepDense, SweepPoint
 from onnx_sipp.searching.judge import Metered
 from onnx_sipp.sweeping.per_layer import layer_curves
 
@@ -69,18 +69,12 @@ def sweep(
         prepared = prepare(model, calibration, chosen, progress or Silent(), task, crew)
         judge = None if metric is None else Metered(prepared, metric)
         points: list[SweepPoint] = []
-        warnings = list(prepared.samples.warnings)
+        layers: list[LayerCurve] = []
         if per_layer:
             layers, notes = layer_curves(prepared, shares)
-            warnings += notes
+            warnings = [*prepared.samples.warnings, *notes]
         else:
-            layers = []
-            passes = Passes(prepared, prepared.goal(shares[0]), LEAST_SHARE)
-            for share in shares:
-                outcome = passes.careful(prepared.goal(share))
-                report = result_of(prepared, outcome).report
-                points.append(_point(report, outcome.model.result(), chosen.workdir, judge))
-                warnings += [told for told in report.warnings if told not in warnings]
+            points, warnings = _points(prepared, shares, judge)
     sizes = _sizes(prepared.dense, chosen.workdir)
     prepared.finished()
     return Sweep(
@@ -140,6 +134,21 @@ def _options(
             "leave the method and the metric out"
         )
     return replace(chosen, sparsity=None)
+
+
+def _points(
+    prepared: Prepared, shares: Sequence[float], judge: Metered | None
+) -> tuple[list[SweepPoint], list[str]]:
+    """Prune the whole model at every sparsity; also all that the user must know, each once."""
+    points: list[SweepPoint] = []
+    warnings = list(prepared.samples.warnings)
+    passes = Passes(prepared, prepared.goal(shares[0]), LEAST_SHARE)
+    for share in shares:
+        outcome = passes.careful(prepared.goal(share))
+        report = result_of(prepared, outcome).report
+        points.append(_point(report, outcome.model.result(), prepared.options.workdir, judge))
+        warnings += [told for told in report.warnings if told not in warnings]
+    return points, warnings
 
 
 def _point(
