@@ -10,7 +10,7 @@ from onnx_sipp.graph.lowering.builder import Builder, Rule, Watching
 from onnx_sipp.graph.lowering.flat import Flat
 from onnx_sipp.graph.lowering.flatten import flatten
 from onnx_sipp.graph.lowering.lowered import Lowered, Plan
-from onnx_sipp.graph.lowering.reads import reads_of
+from onnx_sipp.graph.lowering.reads import Read, reads_of
 from onnx_sipp.graph.lowering.rules import RULES
 from onnx_sipp.graph.lowering.spare import with_spare_biases
 from onnx_sipp.graph.lowering.unseen import emit_unseen
@@ -47,23 +47,8 @@ def lower(
     emitted, spare = builder.nodes, dict[str, str]()
     if spare_biases:
         emitted, spare = with_spare_biases(builder.nodes, builder)
-    constant = [builder.constants.makes(node) for node, _ in emitted]
-    acting = [
-        (node, label)
-        for (node, label), fixed in zip(emitted, constant, strict=True)
-        if not fixed and not builder.is_tap(node)
-    ]
-    outputs = [value.name for value in model.proto.graph.output]
+    nodes, reads, needed = _kept(flat, builder, emitted)
     known = builder.constants
-    constants = {*known.flat.stored, *known.flat.computed, *known.virtual, *known.fixed}
-    reads = tuple(reads_of([*acting, *flat.unseen], outputs, constants, known.flat.computed))
-    tapped = [name for n, _ in emitted if builder.is_tap(n) for name in names_read(n)]
-    needed = _needed(emitted, [*(r.name for r in reads), *constants.intersection(tapped)])
-    nodes = [
-        item
-        for item, fixed in zip(emitted, constant, strict=True)
-        if not fixed or needed & set(item[0].output)
-    ]
     plan = Plan(
         original=model,
         labels=tuple(label for _, label in nodes),
@@ -82,6 +67,34 @@ def lower(
         spare=spare,
     )
     return Lowered(_assembled(builder, plan, nodes, needed), plan)
+
+
+def _kept(
+    flat: Flat, builder: Builder, emitted: list[tuple[NodeProto, Label]]
+) -> tuple[list[tuple[NodeProto, Label]], tuple[Read, ...], set[str]]:
+    """Leave out nodes that make constants nobody needs.
+
+    Returns:
+        The nodes that stay, what is read by those that compute, and the constants that are needed.
+    """
+    known = builder.constants
+    constant = [known.makes(node) for node, _ in emitted]
+    acting = [
+        (node, label)
+        for (node, label), fixed in zip(emitted, constant, strict=True)
+        if not fixed and not builder.is_tap(node)
+    ]
+    outputs = [value.name for value in flat.model.proto.graph.output]
+    constants = {*known.flat.stored, *known.flat.computed, *known.virtual, *known.fixed}
+    reads = tuple(reads_of([*acting, *flat.unseen], outputs, constants, known.flat.computed))
+    tapped = [name for n, _ in emitted if builder.is_tap(n) for name in names_read(n)]
+    needed = _needed(emitted, [*(r.name for r in reads), *constants.intersection(tapped)])
+    nodes = [
+        item
+        for item, fixed in zip(emitted, constant, strict=True)
+        if not fixed or needed & set(item[0].output)
+    ]
+    return nodes, reads, needed
 
 
 def _decided(
