@@ -84,23 +84,15 @@ def find_tail(model: Model, flow: Flow, layer: Layer) -> Tail | None:
     groups, outs, _ = layer.view.matrix
     neurons = groups * outs
     gain, offset = np.full(neurons, layer.scale), np.zeros(neurons)
-    bias: BiasPlace | None = None
-    spare: BiasPlace | None = None
+    own = _own_bias(model, flow, layer, gain)
+    if layer.neuron_axis is None or own is None:
+        return None
+    added, own_place = own
+    offset += added
+    is_spare = own_place is not None and model.is_spare(own_place.name)
+    bias, spare = (None, own_place) if is_spare else (own_place, None)
     output = layer.output
     sizes: tuple[int, ...] = (neurons,)
-    if layer.neuron_axis is None:
-        return None
-    if _has_bias(nodes[layer.index]):
-        beta = float(attributes(nodes[layer.index]).get("beta", 1.0))
-        if layer.bias is None:
-            return None
-        own = model.read(layer.bias)
-        if own.size != neurons or own.shape[-1:] != (neurons,):
-            return None
-        offset += beta * own.astype(np.float64).ravel()
-        if beta != 0 and _exclusive(model, flow, layer.bias):
-            own_place = BiasPlace(layer.bias, gain / beta)
-            bias, spare = (None, own_place) if model.is_spare(layer.bias) else (own_place, None)
     while (reader := _only_reader(flow, output)) is not None:
         node = nodes[reader]
         split = _split(model, node, output, layer, neurons)
@@ -120,6 +112,24 @@ def find_tail(model: Model, flow: Flow, layer: Layer) -> Tail | None:
     skip = _skip(flow, nodes, output)
     last = output if skip is None else nodes[flow.readers[output][0]].output[0]
     return Tail(output, gain, offset, bias or spare, skip, _span(model, flow, last))
+
+
+def _own_bias(
+    model: Model, flow: Flow, layer: Layer, gain: Float64
+) -> tuple[Float64, BiasPlace | None] | None:
+    """What a layer adds by itself, and where that can be changed; None if that is not known."""
+    node, neurons = model.proto.graph.node[layer.index], gain.size
+    if not _has_bias(node):
+        return np.zeros(neurons), None
+    if layer.bias is None:
+        return None
+    own = model.read(layer.bias)
+    if own.size != neurons or own.shape[-1:] != (neurons,):
+        return None
+    beta = float(attributes(node).get("beta", 1.0))
+    can_change = beta != 0 and _exclusive(model, flow, layer.bias)
+    place = BiasPlace(layer.bias, gain / beta) if can_change else None
+    return beta * own.astype(np.float64).ravel(), place
 
 
 def _exclusive(model: Model, flow: Flow, name: str) -> bool:
