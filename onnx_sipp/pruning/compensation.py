@@ -70,46 +70,75 @@ def refit(
         threads: blocks worked on at the same time.
         with_wishes: also follow the gradient of the dropped weights, which costs no product.
     """
-    groups, outs, fan_in = weight.shape
+    _, outs, fan_in = weight.shape
     dtype = np.float32 if fan_in >= WIDE else np.float64
     result, errors = np.zeros(weight.shape, dtype), problem.power.copy()
     wishes = np.zeros(weight.shape, dtype) if with_wishes else None
     # At least two blocks, for two threads; the same ones however many threads there are.
     size = max(1, min(-(-outs // 2), _BLOCK_ELEMENTS // fan_in))
-    jobs = []
-    for group in range(groups):
-        diagonal = problem.diagonal[group]
-        # A fan-in that is dead throughout leaves H = 0: then nothing is to be solved.
-        shifts = np.broadcast_to(damping, outs) * (float(diagonal.mean()) or 1.0)
-        times_h = problem.moments.products_with(group, dtype)
-        jobs += [
-            (times_h, group, slice(a, a + size), diagonal, shifts) for a in range(0, outs, size)
-        ]
 
-    def solve(job: tuple[Product, int, slice, Float64, Float64]) -> None:
-        times_h, group, rows, diagonal, shifts = job
-        alike = bool(np.all(shifts == shifts[0]))
-        shift = shifts[:1] if alike else shifts[rows, None]
-        guess = (weight if start is None else start)[group, rows]
+    def solve(block: _Block) -> None:
+        at = block.group, block.rows
+        guess = (weight if start is None else start)[at]
         found, change, gradient = _solve(
-            times_h,
-            problem.cross[group, rows].astype(dtype),
-            weight[group, rows].astype(dtype),
-            kept[group, rows].astype(dtype),
+            block.times_h,
+            problem.cross[at].astype(dtype),
+            weight[at].astype(dtype),
+            kept[at].astype(dtype),
             guess.astype(dtype),
-            (diagonal + shift).astype(dtype),
-            shift.astype(dtype),
+            (block.diagonal + block.shift).astype(dtype),
+            block.shift.astype(dtype),
             steps,
             tolerance,
             with_gradient=with_wishes,
         )
-        result[group, rows] = found
-        errors[group, rows] += change
+        result[at] = found
+        errors[at] += change
         if wishes is not None:
-            wishes[group, rows] = np.where(kept[group, rows], 0, gradient / (diagonal + shift))
+            wishes[at] = np.where(kept[at], 0, gradient / (block.diagonal + block.shift))
 
-    side_by_side(solve, jobs, threads)
+    side_by_side(solve, _blocks(problem, outs, size, damping, dtype), threads)
     return Solution(result, np.maximum(errors, 0), wishes)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Neurons that are solved for together.
+
+    Attributes:
+        group: that they are in.
+        rows: their places in the group.
+        times_h: multiplies by H.
+        diagonal: of H.
+        shift: λh, one for all or one for each of them.
+    """
+
+    group: int
+    rows: slice
+    times_h: Product
+    diagonal: Float64
+    shift: Float64
+
+
+def _blocks(
+    problem: Regression,
+    outs: int,
+    size: int,
+    damping: float | Float64,
+    dtype: type[np.floating],
+) -> list[_Block]:
+    """Part the neurons of every group into blocks of a size."""
+    blocks = []
+    for group, diagonal in enumerate(problem.diagonal):
+        # A fan-in that is dead throughout leaves H = 0: then nothing is to be solved.
+        shifts = np.broadcast_to(damping, outs) * (float(diagonal.mean()) or 1.0)
+        alike = bool(np.all(shifts == shifts[0]))
+        times_h = problem.moments.products_with(group, dtype)
+        for first in range(0, outs, size):
+            rows = slice(first, first + size)
+            shift = shifts[:1] if alike else shifts[rows, None]
+            blocks.append(_Block(group, rows, times_h, diagonal, shift))
+    return blocks
 
 
 def _solve(
