@@ -82,18 +82,12 @@ def find_layers(
     operators = known_operators(RULES).union(label.op_type for label in labels)
     types = [*exclude_op_types, *include_op_types]
     _refuse_idle(types, sorted(operators), "operator is called")
-    barred = {
-        label
-        for label in labels
-        if any(_matches(name, exclude_nodes) for name in _names(label))
-        or _matches(label.op_type, exclude_op_types)
-    }
-    wanted = {
-        label
-        for label in labels
-        if (not include_nodes or any(_matches(name, include_nodes) for name in _names(label)))
-        and (not include_op_types or _matches(label.op_type, include_op_types))
-    }
+    barred = _called(labels, exclude_nodes) | _typed(labels, exclude_op_types)
+    wanted = set(labels)
+    if include_nodes:
+        wanted &= _called(labels, include_nodes)
+    if include_op_types:
+        wanted &= _typed(labels, include_op_types)
     choice = _Choice(model, barred, wanted, include_tied=include_tied)
     layers = choice.among(candidates)
     skipped = sorted([*skipped, *choice.refused], key=lambda item: item[0])
@@ -242,6 +236,16 @@ def _names(label: Label) -> list[str]:
     parts = label.reader.split(" > ")
     outer = [" > ".join(parts[:depth]) for depth in range(1, len(parts))]
     return [label.name, label.reader, *outer]
+
+
+def _called(labels: Iterable[Label], globs: Sequence[str]) -> set[Label]:
+    """The nodes that are called so, or lie in one that is."""
+    return {label for label in labels if any(_matches(name, globs) for name in _names(label))}
+
+
+def _typed(labels: Iterable[Label], globs: Sequence[str]) -> set[Label]:
+    """The nodes with one of these operators."""
+    return {label for label in labels if _matches(label.op_type, globs)}
 
 
 def _matches(name: str, globs: Iterable[str]) -> bool:
