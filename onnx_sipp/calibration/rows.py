@@ -65,17 +65,21 @@ class _OneRow:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """See `Rows.shape`."""
         return (1, *self.whole.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """See `Rows.dtype`."""
         return self.whole.dtype
 
     @property
     def where(self) -> str:
+        """See `Rows.where`."""
         return self.whole.where
 
     def blocks(self, rows: int) -> Iterator[Array]:
+        """See `Rows.blocks`."""
         if rows == 1:
             for block in self.whole.blocks(self.whole.shape[0]):
                 yield block[np.newaxis]

@@ -108,6 +108,7 @@ class _Tame(logging.Formatter):
     """Shows control characters, which names of a model may have, instead of obeying them."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter.format`."""
         from onnx_sipp.report.names import visible  # noqa: PLC0415 - only where it is needed
 
         return visible(super().format(record), "\n")
@@ -121,12 +122,14 @@ class _Steps:
         self._name, self._begun = "reading", time.perf_counter()
 
     def stage(self, name: str) -> None:
+        """See `Progress.stage`."""
         self.end()
         self._name, self._begun = name, time.perf_counter()
         _LOG.info("%s …", name)
         self._bars.stage(name)
 
     def advance(self, amount: int, total: int) -> None:
+        """See `Progress.advance`."""
         self._bars.advance(amount, total)
 
     def end(self) -> None:

@@ -46,10 +46,12 @@ class _Group(click.Group):
     """Runs `prune` where the first argument is no command: ``onnx-sipp in.onnx out.onnx``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """See `click.Group.list_commands`."""
         del ctx
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """See `click.Group.get_command`."""
         del ctx
         if cmd_name not in _COMMANDS:
             return None
@@ -57,6 +59,7 @@ class _Group(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """See `click.Group.format_commands`."""
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
@@ -66,10 +69,12 @@ class _Group(click.Group):
         return [*super().shell_complete(ctx, incomplete), CompletionItem(incomplete, type="file")]
 
     def invoke(self, ctx: click.Context) -> Any:
+        """See `click.Group.invoke`."""
         refuse_little_memory()
         return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See `click.Group.parse_args`."""
         own = {"--help", "-h", "--version"}
         if args and args[0] not in (*_COMMANDS, *own):
             near = get_close_matches(args[0], _COMMANDS, 1)

@@ -273,6 +273,7 @@ def output_console() -> Console:
         """A console that tells when nobody listens any more; rich would just exit."""
 
         def on_broken_pipe(self) -> None:
+            """See `Console.on_broken_pipe`."""
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     if is_quiet():

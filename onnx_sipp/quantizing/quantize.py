@@ -153,6 +153,7 @@ def _reader(feeds: Iterable[Feed]) -> Any:
             self._feeds = iter(feeds)
 
         def get_next(self) -> Feed | None:
+            """See `CalibrationDataReader.get_next`."""
             return next(self._feeds, None)
 
     return Reader()

@@ -35,10 +35,12 @@ class _InMemory:
     matrix: Float
 
     def times(self, x: Float) -> Float:
+        """See `Held.times`."""
         result: Float = x @ self.matrix
         return result
 
     def times_transposed(self, x: Float) -> Float:
+        """See `Held.times_transposed`."""
         result: Float = x @ self.matrix.swapaxes(-1, -2)
         return result
 
@@ -47,6 +49,7 @@ class _Numpy:
     """Multiplies in the type of the matrices, on the CPU."""
 
     def hold(self, matrix: Float) -> Held:
+        """See `Multiplier.hold`."""
         return _InMemory(matrix)
 
 
