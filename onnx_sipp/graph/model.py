@@ -172,10 +172,14 @@ class Model:
         """Put new elements in place of a range of a stored constant's along one axis."""
         if is_external(self.stored[name]):
             self.sites.put_slab(self.sites.named(name), axis, start, values)
-            return
+        else:
+            self.replace(name, self._with_slab(name, axis, start, values))
+
+    def _with_slab(self, name: str, axis: int, start: int, values: NDArray[Any]) -> NDArray[Any]:
+        """The elements of a stored constant with others in a range along one axis."""
         whole = self.read(name).copy()
         whole[(slice(None),) * axis + (slice(start, start + values.shape[axis]),)] = values
-        self.replace(name, whole)
+        return whole
 
     def runnable(self, asked: Sequence[str] = ()) -> Runnable:
         """The model for a runtime.

@@ -186,7 +186,7 @@ class Lowered(Model):
         """See `Model.replace_slab`, and `replace`."""
         twin, tensor = self.plan.twins.get(name), self.stored[name]
         if twin is None or not is_external(tensor) or self.plan.stored_at[twin.site] != (name,):
-            super().replace_slab(name, axis, start, values)
+            self.replace(name, self._with_slab(name, axis, start, values))
             return
         before = partial(self.read_slab, name, 0)
         self._changes.put_slab(twin.site, axis, start, values, tuple(tensor.dims), before)

@@ -244,6 +244,23 @@ def test_parts_reach_the_original_and_every_reader(tmp_path, proto):
     np.testing.assert_array_equal(stays, expected)
 
 
+def test_parts_reach_other_readers_of_the_same_data(tmp_path):
+    nodes = [
+        ("MatMul", "x w", "a"),
+        ("Transpose", "w", "t", {"perm": [1, 0]}),
+        ("MatMul", "z t", "b"),
+    ]
+    made = make_model(nodes, {"w": W}, {"x": ["n", 4], "z": ["n", W.shape[1]]})
+    lowered = lower(Model.load(save_external(made, tmp_path / "m.onnx")))
+    changed, expected = lowered.copy(TensorStore(0, tmp_path)), W.copy()
+    changed.replace_slab("w", 1, 1, -W[:, 1:3])
+    expected[:, 1:3] *= -1
+    np.testing.assert_array_equal(changed.read("w"), expected)
+    np.testing.assert_array_equal(changed.result().read("w"), expected)
+    (other,) = {layer.weight for layer in find_layers(changed).layers} - {"w"}
+    np.testing.assert_array_equal(changed.read(other), expected.T)
+
+
 def test_external_data_that_is_replaced_is_kept_once(tmp_path):
     path = save_external(make_model([("MatMul", "x w", "y")], {"w": W}), tmp_path / "m.onnx")
     changed = lower(Model.load(path)).copy(TensorStore(0, tmp_path))
