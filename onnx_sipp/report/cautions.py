@@ -1,0 +1,123 @@
+"""What users have to know of a pruned model, and may not expect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+
+from onnx_sipp.graph.layers import Findings
+from onnx_sipp.graph.lowering import Lowered
+from onnx_sipp.options import Options
+from onnx_sipp.report.result import LayerReport
+from onnx_sipp.report.rows import Basis
+from onnx_sipp.weights import Weight
+
+__all__ = ["basis_cautions", "layer_cautions", "role_cautions", "target_cautions"]
+
+STRONG_DAMPING = 0.3
+
+
+def target_cautions(
+    weights: Sequence[Weight], zeros: int, before: int, options: Options
+) -> list[str]:
+    """Whether there are other zeros than were asked for."""
+    total = sum(weight.size for weight in weights)
+    cells = weights[0].cells
+    # N:M asks for no number of zeros, and blocks are met to half a block.
+    room = 0.5 if cells is None else inf if cells.kept else cells.unit / 2
+    if options.sparsity is None or abs(zeros - options.sparsity * total) <= room:
+        return []
+    warning = (
+        f"asked for {round(options.sparsity * total)} zeros, but {before} of the {total} "
+        f"prunable weights were zero before: the result has {zeros}"
+    )
+    return [warning]
+
+
+def basis_cautions(basis: Basis) -> list[str]:
+    """Whether the certificates rest on too few samples."""
+    if basis.samples >= basis.needed:
+        return []
+    warning = (
+        f"{basis.samples} calibration samples, where the theory asks for {basis.needed}: the "
+        f"certificates hold with a larger failure probability than δ = {basis.delta:g}"
+    )
+    return [warning]
+
+
+def role_cautions(dense: Lowered, weights: Sequence[Weight]) -> list[str]:
+    """Which shared weights were refitted for some of their layers only."""
+    return [
+        f"the weight {dense.weight_name(weight.name)!r} is multiplied in different ways; "
+        f"it was chosen and refitted for {weight.layers[0].name!r} and layers that use it alike"
+        for weight in weights
+        if weight.places
+    ]
+
+
+def layer_cautions(layers: Sequence[LayerReport], findings: Findings, dense: Lowered) -> list[str]:
+    """What has to be known of single layers.
+
+    Args:
+        layers: what became of them.
+        findings: all layers of the model.
+        dense: the lowered model before.
+    """
+    return [
+        *_tied_warnings(layers),
+        *_unseen_warnings(layers, findings, dense),
+        *_refit_warnings(layers),
+    ]
+
+
+def _tied_warnings(layers: Sequence[LayerReport]) -> list[str]:
+    """Which zeros act elsewhere, too."""
+    return [
+        f"the weight {layer.weight!r} of {layer.name!r} is also read by {layer.also_read_by}: "
+        "what was changed in it acts there too, and was not calibrated for that"
+        for layer in layers
+        if layer.also_read_by
+    ]
+
+
+def _unseen_warnings(
+    layers: Sequence[LayerReport], findings: Findings, dense: Lowered
+) -> list[str]:
+    """Which weights were chosen without knowing what they multiply."""
+    unseen = {layer.name for layer in layers if not layer.observed}
+    hidden = {one.name for one in findings.layers if one.activation in dense.plan.unwatched}
+    return [
+        f"{why}, so the weights were chosen by magnitude alone, and what that costs is not known "
+        f"({mend}): {', '.join(layer.name for layer in layers if layer.name in names)}"
+        for names, why, mend in (
+            (
+                unseen - hidden,
+                "no sample reached these layers",
+                "give samples that reach them, or exclude them",
+            ),
+            (
+                unseen & hidden,
+                "what these layers multiply has another shape in every iteration of a loop",
+                "exclude them to leave them alone",
+            ),
+        )
+        if names
+    ]
+
+
+def _refit_warnings(layers: Sequence[LayerReport]) -> list[str]:
+    """Which layers were not refitted, and which needed strong damping."""
+    warnings = []
+    unused = [layer.name for layer in layers if layer.damping == 0 and layer.observed]
+    if unused:
+        warnings.append(
+            "the refit did not lower the error on held-out samples and was not used in: "
+            + ", ".join(unused)
+        )
+    damped = [layer.name for layer in layers if (layer.damping or 0) > STRONG_DAMPING]
+    if damped:
+        warnings.append(
+            f"the refit was damped strongly (λ > {STRONG_DAMPING}), because there are few samples "
+            "for the fan-in; more samples would help: " + ", ".join(damped)
+        )
+    return warnings
