@@ -2,7 +2,7 @@
 
     python tools/bench_cluster.py resnet20.onnx=calib.npz --out docs/results-cluster.md
 
-Prunes every model, and a wide MLP that is made up here, in one process with one thread and on 1, 2
+Prunes every model, and two MLPs that are made up here, in one process with one thread and on 1, 2
 and 4 workers with one thread each, all on this machine; several times in turn, and the fastest
 counts. Bytes moved are those that crossed the loopback interface, so nothing else should use it.
 """
@@ -32,7 +32,7 @@ from onnx_sipp.cluster.crew import Crew
 from onnx_sipp.cluster.dask_pool import local_cluster
 from onnx_sipp.cluster.pool import Alone
 
-WIDTHS = (256, 1024, 1024, 10)
+MLPS = {"wide-mlp": (256, 1024, 1024, 10), "very-wide-mlp": (1024, 4096, 4096, 10)}
 SAMPLES = 512
 
 
@@ -60,12 +60,13 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def wide_mlp(folder: Path) -> tuple[Path, Path]:
-    """A made-up MLP with inputs that depend on each other."""
+def mlp(folder: Path, called: str) -> tuple[Path, Path]:
+    """One of the MLPs, with inputs that depend on each other."""
+    widths = MLPS[called]
     rng = np.random.default_rng(0)
-    names = [f"w{n}" for n in range(len(WIDTHS) - 1)]
+    names = [f"w{n}" for n in range(len(widths) - 1)]
     tensors, nodes, value = [], [], "x"
-    for name, (rows, columns) in zip(names, pairwise(WIDTHS), strict=True):
+    for name, (rows, columns) in zip(names, pairwise(widths), strict=True):
         weight = rng.standard_normal((rows, columns)).astype(np.float32) * (2 / rows) ** 0.5
         bias = np.zeros(columns, np.float32)
         tensors += [
@@ -80,14 +81,14 @@ def wide_mlp(folder: Path) -> tuple[Path, Path]:
             value = f"{name}r"
     graph = helper.make_graph(
         nodes, "wide",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", WIDTHS[0]])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", WIDTHS[-1]])], tensors,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", widths[0]])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", widths[-1]])], tensors,
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, folder / "wide-mlp.onnx")
-    mixed = rng.standard_normal((SAMPLES, 64)) @ rng.standard_normal((64, WIDTHS[0]))
-    np.savez(folder / "wide-mlp.npz", x=mixed.astype(np.float32))
-    return folder / "wide-mlp.onnx", folder / "wide-mlp.npz"
+    onnx.save(model, folder / f"{called}.onnx")
+    mixed = rng.standard_normal((SAMPLES, 64)) @ rng.standard_normal((64, widths[0]))
+    np.savez(folder / f"{called}.npz", x=mixed.astype(np.float32))
+    return folder / f"{called}.onnx", folder / f"{called}.npz"
 
 
 def usage(dask_worker: Any = None) -> tuple[float, int]:
@@ -246,7 +247,7 @@ def main() -> None:
     counts = [int(count) for count in given.workers.split(",")]
     with tempfile.TemporaryDirectory() as name:
         places = [(Path(m), Path(c)) for m, _, c in (pair.partition("=") for pair in given.models)]
-        places.append(wide_mlp(Path(name)))
+        places += [mlp(Path(name), called) for called in MLPS]
         lines, tasks, spans = [], [], []
         for model, calib in places:
             costs, own = tried(model, calib, given.samples)
@@ -275,7 +276,8 @@ PAGE = """# Workers
 A default run of `prune` (50 % zeros, {samples} samples) on workers with one thread each, all on one
 machine with {cores} cores; the fastest of {repeats} in turn. `none` is one process with one thread.
 `faster` is against one worker, start included. `equal` says whether all runs on workers gave the
-same bytes. [cluster.md](cluster.md) tells what is done where.
+same bytes. The MLPs have layers of 256, 1024, 1024, 10 and of 1024, 4096, 4096, 10: no budgets are
+tried for the second. [cluster.md](cluster.md) tells what is done where.
 
 | model | workers | start, s | run, s | faster | CPU s | moved | memory | error | equal |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
