@@ -66,7 +66,7 @@ class Run:
         share: of its weights that a layer keeps where it is pruned alone, to see what that does to
             the outputs; None for that of the goal.
         kept: where finished parts of the run are kept, None if they are not.
-        crew: workers that look at layers and try budgets, None if this process does it.
+        crew: workers that look at layers and make passes, None if this process does it.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class Run:
 
     def _tried(self, names: Sequence[str]) -> tuple[dict[str, float], Outcome | None]:
         """Errors of budgets, if they are several; and the pass by the best one, if it was made."""
-        if self._crew is not None:
+        if self._crew is not None and self._crew.makes_passes:
             return self._tried_by(self._crew, names)
         return {name: self.error_of(name) for name in names} if len(names) > 1 else {}, None
 
@@ -180,8 +180,6 @@ class Run:
         if len(names) > 1:
             progress.stage("comparing budgets")
             return crew.compare(known, names, form, progress)
-        if not crew.makes_passes:
-            return {}, None
         (name,) = names
         progress.stage(_stage_name(name, 1, 1))
         return {}, self._or_kept(name, lambda: crew.passed(known, name, form, progress))

@@ -83,7 +83,7 @@ class Options:
         workdir: folder for those files; None for the system's temporary folder. Finished parts of
             the run are kept there, too, until it is done: an interrupted run goes on.
         scheduler: of Dask, ``tcp://host:8786``, or ``local:N`` for N processes on this machine,
-            which share the work; "" for none. ``threads`` are then those of each, too, 1 by
+            which share the work; "" for none. ``threads`` are then those of each, 1 by
             default.
         statistics: file that `calibrate` wrote, to take the statistics from.
         quantize: turn the pruned model into integers by onnxruntime's quantiser: ``"int8"``
@@ -158,8 +158,8 @@ class Options:
 
     @property
     def thread_count(self) -> int:
-        """Threads to use in this process."""
-        return self.threads or available_threads()
+        """Threads to use; how work is parted depends on it."""
+        return self.threads or (1 if self.scheduler else available_threads())
 
     @property
     def adds_biases(self) -> bool:

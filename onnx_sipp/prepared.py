@@ -81,7 +81,7 @@ class Prepared:
         started: when it began, on the performance counter.
         peak: the most memory that the process had had before, in bytes.
         kept: where finished parts of the run are kept, None if they are not.
-        crew: workers that measure and try, None if this process does all.
+        crew: workers that measure and make passes, None if this process does all.
     """
 
     dense: Model

@@ -204,6 +204,7 @@ class BlockWriter:
         if axis is not None and is_external(self._model.stored[name]):
             self._model.replace_slab(name, axis, block.rows.start, values)
             return
+        assert block is block.weight.blocks[len(self._waiting)], "blocks come in their order"
         self._waiting.append(values)
         if len(self._waiting) == len(block.weight.blocks):
             whole = values if axis is None else np.concatenate(self._waiting, axis)

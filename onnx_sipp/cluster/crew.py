@@ -6,7 +6,8 @@ to be done again because a worker died; so the result does not, either.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -97,21 +98,22 @@ class Crew:
         """
         if not self._can_survey:
             return None
-        pool, sensed, state = self._pool, self._shared(), self._pool.share(known)
-        try:
-            sums = self._sums_of(len(known.capacities), sizes)
-            looks = []
-            for index in indices:
-                given = sensed, state, index, sums[index]
-                ways = WAYS if alone else ()
-                errors = [pool.submit(tasks.alone, *given, way) for way in ways]
-                looks.append(pool.submit(tasks.look, *given, *errors))
-            for _ in pool.as_done(looks):
-                progress.advance(1, len(looks))
-            return [pool.result(task) for task in looks]
-        except UnevenError:
-            self._can_survey = False  # what cannot be parted once never can
-            return None
+        pool, sensed = self._pool, self._shared()
+        with self._told(known) as state:
+            try:
+                sums = self._sums_of(len(known.capacities), sizes)
+                looks = []
+                for index in indices:
+                    given = sensed, state, index, sums[index]
+                    ways = WAYS if alone else ()
+                    errors = [pool.submit(tasks.alone, *given, way) for way in ways]
+                    looks.append(pool.submit(tasks.look, *given, *errors))
+                for _ in pool.as_done(looks):
+                    progress.advance(1, len(looks))
+                return [pool.result(task) for task in looks]
+            except UnevenError:
+                self._can_survey = False  # what cannot be parted once never can
+                return None
 
     def _sums_of(self, weights: int, sizes: Sequence[int]) -> list[Any]:
         """Sums of all weights, which stay with the workers; they are the same for all goals."""
@@ -140,39 +142,50 @@ class Crew:
         Returns:
             Errors by budget, and the outcome of the careful pass.
         """
-        pool, sensed, state = self._pool, self._shared(), self._pool.share(known)
+        pool, sensed = self._pool, self._shared()
         # The last one comes first: budgets that have looked at the outputs do best as a rule.
         order = plans[::-1]
-        trials = [pool.submit(tasks.trial, sensed, state, name) for name in order]
         errors: dict[str, float] = {}
         begun: dict[str, Any] = {}
-        for place in pool.as_done(trials):
-            errors[order[place]] = pool.result(trials[place])
-            progress.advance(1, len(plans) + 1)
-            best = min(errors, key=lambda name: (errors[name], plans.index(name)))
-            if begun and best not in begun:
-                pool.give_up(begun.popitem()[1])
-            missing = len(plans) - len(errors)
-            if not begun and (not missing or pool.has_room(missing)):
-                begun[best] = pool.submit(tasks.careful, sensed, state, best)
-        (careful,) = begun.values()
-        outcome = self._told(careful, form)
+        with self._told(known) as state:
+            trials = [pool.submit(tasks.trial, sensed, state, name) for name in order]
+            for place in pool.as_done(trials):
+                errors[order[place]] = pool.result(trials[place])
+                progress.advance(1, len(plans) + 1)
+                best = min(errors, key=lambda name: (errors[name], plans.index(name)))
+                if begun and best not in begun:
+                    pool.give_up(begun.popitem()[1])
+                missing = len(plans) - len(errors)
+                if not begun and (not missing or pool.has_room(missing)):
+                    begun[best] = pool.submit(tasks.careful, sensed, state, best)
+            (careful,) = begun.values()
+            outcome = self._outcome(careful, form)
         progress.advance(1, len(plans) + 1)
         return {name: errors[name] for name in plans}, outcome
 
     @property
     def makes_passes(self) -> bool:
-        """Whether to make the only pass that is asked for: not of a model too large to be sent."""
+        """Whether to make passes: not of a large model, whose statistics all would have to hold."""
         return not self._is_large
 
     def passed(self, known: Known, plan: str, form: OutcomeForm, progress: Progress) -> Outcome:
         """Make a careful pass by one budget; see `compare`."""
-        made = self._pool.submit(tasks.careful, self._shared(), self._pool.share(known), plan)
-        outcome = self._told(made, form)
+        sensed = self._shared()
+        with self._told(known) as state:
+            outcome = self._outcome(self._pool.submit(tasks.careful, sensed, state, plan), form)
         progress.advance(1, 1)
         return outcome
 
-    def _told(self, task: Any, form: OutcomeForm) -> Outcome:
+    @contextmanager
+    def _told(self, known: Known) -> Iterator[Any]:
+        """Have workers know something for a while."""
+        state = self._pool.share(known)
+        try:
+            yield state
+        finally:
+            self._pool.forget(state)
+
+    def _outcome(self, task: Any, form: OutcomeForm) -> Outcome:
         header, arrays = self._pool.result(task)
         return form.outcome(header, partial(_read, arrays))
 

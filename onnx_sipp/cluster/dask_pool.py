@@ -150,6 +150,12 @@ class DaskPool:
             self._client.register_plugin(_Knowledge(name, value), name=name)
         return _Name(name)
 
+    def forget(self, shared: _Name) -> None:
+        """See `Pool.forget`."""
+        self._told.remove(shared.name)
+        with suppress(Exception):  # they may be gone
+            self._client.unregister_worker_plugin(shared.name)
+
     def submit(self, function: Callable[..., Any], *arguments: Any) -> distributed.Future:
         """See `Pool.submit`."""
         # Dask reckons with what tasks of the same name took.
@@ -180,9 +186,8 @@ class DaskPool:
 
     def close(self) -> None:
         """Let the workers forget everything."""
-        for name in self._told:
-            with suppress(Exception):  # they may be gone
-                self._client.unregister_worker_plugin(name)
+        for name in list(self._told):
+            self.forget(_Name(name))
 
 
 @contextmanager

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from onnx_sipp.errors import UsageError
+from onnx_sipp.options import available_threads
+from onnx_sipp.threads import borrow_from, borrow_no_more
 
 if TYPE_CHECKING:
     from onnx_sipp.cluster.crew import Crew
 
 __all__ = ["hired"]
+
+
+class _Idle:
+    """Lends what cores the machine has, for a process whose workers idle while it works itself."""
+
+    @contextmanager
+    def lent(self, most: int, threads: int) -> Iterator[int]:
+        """See `Lender.lent`."""
+        yield max(0, min(most, available_threads() - threads))
+
+    def working(self) -> AbstractContextManager[None]:
+        """See `Lender.working`."""
+        return nullcontext()
+
+    def leave(self) -> None:
+        """See `Lender.leave`."""
 
 
 @contextmanager
@@ -44,4 +62,8 @@ def hired(scheduler: str) -> Iterator[Crew | None]:
     from onnx_sipp.cluster.dask_pool import dask_pool  # noqa: PLC0415
 
     with dask_pool(scheduler) as pool:
-        yield Crew(pool)
+        borrow_from(_Idle())
+        try:
+            yield Crew(pool)
+        finally:
+            borrow_no_more()

@@ -20,6 +20,9 @@ class Pool(Protocol):
     def share(self, value: Any) -> Any:
         """Give a value to all workers once; what comes back stands for it in tasks."""
 
+    def forget(self, shared: Any) -> None:
+        """Have all workers forget what they share; no task asks for it any more."""
+
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Have a function called with the site of some worker and these arguments."""
 
@@ -54,6 +57,9 @@ class Alone:
     def share(self, value: Any) -> _Value:
         """See `Pool.share`."""
         return _Value(value)
+
+    def forget(self, shared: _Value) -> None:
+        """See `Pool.forget`; it goes with the last who holds it."""
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> _Value:
         """See `Pool.submit`."""

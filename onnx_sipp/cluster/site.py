@@ -86,7 +86,7 @@ class Payload:
             held_out=samples.held_out.mask,
             options=replace(
                 found.options, workdir=None, statistics=None, scheduler="", eval_script=None,
-                max_drop=None, threads=found.options.threads or 1,
+                max_drop=None, threads=found.options.thread_count,
             ),
         )  # fmt: skip
 

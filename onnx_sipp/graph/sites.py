@@ -125,6 +125,7 @@ class Sites:
         last = self._last
         if last is None or last[0] != site:
             last = self._last = site, self.read(site)
+            last[1].setflags(write=False)
         return last[1]
 
     def put(self, site: int, values: NDArray[Any]) -> None:
@@ -137,6 +138,7 @@ class Sites:
             self.replaced.put(site, values)
         else:
             write_inline(holder, values)
+        self._last = None  # someone may have read it meanwhile
 
     def share(self, site: int, kept: Kept) -> None:
         """Put new elements at a site that are kept already; external data stays where it is."""

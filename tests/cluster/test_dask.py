@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 
 import distributed
 import psutil
@@ -17,8 +18,9 @@ from small_models import deep
 from onnx_sipp import SippError, UsageError, calibrate, prune
 from onnx_sipp.checked import checked_options
 from onnx_sipp.cluster.dask_pool import DaskPool, local_cluster
+from onnx_sipp.cluster.hiring import hired
 from onnx_sipp.options import available_threads
-from onnx_sipp.threads import borrows, side_by_side
+from onnx_sipp.threads import _lenders, borrows, side_by_side, working
 
 OPTIONS = {"sparsity": 0.6, "threads": 1, "batch_size": 8}
 locking = pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
@@ -76,6 +78,35 @@ def test_workers_keep_the_memory_they_freed():
         (found,) = client.run(lambda: dict(os.environ)).values()
     assert int(found["MALLOC_TRIM_THRESHOLD_"]) >= 1 << 20
     assert int(found["MALLOC_MMAP_THRESHOLD_"]) >= 1 << 20
+
+
+def test_workers_forget_what_is_over():
+    def known():
+        from onnx_sipp.cluster.dask_pool import _KNOWN
+
+        return sorted(_KNOWN.values())
+
+    with local_cluster(1) as cluster, distributed.Client(cluster) as client:
+        pool = DaskPool(client)
+        first, second = pool.share("a"), pool.share("b")
+        assert client.run(known).popitem()[1] == ["a", "b"]
+        pool.forget(first)
+        assert client.run(known).popitem()[1] == ["b"]
+        pool.forget(second)
+        assert client.run(known).popitem()[1] == []
+
+
+@pytest.mark.parametrize(
+    ("cores", "most", "more"), [(4, 9, 3), (4, 2, 2), (1, 5, 0), (2, 0, 0)], ids=str
+)
+def test_this_process_has_the_cores_that_its_workers_leave(monkeypatch, cores, most, more):
+    monkeypatch.setattr("onnx_sipp.cluster.hiring.available_threads", lambda: cores)
+    monkeypatch.setattr("onnx_sipp.cluster.dask_pool.dask_pool", nullcontext)
+    with hired("tcp://nowhere"):
+        assert borrows()
+        with _lenders[0].lent(most, 1) as found, working():
+            assert found == more
+    assert not borrows()
 
 
 def wait_for(path):
