@@ -83,8 +83,8 @@ is then replaced, as onnx-sipp does it. Files that are read lie in the system's 
 - Of the symmetric H, one half counts as work, whatever is computed. Products are float32; they
   are added up in float64, but for very wide inputs.
 - A step of the refit is one product with H, and some passes over the weights that do not count.
-- A removal in the exact greedy order is an update of rank one: two flops for every number that is
-  read and written.
+- A removal in the exact greedy order takes a column of the inverse, from which what went before is
+  taken out: two flops for every number that is read.
 - What a write takes depends on the pages and blocks that the system has just got free: shares of
   that limit above 100 % come from there.
 - Of a model with external data, what stays is copied, and new weights are written in between; here

@@ -185,5 +185,5 @@ def _refits(outs: int, fan_in: int, limit: str, threads: int) -> Iterator[Part]:
         def greedy() -> None:
             greedy_costs(problem, weight, damping=0.01, threads=threads)
 
-        flops = 2 / 3 * outs * float(fan_in) ** 3
+        flops = outs * float(fan_in) ** 3 / 3
         yield Part("exact greedy order of removal", size, flops, "GFLOP/s", greedy, SINGLE)
