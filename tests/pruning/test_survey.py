@@ -9,7 +9,14 @@ from problems import mixed_inputs, regression
 from onnx_sipp.pruning import survey as module
 from onnx_sipp.pruning.error_budget import error_budget
 from onnx_sipp.pruning.evidence import Evidence
-from onnx_sipp.pruning.survey import Impact, Survey, error_counts, importance_of, surveys_of
+from onnx_sipp.pruning.survey import (
+    Impact,
+    Survey,
+    curve_of,
+    error_counts,
+    importance_of,
+    surveys_of,
+)
 
 
 def evidence(seed, shape=(1, 6, 8)):
@@ -29,6 +36,11 @@ def test_a_whole_layer():
         assert survey.times is None
         assert survey.power == pytest.approx(replace(layer, by_neuron=way).power)
     assert not np.allclose(found[False].costs, found[True].costs)
+
+
+def test_a_layer_without_any_output_errs_by_nothing():
+    curve = curve_of(Survey(np.zeros(4), None, 0.0, 4))
+    assert set(curve.errors) == {0.0}
 
 
 @pytest.mark.parametrize("small", [0, 1 << 18])
