@@ -22,7 +22,7 @@ class Looked:
 
     Attributes:
         index: of the weight.
-        impact: None if it was not pruned alone.
+        impact: None if it is not known.
         surveys: by way, its curve.
         shared: evidence to be used again; None where no other layer shares the weight.
     """

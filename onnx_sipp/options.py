@@ -83,8 +83,7 @@ class Options:
         workdir: folder for those files; None for the system's temporary folder. Finished parts of
             the run are kept there, too, until it is done: an interrupted run goes on.
         scheduler: of Dask, ``tcp://host:8786``, or ``local:N`` for N processes on this machine,
-            which share the work; "" for none. ``threads`` are then those of each, 1 by
-            default.
+            which share the work; "" for none. ``threads`` are then those of each, 1 by default.
         statistics: file that `calibrate` wrote, to take the statistics from.
         quantize: turn the pruned model into integers by onnxruntime's quantiser: ``"int8"``
             (static, calibrated on the samples), ``"int8-dynamic"``, or ``""`` for not.

@@ -23,8 +23,7 @@ def shards_for(samples: int, patches: float) -> int:
         samples: of all parts.
         patches: of a sample, as many as a weight meets on average.
     """
-    most = max(SHARDS, -(-samples // LARGEST))
-    return max(2, min(most, round(samples * patches / PATCHES)))
+    return max(2, min(_by_number(samples), round(samples * patches / PATCHES)))
 
 
 def ranges_of(sizes: Sequence[int], shards: int | None = None) -> list[range]:
@@ -34,7 +33,7 @@ def ranges_of(sizes: Sequence[int], shards: int | None = None) -> list[range]:
         sizes: samples of the batches.
         shards: most ranges, None to go by the number of samples alone.
     """
-    shards = shards or max(SHARDS, -(-sum(sizes) // LARGEST))
+    shards = shards or _by_number(sum(sizes))
     ranges: list[range] = []
     total, start, done = sum(sizes), 0, 0
     for number, size in enumerate(sizes, 1):
@@ -43,6 +42,10 @@ def ranges_of(sizes: Sequence[int], shards: int | None = None) -> list[range]:
             ranges.append(range(start, number))
             start = number
     return ranges
+
+
+def _by_number(samples: int) -> int:
+    return max(SHARDS, -(-samples // LARGEST))
 
 
 def merged(parts: Sequence[T], merge: Callable[[T, T], T]) -> T:

@@ -108,7 +108,7 @@ def compare(
             rows = measure_latency(
                 paths, batches, counts, seconds, providers=providers, libraries=libraries
             )
-            latency = _told(rows, len(batches) * len(counts), listener)
+            latency = _timed(rows, len(batches) * len(counts), listener)
         found = None if judge is None else Metric(judge.name, *map(judge, paths))
     return Comparison(
         version=__version__,
@@ -141,7 +141,7 @@ def _outputs(
     return [OutputReport(**asdict(output)) for output in found]
 
 
-def _told(rows: Iterable[Latency], total: int, listener: Progress) -> list[Latency]:
+def _timed(rows: Iterable[Latency], total: int, listener: Progress) -> list[Latency]:
     """Measure so many rows, one after the other, and tell how far it is."""
     listener.stage("measuring latency")
     found = []

@@ -130,7 +130,6 @@ class Sites:
 
     def put(self, site: int, values: NDArray[Any]) -> None:
         """Put new elements at a site; shape and type stay."""
-        self._last = None
         holder = self.holders[site]
         if isinstance(holder, AttributeProto):
             write_numbers(holder, values)
