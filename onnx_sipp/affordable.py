@@ -8,7 +8,7 @@ from onnx_sipp.calibration.samples import Samples
 from onnx_sipp.measures import Measured
 from onnx_sipp.pruning.effort import trial_work
 from onnx_sipp.pruning.evidence import product_work
-from onnx_sipp.sequential import IMPACT_SAMPLES
+from onnx_sipp.refitter import IMPACT_SAMPLES
 from onnx_sipp.weights import Weight
 
 __all__ = ["why_no_trials"]

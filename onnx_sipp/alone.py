@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.mixing import probe
-from onnx_sipp.sequential import Refitter
+from onnx_sipp.refitter import Refitter
 
 __all__ = ["WAYS", "better_way", "error_alone", "prune_alone"]
 

@@ -35,7 +35,7 @@ from onnx_sipp.options import Options
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.quantizing.refusal import refuse_quantization
-from onnx_sipp.sequential import Refitter
+from onnx_sipp.refitter import Refitter
 from onnx_sipp.statistics.sensitivity import load_early
 from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import Weight, group_weights

@@ -5,7 +5,7 @@ import pytest
 from small_models import mlp
 
 from onnx_sipp import affordable, prune
-from onnx_sipp.sequential import Refitter
+from onnx_sipp.refitter import Refitter
 
 ERROR_ONLY = "so the budget is `error`: by the layers' own errors alone"
 

@@ -9,7 +9,7 @@ from onnx_sipp import prune
 from onnx_sipp.graph.model import Model
 from onnx_sipp.pruning.candidates import CANDIDATES
 from onnx_sipp.pruning.methods import METHODS, allocations_of
-from onnx_sipp.sequential import Refitter
+from onnx_sipp.refitter import Refitter
 
 DATA = weights(60, 4, seed=3)
 EXAMPLES = ("lenet300", "lenet5", "resnet_bn", "transformer")

@@ -22,7 +22,7 @@ from onnx_sipp.cluster.shards import merged, ranges_of, shards_for
 from onnx_sipp.cluster.site import Payload, Sensed
 from onnx_sipp.keeping.outcomes import OutcomeForm
 from onnx_sipp.known import Known
-from onnx_sipp.looks import Looked
+from onnx_sipp.looks import LayerLook
 from onnx_sipp.measures import Measured, PatchCount, second_moment
 from onnx_sipp.outcome import Outcome
 from onnx_sipp.prepared import Prepared
@@ -82,7 +82,7 @@ class Crew:
         progress: Progress,
         *,
         alone: bool,
-    ) -> list[Looked] | None:
+    ) -> list[LayerLook] | None:
         """Look at layers of the dense model.
 
         Args:
@@ -90,7 +90,7 @@ class Crew:
             indices: of the weights to look at.
             sizes: see `Refitter.batch_sizes`.
             progress: told after every layer.
-            alone: whether to prune every layer alone; see `Run.error_alone`.
+            alone: whether to prune every layer alone; see `Surveyor.error_alone`.
 
         Returns:
             What was seen, in the order of the indices; None where the sums of all layers do not fit

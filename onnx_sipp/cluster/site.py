@@ -23,8 +23,9 @@ from onnx_sipp.options import Options
 from onnx_sipp.prepared import KEPT_BYTES, Prepared, found_in
 from onnx_sipp.progress import Silent
 from onnx_sipp.pruning.evidence import Evidence
-from onnx_sipp.sequential import Refitter
+from onnx_sipp.refitter import Refitter
 from onnx_sipp.store import TensorStore
+from onnx_sipp.surveying import Surveyor
 from onnx_sipp.weights import Weight
 
 __all__ = ["Payload", "Sensed", "Site"]
@@ -165,19 +166,21 @@ class Site:
             self._refitter = self.prepared.refitter()
         return self._refitter
 
-    def evidence(self, run: Run, known: Known, index: int, sums: Sequence[Sums]) -> Evidence:
+    def evidence(
+        self, surveyor: Surveyor, known: Known, index: int, sums: Sequence[Sums]
+    ) -> Evidence:
         """Evidence of a weight; that of the last one is kept, as several tasks ask for it.
 
         Args:
-            run: as far as it is known.
-            known: the same.
+            surveyor: of the run.
+            known: of the model.
             index: of the weight.
             sums: of its layers.
         """
         kept = self._evidence
         if kept is None or kept[0] is not known or kept[1] is not sums:
             self._evidence = None  # there is room for one only
-            kept = known, sums, run.evidence(index, deepcopy(list(sums)))
+            kept = known, sums, surveyor.refitter.evidence(index, deepcopy(list(sums)))
             self._evidence = kept
         return kept[2]
 

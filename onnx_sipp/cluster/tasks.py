@@ -20,7 +20,7 @@ from onnx_sipp.calibration.samples import Chosen
 from onnx_sipp.cluster.site import Sensed, Site
 from onnx_sipp.known import Known
 from onnx_sipp.layer_sums import Sums
-from onnx_sipp.looks import Looked
+from onnx_sipp.looks import LayerLook
 from onnx_sipp.measures import Measured, measure_statistics
 from onnx_sipp.progress import Silent
 from onnx_sipp.statistics.moments import SecondMoment
@@ -148,9 +148,10 @@ def alone(
     found: Sequence[Sums],
     by_neuron: bool,
 ) -> float:
-    """Prune one layer alone; see `Run.error_alone`."""
-    run = site.run(sensed, known)
-    return run.error_alone(index, site.evidence(run, known, index, found), by_neuron=by_neuron)
+    """Prune one layer alone; see `Surveyor.error_alone`."""
+    surveyor = site.run(sensed, known).surveyor
+    evidence = site.evidence(surveyor, known, index, found)
+    return surveyor.error_alone(index, evidence, by_neuron=by_neuron)
 
 
 def look(
@@ -160,8 +161,8 @@ def look(
     index: int,
     found: Sequence[Sums],
     *errors: float,
-) -> Looked:
-    """Look at one layer of the dense model; see `Run.look`.
+) -> LayerLook:
+    """Look at one layer of the dense model; see `Surveyor.look`.
 
     Args:
         site: of the worker.
@@ -171,9 +172,9 @@ def look(
         found: its sums.
         *errors: see `alone`, one for each of `WAYS`; none if the layer was not pruned alone.
     """
-    run = site.run(sensed, known)
-    by_way = dict(zip(WAYS, errors, strict=False))
-    return run.look(index, site.evidence(run, known, index, found), by_way)
+    surveyor = site.run(sensed, known).surveyor
+    evidence = site.evidence(surveyor, known, index, found)
+    return surveyor.look(index, evidence, dict(zip(WAYS, errors, strict=False)))
 
 
 def trial(site: Site, sensed: Sequence[Sensed], known: Known, plan: str) -> float:

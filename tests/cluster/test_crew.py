@@ -85,7 +85,7 @@ def test_products_elsewhere_are_shared_too(monkeypatch):
     data = weights(80, 260, seed=5)
     plain = prune(proto, data, **OPTIONS)
     monkeypatch.setattr(
-        "onnx_sipp.sequential.multiplier_for", lambda _: Counting("CPUExecutionProvider")
+        "onnx_sipp.refitter.multiplier_for", lambda _: Counting("CPUExecutionProvider")
     )
     assert_alike(with_crew(monkeypatch, prune, proto, data, **OPTIONS), plain)
     assert products
