@@ -122,8 +122,9 @@ def test_a_block_can_be_replaced_if_it_is_idle_as_a_whole(cells):
 def test_an_idle_weight_of_n_of_m_can_be_replaced_if_n_others_work():
     """Where fewer work, the pattern would have to keep the idle ones anyway."""
     cells = Cells.of(NofM(2, 4), 1)
-    weight = np.array([[[5, 0, -6, 0, 7, 8, 9, 0, 1, 2, 3, -4]]])
-    idle = np.array([[[0, 1, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0]]], bool)
-    # The first cell has one other than the idle one; the second two; so has the third.
-    expected = np.array([[[0, 0, 0, 0, 1, 0, 0, 1, 1, 1, 0, 0]]], bool)
+    weight = np.array([[[5, 0, -6, 0, 7, 8, 9, 0, 1, 2, 3, -4, 5, 0, 0, 6]]])
+    idle = np.array([[[0, 1, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0, 1, 0, 0, 0]]], bool)
+    # The first cell has one other than the idle one; the second two; so has the third. Of the
+    # three in the fourth two are zeros, which do no work.
+    expected = np.array([[[0, 0, 0, 0, 1, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0]]], bool)
     assert np.array_equal(cells.replaceable(idle, weight), expected)

@@ -222,6 +222,25 @@ def test_ranking_to_a_certificate_keeps_no_weight_too_many():
             assert np.all(dropped + 3 * least > epsilon)
 
 
+def test_a_certificate_that_is_missed_by_a_hair_is_missed():
+    """By less than what is left out for rounding: one more weight of the worst half stays."""
+    (layer,) = layers = some_layers(shapes=SHAPES[:1])
+
+    def ranked(epsilon):
+        (decision,) = run(layers, Goal(epsilon=epsilon), "sipp-det", "global")
+        found = certify(
+            layer.weight, layer.sensitivity_max, decision.weight, None,
+            patches=layer.patches, samples=1, needed=1,
+        )  # fmt: skip
+        return decision, found.worst
+
+    before, worst = ranked(0.8)
+    epsilon = worst * (1 - 5e-10)
+    after, met = ranked(epsilon)
+    assert met <= epsilon
+    assert after.kept.sum() == before.kept.sum() + 1
+
+
 def test_neuron_halves():
     layers = some_layers()
     halves = neuron_halves(layers, delta=0.1)

@@ -79,6 +79,23 @@ def test_long_curves_are_followed_without_exchanges():
     assert loss(found, with_exchanges) <= loss(found, without) <= 1.2 * loss(found, with_exchanges)
 
 
+def test_what_saves_most_for_its_loss_goes_first(monkeypatch):
+    """A step that saves as much as nine small ones; without exchanges, which would mend it."""
+    monkeypatch.setattr(module, "_EXCHANGES", 0)
+    large = Curve((2, 1), (0, 0.1))
+    small = Curve(tuple(range(10, 0, -1)), np.linspace(0, 0.18, 10).tolist())
+
+    def share(counts):
+        return float(9 * counts[0] + counts[1]) / 28
+
+    assert unit_budget([large, small], share, 19 / 28) == [1, 10]
+
+
+def test_a_group_that_saves_nothing_keeps_all_units():
+    found = [Curve((8, 4), (0, 0.5)), Curve((8, 4), (0, 0.1))]
+    assert unit_budget(found, lambda counts: float(counts[0]) / 8, 0.5) == [4, 8]
+
+
 def test_nothing_is_cut_for_a_goal_of_one():
     assert unit_budget(curves(0), chain, 1.0) == [16, 16, 16]
 

@@ -67,6 +67,16 @@ def test_output_error(rng):
     assert error.energies.ratio == pytest.approx(expected, rel=1e-5)
 
 
+def test_output_error_of_a_single_patch(rng):
+    weight, changed = rng.standard_normal((2, 2, 4, 5))
+    patch = some_patches(rng, samples=1, patches=1)
+    error = OutputError(weight, changed)
+    error.update(patch)
+    expected = np.linalg.norm((changed - weight) @ patch.columns)
+    expected /= np.linalg.norm(weight @ patch.columns)
+    assert error.energies.ratio == pytest.approx(expected, rel=1e-5)
+
+
 def test_no_change_is_no_error(rng):
     weight = rng.standard_normal((2, 4, 5))
     error = OutputError(weight, weight.copy())
