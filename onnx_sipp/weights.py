@@ -37,6 +37,15 @@ JURY_SIZE = 128
 
 
 @dataclass(frozen=True)
+class _Facts:
+    """Of a weight; see `Weight`."""
+
+    alive: int
+    capacity: int
+    finite: bool
+
+
+@dataclass(frozen=True)
 class Weight:
     """A stored constant and the layers that multiply it.
 
@@ -87,15 +96,32 @@ class Weight:
         """How many parts stay or go by themselves: weights, or cells of the pattern."""
         return units(self.cells, self.size)
 
-    @cached_property
+    @property
     def alive(self) -> int:
         """Those of them that are not zero."""
-        return sum(alive_units(self.cells, block.matrix) for block in self.blocks)
+        return self._facts.alive
 
-    @cached_property
+    @property
     def capacity(self) -> int:
         """Number of weights that are not zero."""
-        return sum(int(np.count_nonzero(block.matrix)) for block in self.blocks)
+        return self._facts.capacity
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether no weight is infinite or NaN, in float32."""
+        return self._facts.finite
+
+    @cached_property
+    def _facts(self) -> _Facts:
+        """What is to be known of all weights: they are read once for it."""
+        cells, alive, capacity, finite = self.cells, 0, 0, True
+        for block in self.blocks:
+            matrix = block.matrix
+            nonzero = int(np.count_nonzero(matrix))
+            capacity += nonzero
+            alive += nonzero if cells is None else alive_units(cells, matrix)
+            finite = finite and bool(np.isfinite(matrix).all())
+        return _Facts(alive, capacity, finite)
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
@@ -242,7 +268,7 @@ def group_weights(
         for users in groups.values()
     ]
     for weight in weights:
-        if not all(np.isfinite(block.matrix).all() for block in weight.blocks):
+        if not weight.is_finite:
             raise SippError(
                 f"the weight {weight.name!r} of layer {weight.layers[0].name!r} holds infinities "
                 "or NaN; mend the model, or exclude the layer"

@@ -15,6 +15,8 @@ from onnx_sipp.weights import Weight
 __all__ = ["basis_cautions", "layer_cautions", "role_cautions", "target_cautions"]
 
 STRONG_DAMPING = 0.3
+# Names that a warning spells out; the report has what concerns each layer.
+_NAMED = 8
 
 
 def target_cautions(
@@ -88,7 +90,7 @@ def _unseen_warnings(
     hidden = {one.name for one in findings.layers if one.activation in dense.plan.unwatched}
     return [
         f"{why}, so the weights were chosen by magnitude alone, and what that costs is not known "
-        f"({mend}): {', '.join(layer.name for layer in layers if layer.name in names)}"
+        f"({mend}): {_listed([layer.name for layer in layers if layer.name in names])}"
         for names, why, mend in (
             (
                 unseen - hidden,
@@ -112,12 +114,18 @@ def _refit_warnings(layers: Sequence[LayerReport]) -> list[str]:
     if unused:
         warnings.append(
             "the refit did not lower the error on held-out samples and was not used in: "
-            + ", ".join(unused)
+            + _listed(unused)
         )
     damped = [layer.name for layer in layers if (layer.damping or 0) > STRONG_DAMPING]
     if damped:
         warnings.append(
             f"the refit was damped strongly (λ > {STRONG_DAMPING}), because there are few samples "
-            "for the fan-in; more samples would help: " + ", ".join(damped)
+            f"for the fan-in; more samples would help: {_listed(damped)}"
         )
     return warnings
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names of layers, the first ones if they are many."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more (see the report)" if more > 0 else "")
