@@ -19,6 +19,7 @@ from onnx_sipp.prepared import ModelSource
 from onnx_sipp.preparing import equipped, measure
 from onnx_sipp.progress import Progress, Silent
 from onnx_sipp.report.names import shown
+from onnx_sipp.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,7 +104,7 @@ def calibrate(
     if given:
         raise UsageError(f"to calibrate has no goal; leave {' and '.join(given)} out")
     chosen = checked_options(options)
-    with hired(chosen.scheduler) as crew:
+    with one_blas_thread(), hired(chosen.scheduler) as crew:
         found = equipped(model, calibration, chosen, progress or Silent(), crew)
         measured = measure(found)
     return Statistics(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -192,7 +191,7 @@ def _plain(value: Any) -> Any:
 
 
 def available_threads() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores that this process may use: its affinity and the quota of a container count."""
+    from loky import cpu_count  # noqa: PLC0415 - loads more than is used of it
+
+    return int(cpu_count())

@@ -31,6 +31,7 @@ from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.pruning.patterns import Channels
 from onnx_sipp.report.assemble import assemble
 from onnx_sipp.report.result import Report
+from onnx_sipp.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -134,7 +135,7 @@ def prune(
         SippError: the model or the data cannot be used.
     """
     chosen = checked_options(options)
-    with hired(chosen.scheduler) as crew:
+    with one_blas_thread(), hired(chosen.scheduler) as crew:
         prepared = prepare(model, calibration, chosen, progress or Silent(), crew=crew)
         result = _pruned(prepared)
     prepared.finished()

@@ -20,6 +20,7 @@ __all__ = [
     "borrow_from",
     "borrow_no_more",
     "borrows",
+    "one_blas_thread",
     "side_by_side",
     "turns",
     "working",
@@ -91,6 +92,15 @@ def blas_threads(count: int) -> Iterator[None]:
         yield
 
 
+def one_blas_thread() -> AbstractContextManager[None]:
+    """Let products have one thread, but for a few that are parted over several on purpose.
+
+    The library would take a thread per core for every product, whatever the user allows. It waits
+    for them to the last one: on a busy machine small products take a hundred times as long.
+    """
+    return blas_threads(1)
+
+
 def turns(items: Sequence[T], threads: int) -> list[Sequence[T]]:
     """Deal out items among threads, in turn.
 
@@ -116,7 +126,7 @@ def side_by_side(work: Callable[[T], R], items: Iterable[T], threads: int) -> li
         The results in the order of the items.
     """
     items = list(items)
-    with blas_threads(1), _borrowed(max(0, len(items) - threads), threads) as more:
+    with one_blas_thread(), _borrowed(max(0, len(items) - threads), threads) as more:
         count = min(threads + more, len(items))
         if count <= 1:
             return [work(item) for item in items]

@@ -1,10 +1,15 @@
 """One level of threads."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
 from lenders import Lending
+from small_models import make_model, weights
 
+from onnx_sipp import calibrate, prune, sweep
 from onnx_sipp import threads as threads_module
 from onnx_sipp.threads import (
     _controller,
@@ -116,3 +121,46 @@ def test_the_last_lender_counts(lender):
 )
 def test_turns(count, threads, parts):
     assert [list(part) for part in turns(range(count), threads)] == parts
+
+
+class Watching:
+    """Notes how many threads products have at every stage of a run."""
+
+    def __init__(self):
+        self.seen = set()
+
+    def stage(self, name):
+        del name
+        self.seen |= blas_counts()
+
+    def advance(self, done, total):
+        del done, total
+        self.seen |= blas_counts()
+
+
+RUNS = {
+    "prune": lambda *given, **options: prune(*given, sparsity=0.5, **options),
+    "sweep": lambda *given, **options: sweep(*given, sparsities=[0.5], **options),
+    "calibrate": calibrate,
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_products_of_a_run_have_one_thread_where_they_are_not_parted(name):
+    """Small ones gain nothing by more, and on a busy machine they lose a lot."""
+    proto = make_model([("MatMul", "x a", "y")], {"a": weights(6, 5)}, inputs={"x": ["n", 6]})
+    progress = Watching()
+    with blas_threads(2):
+        RUNS[name](proto, weights(40, 6), threads=2, progress=progress)
+        assert blas_counts() == {2}
+    assert progress.seen == {1}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cannot be bound to a core here")
+def test_threads_by_default_are_the_cores_that_the_process_may_use():
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
+        "from onnx_sipp.options import available_threads; print(available_threads())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(found.stdout) == 1

@@ -18,7 +18,7 @@ from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.model import Model
 from onnx_sipp.memory import release_memory
 from onnx_sipp.progress import Progress
-from onnx_sipp.threads import blas_threads
+from onnx_sipp.threads import one_blas_thread
 from onnx_sipp.unfolding import (
     MatMulUnfolding,
     Patches,
@@ -133,7 +133,7 @@ def observe(how: Observation, watches: Sequence[Watch[Any]]) -> None:
     execution = how.execution if how.mask is None else replace(how.execution, batch_size=1)
     batching = execution.plan(how.model, stages, how.feeds)
     sweeps = execution.sweeps(how.model, stages, how.feeds, batching)
-    with blas_threads(1), ThreadPoolExecutor(max_workers=how.threads) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(max_workers=how.threads) as pool:
         for group, sweep in zip(groups, sweeps, strict=True):
             _observe_group(how, group, sweep, pool, len(how.feeds) * len(groups))
 

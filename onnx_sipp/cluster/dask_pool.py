@@ -26,7 +26,7 @@ from onnx_sipp.cluster.forks import ENVIRONMENT, can_fork, environment, get_read
 from onnx_sipp.cluster.seat import Seat
 from onnx_sipp.cluster.site import Payload, Site
 from onnx_sipp.errors import SippError
-from onnx_sipp.threads import borrow_from, borrow_no_more, borrows, working
+from onnx_sipp.threads import borrow_from, borrow_no_more, borrows, one_blas_thread, working
 
 __all__ = ["DaskPool", "dask_pool", "local_cluster"]
 
@@ -113,7 +113,7 @@ class _Knowledge(distributed.WorkerPlugin):  # type: ignore[misc]
 
 def _call(site: str, function: Callable[..., Any], *arguments: Any) -> Any:
     given = [_KNOWN[a.name] if isinstance(a, _Name) else a for a in arguments]
-    with working():
+    with working(), one_blas_thread():
         return function(_KNOWN[site], *given)
 
 

@@ -31,6 +31,7 @@ from onnx_sipp.report.result import Report
 from onnx_sipp.report.sweep import LayerCurve, Sweep, SweepDense, SweepPoint
 from onnx_sipp.searching.judge import Metered
 from onnx_sipp.sweeping.per_layer import layer_curves
+from onnx_sipp.threads import one_blas_thread
 
 __all__ = ["SPARSITIES", "sweep"]
 
@@ -65,7 +66,7 @@ def sweep(
     shares = _checked(sparsities)
     chosen = _options(options, shares, per_layer=per_layer, metric=metric)
     task = {"sparsities": shares, "per_layer": per_layer}
-    with hired(chosen.scheduler) as crew:
+    with one_blas_thread(), hired(chosen.scheduler) as crew:
         prepared = prepare(model, calibration, chosen, progress or Silent(), task, crew)
         judge = None if metric is None else Metered(prepared, metric)
         points: list[SweepPoint] = []
