@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,9 +31,7 @@ from onnx_sipp.refitter import Refitter
 from onnx_sipp.respend import REPEATS, spend_again
 from onnx_sipp.surveying import Surveyor
 from onnx_sipp.weights import Weight
-
-if TYPE_CHECKING:
-    from onnx_sipp.cluster.crew import Crew
+from onnx_sipp.workers import Workers
 
 __all__ = ["LEAST_SHARE", "Run"]
 
@@ -78,7 +75,7 @@ class Run:
         rules: WeightRules,
         share: float | None = None,
         kept: RunFolder | None = None,
-        crew: Crew | None = None,
+        crew: Workers | None = None,
     ) -> None:
         self._weights, self._crew = weights, crew
         self._outcomes = None if kept is None else KeptOutcomes(kept, refitter.form)
@@ -149,7 +146,7 @@ class Run:
         return {name: self.error_of(name) for name in names} if len(names) > 1 else {}, None
 
     def _tried_by(
-        self, crew: Crew, names: Sequence[str]
+        self, crew: Workers, names: Sequence[str]
     ) -> tuple[dict[str, float], Outcome | None]:
         known, form = self.surveyor.known(self._goal), self.surveyor.refitter.form
         if len(names) > 1:

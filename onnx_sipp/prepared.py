@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from onnx import ModelProto
 
@@ -39,6 +39,7 @@ from onnx_sipp.refitter import Refitter
 from onnx_sipp.statistics.sensitivity import load_early
 from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import Weight, group_weights
+from onnx_sipp.workers import Workers
 from onnx_sipp.workload import (
     certified_on,
     made_up_for,
@@ -46,9 +47,6 @@ from onnx_sipp.workload import (
     patch_counts,
     plan_memory,
 )
-
-if TYPE_CHECKING:
-    from onnx_sipp.cluster.crew import Crew
 
 __all__ = ["KEPT_BYTES", "ModelSource", "Prepared", "examine", "found_in"]
 
@@ -101,7 +99,7 @@ class Prepared:
     started: float
     peak: int
     kept: RunFolder | None = None
-    crew: Crew | None = None
+    crew: Workers | None = None
 
     def finished(self) -> None:
         """Forget what was kept to go on from: the run is done."""

@@ -98,7 +98,9 @@ def measure(found: Prepared, about: About | None = None) -> list[Measured]:
             return before
     found.progress.stage("calibrating")
     if found.crew is not None:
-        measured = found.crew.statistics(found, store)
+        measured = found.crew.statistics(
+            found.weights, len(found.observed), found.patches, found.progress, store
+        )
     else:
         run = found.observation(found.observed)
         measured = measure_statistics(found.weights, method, run, store)

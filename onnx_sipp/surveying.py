@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from onnx_sipp.alone import WAYS, better_way, error_alone
 from onnx_sipp.budgets import Budgets
@@ -21,9 +20,7 @@ from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.pruning.survey import Impact, Survey, surveys_of
 from onnx_sipp.refitter import Refitter
-
-if TYPE_CHECKING:
-    from onnx_sipp.cluster.crew import Crew
+from onnx_sipp.workers import Workers
 
 __all__ = ["Surveyor"]
 
@@ -54,7 +51,7 @@ class Surveyor:
         *,
         prunes_alone: bool,
         kept: RunFolder | None = None,
-        crew: Crew | None = None,
+        crew: Workers | None = None,
     ) -> None:
         self.refitter, self.budgets, self.looks = refitter, budgets, Looks.of()
         self._options, self._progress, self._share = options, progress, share

@@ -34,7 +34,7 @@ __all__ = ["Crew"]
 
 
 class Crew:
-    """Workers that know the model and the samples.
+    """Workers that know the model and the samples; see `Workers`.
 
     Args:
         pool: runs their tasks.
@@ -61,18 +61,23 @@ class Crew:
         """Take the statistics that everything later rests on."""
         self._measured = measured
 
-    def statistics(self, found: Prepared, store: TensorStore) -> list[Measured]:
-        """Measure what `measure_statistics` does, on shards of the samples."""
-        pool, count = self._pool, len(found.observed)
-        shards = ranges_of([1] * count, shards_for(count, found.patches))
-        parts = [pool.submit(tasks.statistics, samples) for samples in shards]
+    def statistics(
+        self,
+        weights: Sequence[Weight],
+        samples: int,
+        patches: float,
+        progress: Progress,
+        store: TensorStore,
+    ) -> list[Measured]:
+        """See `Workers.statistics`."""
+        pool = self._pool
+        shards = ranges_of([1] * samples, shards_for(samples, patches))
+        parts = [pool.submit(tasks.statistics, shard) for shard in shards]
         whole = merged(parts, partial(pool.submit, tasks.merge_statistics))
-        for samples, _ in zip(shards, pool.as_done(parts), strict=True):
-            found.progress.advance(len(samples), len(found.observed))
-        made = pool.result(whole)
-        return [
-            _measured(weight, one, store) for weight, one in zip(found.weights, made, strict=True)
-        ]
+        for shard, _ in zip(shards, pool.as_done(parts), strict=True):
+            progress.advance(len(shard), samples)
+        made = zip(weights, pool.result(whole), strict=True)
+        return [_measured(weight, one, store) for weight, one in made]
 
     def survey(
         self,
@@ -83,19 +88,7 @@ class Crew:
         *,
         alone: bool,
     ) -> list[LayerLook] | None:
-        """Look at layers of the dense model.
-
-        Args:
-            known: what is known of it.
-            indices: of the weights to look at.
-            sizes: see `Refitter.batch_sizes`.
-            progress: told after every layer.
-            alone: whether to prune every layer alone; see `Surveyor.error_alone`.
-
-        Returns:
-            What was seen, in the order of the indices; None where the sums of all layers do not fit
-            into memory together, or the samples cannot be parted.
-        """
+        """See `Workers.survey`."""
         if not self._can_survey:
             return None
         pool, sensed = self._pool, self._shared()
@@ -128,19 +121,10 @@ class Crew:
     def compare(
         self, known: Known, plans: Sequence[str], form: OutcomeForm, progress: Progress
     ) -> tuple[dict[str, float], Outcome]:
-        """Try budgets, and make a careful pass by the best one.
+        """See `Workers.compare`.
 
         As soon as a worker has nothing else to do, a careful pass by the best budget so far is
         begun; it is given up if a later trial does better.
-
-        Args:
-            known: what is known of the model.
-            plans: names of the budgets.
-            form: how the outcome is told.
-            progress: told after every trial, and the pass.
-
-        Returns:
-            Errors by budget, and the outcome of the careful pass.
         """
         pool, sensed = self._pool, self._shared()
         # The last one comes first: budgets that have looked at the outputs do best as a rule.
@@ -165,11 +149,11 @@ class Crew:
 
     @property
     def makes_passes(self) -> bool:
-        """Whether to make passes: not of a large model, whose statistics all would have to hold."""
+        """See `Workers.makes_passes`."""
         return not self._is_large
 
     def passed(self, known: Known, plan: str, form: OutcomeForm, progress: Progress) -> Outcome:
-        """Make a careful pass by one budget; see `compare`."""
+        """See `Workers.passed`."""
         sensed = self._shared()
         with self._told(known) as state:
             outcome = self._outcome(self._pool.submit(tasks.careful, sensed, state, plan), form)
