@@ -17,7 +17,7 @@ from onnx_sipp.pruning.methods import METHODS
 from onnx_sipp.statistics.moments import Energies, OutputError, SecondMoment
 from onnx_sipp.statistics.sensitivity import Reduction, SensitivityAccumulator
 from onnx_sipp.store import Kept, TensorStore, load
-from onnx_sipp.unfolding import Patches
+from onnx_sipp.unfolding.base import Patches
 from onnx_sipp.weights import Block, Weight
 
 __all__ = [

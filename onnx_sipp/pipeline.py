@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnx_sipp.budgeting.passes import Passes
 from onnx_sipp.checked import checked_options
 from onnx_sipp.cluster.hiring import hired
 from onnx_sipp.errors import UsageError
@@ -23,7 +24,6 @@ from onnx_sipp.masks import Masks, refuse_names, write_masks
 from onnx_sipp.measures import measure_errors
 from onnx_sipp.memory import excess
 from onnx_sipp.outcome import Outcome
-from onnx_sipp.passes import Passes
 from onnx_sipp.prepared import ModelSource, Prepared
 from onnx_sipp.preparing import prepare
 from onnx_sipp.progress import Progress, Silent

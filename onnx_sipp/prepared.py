@@ -12,6 +12,7 @@ from typing import Any
 
 from onnx import ModelProto
 
+from onnx_sipp.budgeting.workers import Workers
 from onnx_sipp.calibration.branches import lower_as_run
 from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
@@ -35,11 +36,10 @@ from onnx_sipp.options import Options
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.quantizing.refusal import refuse_quantization
-from onnx_sipp.refitter import Refitter
+from onnx_sipp.refitting.refitter import Refitter
 from onnx_sipp.statistics.sensitivity import load_early
 from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import Weight, group_weights
-from onnx_sipp.workers import Workers
 from onnx_sipp.workload import (
     certified_on,
     made_up_for,

@@ -75,7 +75,7 @@ def test_convolutions(reduction, groups):
 @pytest.mark.parametrize("limit", [1, 200, 1 << 20])
 def test_pieces_change_nothing(monkeypatch, reduction, limit):
     """A single sample may be too large to unfold at once."""
-    monkeypatch.setattr("onnx_sipp.unfolding.pieces.__defaults__", (limit,))
+    monkeypatch.setattr("onnx_sipp.unfolding.base.pieces.__defaults__", (limit,))
     weight = weights(3, 2, 3)
     model = make_model(
         [("Conv", "x w", "c", {"name": "conv"}), ("MatMul", "c m", "y", {"name": "matmul"})],

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_sipp
-from onnx_sipp.unfolding import without_padding
+from onnx_sipp.unfolding.base import without_padding
 
 
 def model(mask_name="attention_mask"):

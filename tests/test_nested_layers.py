@@ -35,7 +35,7 @@ from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.walk import all_sites
 from onnx_sipp.measures import measure_statistics
 from onnx_sipp.progress import Silent
-from onnx_sipp.refitter import Refitter
+from onnx_sipp.refitting.refitter import Refitter
 from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import group_weights
 

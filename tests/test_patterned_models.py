@@ -8,7 +8,7 @@ from polygraphy.tools.sparse import SparsityPruner
 from small_models import make_model, weights
 
 from onnx_sipp import prune
-from onnx_sipp.chooser import Chooser
+from onnx_sipp.budgeting.chooser import Chooser
 from onnx_sipp.memory import Plan
 from onnx_sipp.pruning import candidates
 from onnx_sipp.pruning.effort import LEAST

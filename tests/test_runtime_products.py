@@ -70,7 +70,7 @@ def elsewhere(monkeypatch):
         asked.append(providers)
         return Counting(CPU)
 
-    monkeypatch.setattr("onnx_sipp.refitter.multiplier_for", multiplier_for)
+    monkeypatch.setattr("onnx_sipp.refitting.refitter.multiplier_for", multiplier_for)
     return asked, kinds
 
 

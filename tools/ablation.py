@@ -27,7 +27,7 @@ from table_methods import MODELS, ROOT, markdown
 import onnx_sipp
 from onnx_sipp.pruning.candidates import CANDIDATES
 from onnx_sipp.pruning.mixing import Choice
-from onnx_sipp.rectified import Rectifier
+from onnx_sipp.refitting.rectified import Rectifier
 
 Cells = dict[str, list[str]]
 

@@ -28,18 +28,18 @@ from mutating.trials import outcome
 FOLDERS = ["onnx_sipp/pruning", "onnx_sipp/statistics"]
 OWN = ["tests/pruning", "tests/statistics"]
 OTHERS = [
-    "tests/test_compensate.py",
-    "tests/test_sequential.py",
+    "tests/budgeting/test_rounds.py",
+    "tests/refitting/test_sequential.py",
     "tests/test_measures.py",
-    "tests/test_rectified.py",
-    "tests/test_layer_sums.py",
+    "tests/refitting/test_rectified.py",
+    "tests/refitting/test_layer_sums.py",
     "tests/test_weights.py",
-    "tests/test_thinning.py",
+    "tests/unfolding/test_thinning.py",
     "tests/test_fitting.py",
     "tests/test_slabs.py",
     "tests/test_pipeline.py",
-    "tests/test_idle.py",
-    "tests/test_respend.py",
+    "tests/refitting/test_idle.py",
+    "tests/budgeting/test_respend.py",
     "tests/test_patterned_models.py",
 ]
 # Seconds of other tests that are run, and tests that are not run as they take longer; both while

@@ -19,7 +19,7 @@ from onnx_sipp.graph.model import Model
 from onnx_sipp.memory import release_memory
 from onnx_sipp.progress import Progress
 from onnx_sipp.threads import one_blas_thread
-from onnx_sipp.unfolding import (
+from onnx_sipp.unfolding.base import (
     MatMulUnfolding,
     Patches,
     Unfolding,

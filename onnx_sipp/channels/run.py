@@ -30,7 +30,7 @@ from onnx_sipp.graph.layers import Findings
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.model import Model
 from onnx_sipp.progress import Progress
-from onnx_sipp.refitter import Refitter
+from onnx_sipp.refitting.refitter import Refitter
 from onnx_sipp.weights import Weight
 
 __all__ = ["Cut", "UnitGoal", "couple", "cut_channels"]

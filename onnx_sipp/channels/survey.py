@@ -16,7 +16,7 @@ from onnx_sipp.pruning.elimination import Order, Reader, eliminated, ranked_by_s
 from onnx_sipp.pruning.evidence import Evidence, damping_for
 from onnx_sipp.pruning.mixing import Choice
 from onnx_sipp.pruning.unit_budget import Curve
-from onnx_sipp.refitter import Refitter
+from onnx_sipp.refitting.refitter import Refitter
 
 __all__ = ["Found", "best_units", "survey"]
 

@@ -15,7 +15,7 @@ from onnx_sipp.errors import SippError
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruning.unit_budget import Curve, even_counts, unit_budget
-from onnx_sipp.refitter import Refitter
+from onnx_sipp.refitting.refitter import Refitter
 
 __all__ = ["Trial", "Trials"]
 

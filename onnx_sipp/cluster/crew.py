@@ -13,20 +13,20 @@ from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
-from onnx_sipp.alone import WAYS
-from onnx_sipp.batches import UnevenError
+from onnx_sipp.budgeting.alone import WAYS
+from onnx_sipp.budgeting.known import Known
+from onnx_sipp.budgeting.looks import LayerLook
 from onnx_sipp.calibration.runner import is_large
 from onnx_sipp.cluster import tasks
 from onnx_sipp.cluster.pool import Pool
 from onnx_sipp.cluster.shards import merged, ranges_of, shards_for
 from onnx_sipp.cluster.site import Payload, Sensed
 from onnx_sipp.keeping.outcomes import OutcomeForm
-from onnx_sipp.known import Known
-from onnx_sipp.looks import LayerLook
 from onnx_sipp.measures import Measured, PatchCount, second_moment
 from onnx_sipp.outcome import Outcome
 from onnx_sipp.prepared import Prepared
 from onnx_sipp.progress import Progress
+from onnx_sipp.refitting.batches import UnevenError
 from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import Weight
 

@@ -11,21 +11,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.budgeting.known import Known
+from onnx_sipp.budgeting.run import Run
+from onnx_sipp.budgeting.surveying import Surveyor
 from onnx_sipp.calibration.samples import Chosen, Samples
 from onnx_sipp.calibration.specs import Feed, InputSpec
-from onnx_sipp.compensate import Run
 from onnx_sipp.graph.messages import serialized
 from onnx_sipp.graph.model import Model
-from onnx_sipp.known import Known
-from onnx_sipp.layer_sums import Sums
 from onnx_sipp.measures import Measured, PatchCount, Sensitivity
 from onnx_sipp.options import Options
 from onnx_sipp.prepared import KEPT_BYTES, Prepared, found_in
 from onnx_sipp.progress import Silent
 from onnx_sipp.pruning.evidence import Evidence
-from onnx_sipp.refitter import Refitter
+from onnx_sipp.refitting.layer_sums import Sums
+from onnx_sipp.refitting.refitter import Refitter
 from onnx_sipp.store import TensorStore
-from onnx_sipp.surveying import Surveyor
 from onnx_sipp.weights import Weight
 
 __all__ = ["Payload", "Sensed", "Site"]

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_sipp.alone import WAYS
+from onnx_sipp.budgeting.alone import WAYS
+from onnx_sipp.budgeting.known import Known
+from onnx_sipp.budgeting.looks import LayerLook
 from onnx_sipp.calibration.samples import Chosen
 from onnx_sipp.cluster.site import Sensed, Site
-from onnx_sipp.known import Known
-from onnx_sipp.layer_sums import Sums
-from onnx_sipp.looks import LayerLook
 from onnx_sipp.measures import Measured, measure_statistics
 from onnx_sipp.progress import Silent
+from onnx_sipp.refitting.layer_sums import Sums
 from onnx_sipp.statistics.moments import SecondMoment
 from onnx_sipp.store import TensorStore
 

@@ -9,9 +9,9 @@ from onnx import NodeProto
 
 from onnx_sipp.graph.node import Constants, LayerParts, NotPrunable, attributes
 from onnx_sipp.graph.views import MatrixView
-from onnx_sipp.unfolding import Unfolding
-from onnx_sipp.unfolding_conv import ConvUnfolding
-from onnx_sipp.unfolding_transposed import ConvTransposeUnfolding
+from onnx_sipp.unfolding.base import Unfolding
+from onnx_sipp.unfolding.conv import ConvUnfolding
+from onnx_sipp.unfolding.transposed import ConvTransposeUnfolding
 
 __all__ = ["conv", "conv_transpose"]
 

@@ -19,7 +19,7 @@ from onnx_sipp.graph.matmul import gemm, matmul
 from onnx_sipp.graph.node import Constants, Label, LayerParts, NotPrunable
 from onnx_sipp.graph.tensors import FLOAT_TYPES
 from onnx_sipp.graph.views import MatrixView
-from onnx_sipp.unfolding import Unfolding
+from onnx_sipp.unfolding.base import Unfolding
 
 __all__ = [
     "BUILDERS",

@@ -8,7 +8,7 @@ from onnx import NodeProto
 
 from onnx_sipp.graph.node import Constants, LayerParts, NotPrunable, attributes
 from onnx_sipp.graph.views import MatrixView
-from onnx_sipp.unfolding import MatMulUnfolding
+from onnx_sipp.unfolding.base import MatMulUnfolding
 
 __all__ = ["gemm", "matmul"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from onnx import GraphProto, NodeProto, SparseTensorProto, TensorProto, helper
 
 from onnx_sipp.graph.views import MatrixView
-from onnx_sipp.unfolding import Unfolding
+from onnx_sipp.unfolding.base import Unfolding
 
 __all__ = ["Constants", "Label", "LayerParts", "NotPrunable", "attributes", "is_deterministic"]
 

@@ -20,7 +20,7 @@ from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.node import attributes
-from onnx_sipp.unfolding import MatMulUnfolding
+from onnx_sipp.unfolding.base import MatMulUnfolding
 
 __all__ = ["UNLIMITED", "BiasPlace", "Tail", "find_tail"]
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_sipp.compensate import LEAST_SHARE
+from onnx_sipp.budgeting.passes import Passes
+from onnx_sipp.budgeting.run import LEAST_SHARE
 from onnx_sipp.errors import SippError
 from onnx_sipp.outcome import Outcome
-from onnx_sipp.passes import Passes
 from onnx_sipp.prepared import Prepared
 from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.report.search import SearchReport, SearchStep, goal_text

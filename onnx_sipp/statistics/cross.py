@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from onnx_sipp.statistics.gram import VERY_WIDE, suited
 from onnx_sipp.statistics.multiplying import NUMPY, Multiplier
 from onnx_sipp.statistics.sending import SentWithoutZeros
-from onnx_sipp.unfolding import Float32
+from onnx_sipp.unfolding.base import Float32
 
 __all__ = ["Cross"]
 

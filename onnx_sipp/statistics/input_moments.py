@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from onnx_sipp.statistics.multiplying import NUMPY, Multiplier
-from onnx_sipp.unfolding import Float32
+from onnx_sipp.unfolding.base import Float32
 
 __all__ = ["ROWS", "Moments", "add_outer"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_sipp.compiled import compiled
-from onnx_sipp.unfolding import Float32
+from onnx_sipp.unfolding.base import Float32
 
 __all__ = ["max_product"]
 

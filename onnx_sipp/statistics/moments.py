@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_sipp.unfolding import Patches
+from onnx_sipp.unfolding.base import Patches
 
 __all__ = ["Energies", "OutputError", "SecondMoment"]
 

@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_sipp.unfolding import Float32, Patches
+from onnx_sipp.unfolding.base import Float32, Patches
 
 __all__ = ["EPSILON", "Reduction", "SensitivityAccumulator", "load_early"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onnx_sipp.alone import prune_alone
+from onnx_sipp.budgeting.alone import prune_alone
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.tensors import FLOAT_TYPES
 from onnx_sipp.prepared import Prepared

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 
 from onnx_sipp import __version__
+from onnx_sipp.budgeting.passes import Passes
+from onnx_sipp.budgeting.run import LEAST_SHARE
 from onnx_sipp.checked import checked_options
 from onnx_sipp.choices import DEFAULT_METHOD, PRUNE_ONLY
 from onnx_sipp.cluster.hiring import hired
 from onnx_sipp.comparing.footprint import zstd_bytes
 from onnx_sipp.comparing.metric import MetricFunction
-from onnx_sipp.compensate import LEAST_SHARE
 from onnx_sipp.errors import UsageError
 from onnx_sipp.graph.model import Model
 from onnx_sipp.options import Options
 from onnx_sipp.packing.pack import pack
-from onnx_sipp.passes import Passes
 from onnx_sipp.pipeline import result_of
 from onnx_sipp.prepared import ModelSource, Prepared
 from onnx_sipp.preparing import prepare

@@ -6,14 +6,14 @@ from crews import DATA, IMAGES, assert_alike, convolutions, with_crew
 from small_models import deep, make_model, mlp, weights
 
 from onnx_sipp import calibrate, pipeline, prune, sweep
-from onnx_sipp.batches import BatchRange, UnevenError
 from onnx_sipp.calibration.multiplying import RuntimeMultiplier
 from onnx_sipp.cluster import crew as crew_module
 from onnx_sipp.cluster.pool import Alone, _Value
 from onnx_sipp.cluster.tasks import merge_sums
-from onnx_sipp.layer_sums import Sums
 from onnx_sipp.memory import Plan
 from onnx_sipp.progress import Silent
+from onnx_sipp.refitting.batches import BatchRange, UnevenError
+from onnx_sipp.refitting.layer_sums import Sums
 from onnx_sipp.statistics.gram import Gram
 
 CASES = {"mlp": (mlp, DATA), "shared": (deep, DATA), "conv": (convolutions, IMAGES)}
@@ -67,8 +67,8 @@ def test_what_was_done_by_the_crew(monkeypatch):
 
 
 def test_thinned_patches_are_the_same(monkeypatch):
-    monkeypatch.setattr("onnx_sipp.thinning.PRODUCTS", 1)
-    monkeypatch.setattr("onnx_sipp.thinning.PATCHES_PER_INPUT", 3)
+    monkeypatch.setattr("onnx_sipp.unfolding.thinning.PRODUCTS", 1)
+    monkeypatch.setattr("onnx_sipp.unfolding.thinning.PATCHES_PER_INPUT", 3)
     plain = prune(convolutions(), IMAGES, **OPTIONS)
     assert_alike(with_crew(monkeypatch, prune, convolutions(), IMAGES, **OPTIONS), plain)
 
@@ -85,7 +85,7 @@ def test_products_elsewhere_are_shared_too(monkeypatch):
     data = weights(80, 260, seed=5)
     plain = prune(proto, data, **OPTIONS)
     monkeypatch.setattr(
-        "onnx_sipp.refitter.multiplier_for", lambda _: Counting("CPUExecutionProvider")
+        "onnx_sipp.refitting.refitter.multiplier_for", lambda _: Counting("CPUExecutionProvider")
     )
     assert_alike(with_crew(monkeypatch, prune, proto, data, **OPTIONS), plain)
     assert products

@@ -11,9 +11,9 @@ from onnx_sipp.graph.kinds import BUILDERS
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
-from onnx_sipp.unfolding import MatMulUnfolding
-from onnx_sipp.unfolding_conv import ConvUnfolding
-from onnx_sipp.unfolding_transposed import ConvTransposeUnfolding
+from onnx_sipp.unfolding.base import MatMulUnfolding
+from onnx_sipp.unfolding.conv import ConvUnfolding
+from onnx_sipp.unfolding.transposed import ConvTransposeUnfolding
 
 W = weights(4, 6)
 

@@ -20,7 +20,7 @@ from onnx_sipp.pruning.importance import LayerStatistics
 from onnx_sipp.pruning.methods import Goal, decide
 from onnx_sipp.statistics.moments import SecondMoment
 from onnx_sipp.statistics.sensitivity import SensitivityAccumulator
-from onnx_sipp.unfolding import Patches
+from onnx_sipp.unfolding.base import Patches
 
 # Formulas
 

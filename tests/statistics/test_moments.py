@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnx_sipp.statistics.moments import OutputError, SecondMoment
-from onnx_sipp.unfolding import Patches
+from onnx_sipp.unfolding.base import Patches
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from onnx_sipp.statistics.sensitivity import EPSILON, SensitivityAccumulator
-from onnx_sipp.unfolding import Patches
+from onnx_sipp.unfolding.base import Patches
 
 REDUCTIONS = ("mean", "max")
 

@@ -20,7 +20,7 @@ from table_methods import markdown
 from bench.timing import Effort, alternating, figures, told
 from onnx_sipp.statistics.sensitivity import EPSILON, Reduction, SensitivityAccumulator
 from onnx_sipp.threads import blas_threads
-from onnx_sipp.unfolding import Patches
+from onnx_sipp.unfolding.base import Patches
 
 __all__ = ["Layer", "by_neuron", "by_patch", "costs", "ours"]
 

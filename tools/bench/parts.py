@@ -20,7 +20,7 @@ from onnx_sipp.statistics.max_product import max_product
 from onnx_sipp.statistics.regression import Regression
 from onnx_sipp.statistics.sensitivity import SensitivityAccumulator
 from onnx_sipp.threads import blas_threads, side_by_side
-from onnx_sipp.unfolding import PIECE_BYTES, Patches
+from onnx_sipp.unfolding.base import PIECE_BYTES, Patches
 
 __all__ = ["DOUBLE", "SINGLE", "Part", "arithmetic", "products"]
 

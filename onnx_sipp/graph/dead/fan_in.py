@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from onnx_sipp.graph.dead.fields import Mask
 from onnx_sipp.graph.layers import Layer
-from onnx_sipp.unfolding import MatMulUnfolding
-from onnx_sipp.unfolding_conv import ConvUnfolding
-from onnx_sipp.unfolding_transposed import ConvTransposeUnfolding
+from onnx_sipp.unfolding.base import MatMulUnfolding
+from onnx_sipp.unfolding.conv import ConvUnfolding
+from onnx_sipp.unfolding.transposed import ConvTransposeUnfolding
 
 __all__ = ["FanIn"]
 
