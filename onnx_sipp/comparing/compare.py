@@ -100,15 +100,13 @@ def compare(
         listener.stage("loading")
         used = list(providers or ["CPUExecutionProvider"])
         footprints = measure_footprints(paths, Loading(feeds[0], counts[-1], used, libraries))
-        batches, left = batched(feeds, samples.inputs, batch_sizes)
-        if left and seconds:
+        batches, left = batched(feeds, samples.inputs, batch_sizes) if seconds else ({}, [])
+        if left:
             warnings.append(_batch_warning(left))
-        latency: list[Latency] = []
-        if seconds:
-            rows = measure_latency(
-                paths, batches, counts, seconds, providers=providers, libraries=libraries
-            )
-            latency = _timed(rows, len(batches) * len(counts), listener)
+        rows = measure_latency(
+            paths, batches, counts, seconds, providers=providers, libraries=libraries
+        )
+        latency = _timed(rows, len(batches) * len(counts), listener)
         found = None if judge is None else Metric(judge.name, *map(judge, paths))
     return Comparison(
         version=__version__,
@@ -143,7 +141,8 @@ def _outputs(
 
 def _timed(rows: Iterable[Latency], total: int, listener: Progress) -> list[Latency]:
     """Measure so many rows, one after the other, and tell how far it is."""
-    listener.stage("measuring latency")
+    if total:
+        listener.stage("measuring latency")
     found = []
     for row in rows:
         found.append(row)
