@@ -86,11 +86,11 @@ def listening() -> Iterator[Progress]:
     from onnx_sipp.cli.progress import Bars  # noqa: PLC0415 - heavy; only once there is work to do
 
     with ExitStack() as stack:
+        stack.enter_context(_to_own_handlers_alone())
         for handler in _handlers():
             stack.callback(_remove, handler)
             handler.setFormatter(_Tame(_FORM))
             _LOG.addHandler(handler)
-        _LOG.setLevel(logging.DEBUG)
         bars = stack.enter_context(Bars(shown=not (is_quiet() or _kept("verbose"))))
         steps = _Steps(bars)
         given = click.get_current_context().obj or []
@@ -149,6 +149,23 @@ def _handlers() -> Iterator[logging.Handler]:
             yield logging.FileHandler(path, encoding="utf-8")
         except OSError as error:
             raise SippError(f"cannot write the log {str(path)!r}: {error.strerror}") from error
+
+
+@contextmanager
+def _to_own_handlers_alone() -> Iterator[None]:
+    """Log all, but to nothing that others have set up.
+
+    Libraries and scripts that log by the root logger give it a handler, which would print here what
+    options ask to keep in a file, or not to tell at all.
+    """
+    before = _LOG.level, _LOG.propagate
+    _LOG.setLevel(logging.DEBUG)
+    _LOG.propagate = False
+    try:
+        yield
+    finally:
+        _LOG.setLevel(before[0])
+        _LOG.propagate = before[1]
 
 
 def _remove(handler: logging.Handler) -> None:

@@ -161,13 +161,20 @@ def _reader(feeds: Iterable[Feed]) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back the quantiser's advice, which was followed, and which names no option of ours."""
+    """Keep back the quantiser's advice, which was followed, and which names no option of ours.
+
+    It logs by ``logging.warning``, which gives the root logger a handler if it has none, even for a
+    message that is kept back: whatever is logged later would be printed.
+    """
     before = logging.root.manager.disable
+    stand_in = logging.NullHandler()
+    logging.root.addHandler(stand_in)
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
         logging.disable(before)
+        logging.root.removeHandler(stand_in)
 
 
 def _nothing(kind: str, proto: ModelProto) -> str:

@@ -109,6 +109,23 @@ def test_concatenation_along_another_axis():
     assert constants(facts["reader"]) == {2: 0.75}
 
 
+def test_halves_whose_bounds_the_graph_computes():
+    """Shape inference leaves their number of channels open, but the facts know it."""
+    middle = [
+        ("Shape", "h", "all"),
+        ("Gather", "all one", "channels"),
+        ("Div", "channels two", "half"),
+        ("Slice", "h zero half one", "front"),
+        ("Slice", "h half channels one", "back"),
+        ("Relu", "back", "r"),
+        ("Concat", "r front", "m", {"axis": 1}),
+    ]
+    numbers = {"zero": ints(0), "one": ints(1), "two": ints(2)}
+    facts = check(chain(middle, numbers, skips=()))
+    assert unread(facts["made"]) == set(CONSTANT)
+    assert constants(facts["reader"]) == {4: CONSTANT[1], 5: CONSTANT[2]}
+
+
 @pytest.mark.parametrize("op", ["ReduceMean", "ReduceMax", "ReduceMin"])
 @pytest.mark.parametrize("keepdims", [0, 1])
 def test_the_mean_of_equal_elements(op, keepdims):

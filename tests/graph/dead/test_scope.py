@@ -47,6 +47,14 @@ def test_values_of_constants_and_of_the_rest():
     assert scope.value("z") is None
 
 
+def test_facts_know_lengths_that_are_left_open():
+    scope = scope_of([("Relu", "x", "y")], inputs={"x": ["n", "c", 4]})
+    assert scope.shape("x") == (None, None, 4)
+    scope.values["x"] = np.zeros((1, 3, 1))
+    assert scope.shape("x") == (None, 3, 4)
+    assert scope.shape("nowhere") is None
+
+
 def test_large_constants_are_not_looked_at(monkeypatch):
     monkeypatch.setattr("onnx_sipp.graph.dead.scope._LARGE", 3)
     scope = scope_of([("Add", "x k", "y")], {"k": weights(4)})
