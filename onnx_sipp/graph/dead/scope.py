@@ -55,9 +55,15 @@ class Scope:
         return max((i.version for i in imports if i.domain in ("", "ai.onnx")), default=1)
 
     def shape(self, name: str) -> Shape | None:
-        """Shape of a tensor, None if not even its rank is known."""
-        kind = self.kinds.get(name)
-        return None if kind is None else kind.shape
+        """Shape of a tensor, None if not even its rank is known.
+
+        Facts may know the length of an axis that shape inference has left open.
+        """
+        kind, facts = self.kinds.get(name), self.values.get(name)
+        if kind is None or facts is None or facts.ndim != len(kind.shape):
+            return None if kind is None else kind.shape
+        known = (length if length > 1 else None for length in facts.shape)
+        return tuple(size or length for size, length in zip(kind.shape, known, strict=True))
 
     def value(self, name: str) -> Field | None:
         """Facts about a tensor, None if its rank is unknown."""
