@@ -141,8 +141,8 @@ def _activation(evidence: Evidence, keep: int, seed: int, threads: int) -> Propo
 def _surgeon(evidence: Evidence, keep: int, seed: int, threads: int) -> Proposal:
     """By w² / [H⁻¹]_jj, the diagonal of Optimal Brain Surgeon."""
     del seed, threads
-    shift = damping_for(evidence) * evidence.fit.diagonal.mean(axis=-1)
-    spread = evidence.fit.moments.inverse_diagonal(np.where(shift > 0, shift, 1.0))[:, None]
+    shift = damping_for(evidence) * evidence.fit.scale
+    spread = evidence.fit.moments.inverse_diagonal(shift)[:, None]
     score = (evidence.weight * evidence.gain[..., None]) ** 2 / np.maximum(spread, 1e-30)
     return Proposal(evidence.pick(score, keep))
 

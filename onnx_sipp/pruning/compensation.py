@@ -1,10 +1,10 @@
 """Refit: change the kept weights so that they make up for the dropped ones.
 
-For every neuron, minimise E(t − ŵᵀa)² + λ h ‖ŵ − w‖² over the weights that the mask keeps, where h
-is the mean diagonal of H and w the weights before. Preconditioned conjugate gradients on the masked
-normal equations solve it: each step is one product of the weights with H, nothing is inverted, and
-a singular H does no harm. Neurons are independent, so they are worked on in blocks that stay in
-cache, several blocks at a time.
+For every neuron, minimise E(t − ŵᵀa)² + λ Σ h_j (ŵ_j − w_j)² over the weights that the mask keeps,
+where h is what λ is relative to (`Regression.scale`) and w the weights before. Preconditioned
+conjugate gradients on the masked normal equations solve it: each step is one product of the weights
+with H, nothing is inverted, and a singular H does no harm. Neurons are independent, so they are
+worked on in blocks that stay in cache, several blocks at a time.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def refit(
         problem: H and B of the layer.
         weight: ``[group, out, fan_in]``, what damping pulls towards.
         kept: same shape; weights outside stay zero.
-        damping: λ, relative to the mean diagonal of H; one, or ``[out]``.
+        damping: λ, see `Regression.scale`; one, or ``[out]``.
         steps: most conjugate gradient steps.
         start: first guess; ``weight`` if None.
         tolerance: stop when every residual of a block has shrunk by this factor.
@@ -110,7 +110,7 @@ class _Block:
         rows: their places in the group.
         times_h: multiplies by H.
         diagonal: of H.
-        shift: λh, one for all or one for each of them.
+        shift: λh of every input, one for all neurons or one for each of them.
     """
 
     group: int
@@ -128,15 +128,13 @@ def _blocks(
     dtype: type[np.floating],
 ) -> list[_Block]:
     """Part the neurons of every group into blocks of a size."""
-    blocks = []
+    blocks, dampings = [], np.broadcast_to(damping, outs)[:, None]
     for group, diagonal in enumerate(problem.diagonal):
-        # A fan-in that is dead throughout leaves H = 0: then nothing is to be solved.
-        shifts = np.broadcast_to(damping, outs) * (float(diagonal.mean()) or 1.0)
-        alike = bool(np.all(shifts == shifts[0]))
+        alike = bool(np.all(dampings == dampings[0]))
         times_h = problem.moments.products_with(group, dtype)
         for first in range(0, outs, size):
             rows = slice(first, first + size)
-            shift = shifts[:1] if alike else shifts[rows, None]
+            shift = (dampings[:1] if alike else dampings[rows]) * problem.scale[group]
             blocks.append(_Block(group, rows, times_h, diagonal, shift))
     return blocks
 

@@ -115,9 +115,7 @@ class _Exact:
     def __init__(self, reader: Reader, group: int, count: int) -> None:
         evidence = reader.evidence
         problem, power = evidence.fit, evidence.power
-        h = problem.gram[group].astype(np.float64)
-        shift = damping_for(evidence) * float(np.diag(h).mean()) or 1.0
-        h[np.diag_indices_from(h)] += shift
+        h, shift = problem.damped(group, damping_for(evidence))
         self._inverse = np.linalg.inv(h)
         cross = problem.cross[group] + shift * evidence.weight[group]
         rate = np.sqrt(evidence.rate[group] / (power or 1.0))[:, None]

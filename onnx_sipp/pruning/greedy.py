@@ -29,7 +29,7 @@ def greedy_costs(problem: Regression, weight: Float, *, damping: float, threads:
     Args:
         problem: H and B of the layer.
         weight: ``[group, out, fan_in]``, what damping pulls towards; zeros in it stay zero.
-        damping: relative to the mean diagonal of H.
+        damping: λ, see `Regression.scale`.
         threads: neurons worked on at the same time.
 
     Returns:
@@ -38,9 +38,7 @@ def greedy_costs(problem: Regression, weight: Float, *, damping: float, threads:
     """
     costs = np.zeros(weight.shape, np.float32)
     for group, old in enumerate(weight):
-        hessian = problem.gram[group].copy()
-        shift = damping * float(np.trace(hessian)) / len(hessian) or 1.0
-        hessian[np.diag_indices_from(hessian)] += shift
+        hessian, shift = problem.damped(group, damping)
         inverse = np.linalg.inv(hessian)
         optimum = (problem.cross[group] + shift * old) @ inverse
         inverse32 = inverse.astype(np.float32)

@@ -38,7 +38,7 @@ def n_of_m(
         problem: H and B of the layer.
         weight: ``[group, out, fan_in]``, what damping pulls towards; zeros in it stay zero.
         cells: with ``kept``.
-        damping: relative to the mean diagonal of H.
+        damping: λ, see `Regression.scale`.
         threads: neurons worked on at the same time.
     """
     kept = np.zeros(weight.shape, np.bool_)
@@ -46,7 +46,7 @@ def n_of_m(
     places = cells.places(weight.shape[-1])
     owner[places] = np.arange(len(places))[:, None]
     for group, old in enumerate(weight):
-        hessian, shift = _damped(problem, group, damping)
+        hessian, shift = problem.damped(group, damping)
         cross = problem.cross[group] + shift * old
         inverse = np.linalg.inv(hessian)
         start = np.concatenate([-inverse, np.zeros((1, len(inverse)))])
@@ -84,7 +84,7 @@ def block_costs(
         weight: ``[group, out, fan_in]``, what damping pulls towards; zeros in it stay zero.
         rate: ``[group, out]``, what the squared error of a neuron counts.
         cells: that go as a whole.
-        damping: relative to the mean diagonal of H.
+        damping: λ, see `Regression.scale`.
         threads: bands of neurons worked on at the same time.
 
     Returns:
@@ -96,7 +96,7 @@ def block_costs(
     costs = np.zeros((groups, outs // cells.rows, len(places)), np.float32)
     used: Mask = np.any(cells.gathered(weight != 0), axis=-1)
     for group, old in enumerate(weight):
-        hessian, shift = _damped(problem, group, damping)
+        hessian, shift = problem.damped(group, damping)
         inverse = np.ascontiguousarray(np.linalg.inv(hessian))
         optimum = (problem.cross[group] + shift * old) @ inverse
         weighed = np.ascontiguousarray(optimum * np.sqrt(rate[group])[:, None], np.float64)
@@ -114,14 +114,6 @@ def block_costs(
 
         side_by_side(work, parts, threads)
     return costs
-
-
-def _damped(problem: Regression, group: int, damping: float) -> tuple[Float64, float]:
-    """H with what is added to its diagonal, and that."""
-    hessian = problem.gram[group].astype(np.float64)
-    shift = damping * float(np.trace(hessian)) / len(hessian) or 1.0
-    hessian[np.diag_indices_from(hessian)] += shift
-    return hessian, shift
 
 
 @compiled

@@ -60,7 +60,7 @@ def gradual_mask(
         weight: ``[group, out, fan_in]``; zeros in it stay zero.
         keep: how many weights stay.
         pick: the mask of the so many largest scores.
-        damping: relative to the mean diagonal of H.
+        damping: λ, see `Regression.scale`.
         schedule: per stage, how far it goes: the share of the logarithm of the fraction to keep.
         steps: conjugate gradient steps of each stage.
         threads: of the refits.
@@ -102,7 +102,7 @@ def gradual_costs(
     Args:
         problem: H and B of the layer.
         weight: ``[group, out, fan_in]``; zeros in it stay zero.
-        damping: relative to the mean diagonal of H.
+        damping: λ, see `Regression.scale`.
         steps: conjugate gradient steps of each refit.
         threads: of the refits.
         cells: that weights go in as a whole, None for single weights.

@@ -60,27 +60,26 @@ class Moments:
         return result
 
     def inverse_diagonal(self, shift: Float64) -> Float64:
-        """Diagonal of (H + s I)⁻¹, ``[group, fan_in]``.
+        """Diagonal of (H + S)⁻¹ with a diagonal S, ``[group, fan_in]``.
 
         A factor F of few columns takes a small inverse: by Woodbury it is
-        (I − F (s I + FᵀF)⁻¹ Fᵀ) / s.
+        S⁻¹ − G (I + GᵀF)⁻¹ Gᵀ with G = S⁻¹ F.
 
         Args:
-            shift: s, ``[group]``, positive.
+            shift: diagonal of S, ``[group, fan_in]``, positive.
         """
         result: Float64
         if self.isotropic != (0, 0):
-            return np.repeat(1 / (1 + shift)[:, None], self.isotropic[1], axis=1)
+            return 1 / (1 + shift)
         if self.factor is None or self.factor.shape[2] >= self.factor.shape[1]:
             h = self.dense
-            inverse = np.linalg.inv(h + shift[:, None, None] * np.eye(h.shape[-1]))
+            inverse = np.linalg.inv(h + shift[:, None, :] * np.eye(h.shape[-1]))
             result = np.einsum("gff->gf", inverse).copy()
             return result
         factor = self.factor.astype(np.float64)
-        columns = np.eye(factor.shape[2])
-        inner = np.linalg.inv(factor.transpose(0, 2, 1) @ factor + shift[:, None, None] * columns)
-        taken = np.einsum("gfn,gfn->gf", factor @ inner, factor)
-        result = (1 - taken) / shift[:, None]
+        scaled = factor / shift[..., None]
+        inner = np.linalg.inv(factor.transpose(0, 2, 1) @ scaled + np.eye(factor.shape[2]))
+        result = 1 / shift - np.einsum("gfn,gfn->gf", scaled @ inner, scaled)
         return result
 
     def with_means(self, means: Float64) -> Moments:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,10 @@ __all__ = ["Regression"]
 
 Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
+
+
+# An input whose power is below the mean by more than this is damped relative to its own.
+_SMALL_INPUT = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +110,32 @@ class Regression:
     def diagonal(self) -> Float64:
         """Of H, ``[group, fan_in]``."""
         return self.moments.diagonal
+
+    @cached_property
+    def scale(self) -> Float64:
+        """What λ is relative to, ``[group, fan_in]``: the mean diagonal of H, for most inputs.
+
+        Of an input that is very small beside others it is a multiple of its own H_jj. In what unit
+        an input is measured should not decide whether its weights can change; and the cost of
+        their removal would be that of the damping alone.
+        """
+        own = self.diagonal
+        mean = own.mean(axis=-1, keepdims=True)
+        mean = np.where(mean > 0, mean, 1.0)  # a fan-in that is dead throughout leaves H = 0
+        result: Float64 = np.where(own > 0, np.minimum(_SMALL_INPUT * own, mean), mean)
+        return result
+
+    def damped(self, group: int, damping: float) -> tuple[Float64, Float64]:
+        """H of a group in float64 with what is added to its diagonal, and that, ``[fan_in]``.
+
+        Args:
+            group: which.
+            damping: λ.
+        """
+        shift = damping * self.scale[group]
+        hessian = self.gram[group].astype(np.float64)
+        hessian[np.diag_indices_from(hessian)] += shift
+        return hessian, shift
 
     def of_neurons(self, rows: NDArray[np.intp]) -> Regression:
         """The same problem for some neurons of every group only."""

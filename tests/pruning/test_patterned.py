@@ -12,16 +12,17 @@ DAMPING = 0.01
 
 
 def shift_of(problem, group):
-    return DAMPING * np.trace(problem.gram[group]) / problem.fan_in
+    own = np.diag(problem.gram[group])
+    return DAMPING * np.minimum(100 * own, own.mean())
 
 
 def best_error(problem, weight, group, row, inputs):
     """Damped squared error of one neuron refitted on some of its inputs, by a plain solver."""
     at = np.array(sorted(inputs), int)
     shift = shift_of(problem, group)
-    h = problem.gram[group] + shift * np.eye(problem.fan_in)
+    h = problem.gram[group] + np.diag(shift)
     b = problem.cross[group, row] + shift * weight[group, row]
-    power = problem.power[group, row] + shift * np.sum(weight[group, row] ** 2)
+    power = problem.power[group, row] + np.sum(shift * weight[group, row] ** 2)
     return power - b[at] @ np.linalg.solve(h[np.ix_(at, at)], b[at])
 
 

@@ -194,6 +194,25 @@ def check_exact(proto, data, sparsity=0.5, **options):
     return result
 
 
+@pytest.mark.parametrize("decades", [2, 4, 6])
+def test_the_units_of_the_inputs_hardly_matter(decades):
+    """The same function of inputs in other units, as of a table, loses about as much."""
+    rng = np.random.default_rng(0)
+    first, second = rng.standard_normal((16, 32)), rng.standard_normal((32, 8))
+    nodes = [("MatMul", "x a", "h"), ("Relu", "h", "r"), ("MatMul", "r b", "y")]
+    data = rng.standard_normal((300, 16))
+
+    def pruned(units):
+        told = {"a": (first / units[:, None]).astype(np.float32), "b": second.astype(np.float32)}
+        proto = make_model(nodes, told, {"x": ["n", 16]}, {"y": ["n", 8]})
+        return prune(proto, (data * units).astype(np.float32), sparsity=0.5).report
+
+    plain, other = pruned(np.ones(16)), pruned(np.logspace(-decades, decades, 16))
+    assert other.outputs[0].relative_error < 1.2 * plain.outputs[0].relative_error
+    for before, after in zip(plain.layers, other.layers, strict=True):
+        assert abs(before.zeros - after.zeros) < 0.15 * before.parameters
+
+
 def test_a_weight_that_two_layers_share():
     proto = make_model(
         [
