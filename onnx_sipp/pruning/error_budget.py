@@ -72,8 +72,8 @@ def error_budget(
         capacities: per layer, the number of non-zero weights.
         keep: how many weights stay in all.
         importance: v_ℓ, all 1 if None.
-        floor: share of its weights that every layer keeps at least, or that of each layer; less
-            where the total is.
+        floor: share of its weights that every layer keeps at least, or that of each layer; the
+            highest ones are lowered where the total is too small for all.
         times: per layer, how many weights each cost stands for (see `condensed`); None for one.
 
     Returns:
@@ -82,8 +82,8 @@ def error_budget(
     counts = [None] * len(costs) if times is None else times
     ordered = [_in_order(layer, own) for layer, own in zip(costs, counts, strict=True)]
     sizes = [int(own.sum()) for _, own in ordered]
-    own_floors = [floor] * len(sizes) if isinstance(floor, float | int) else floor
-    floors = [min(share, keep / max(1, sum(sizes))) for share in own_floors]
+    asked = [floor] * len(sizes) if isinstance(floor, float | int) else floor
+    floors = _lowered(asked, sizes, keep)
     marginals = []
     for index, (layer, own) in enumerate(ordered):
         rate = _marginals(layer, own, powers[index])
@@ -94,6 +94,18 @@ def error_budget(
         idle = sizes[index] - capacities[index]  # zeros already, the cheapest to remove
         marginals.append((rate, np.clip(np.cumsum(own) - idle, 0, own)))
     return _largest(marginals, keep)
+
+
+def _lowered(floors: Sequence[float], sizes: Sequence[int], keep: int) -> list[float]:
+    """Floors, none above the share at which they ask for no more than the total."""
+    left, size, lower = float(keep), sum(sizes), 0.0
+    for share, own in sorted(zip(floors, sizes, strict=True)):
+        # The lowest ones fit as they are, as long as all others can have as much.
+        if share * size > left:
+            highest = max(lower, left / max(1, size))
+            return [min(floor, highest) for floor in floors]
+        left, size, lower = left - share * own, size - own, share
+    return list(floors)
 
 
 def _in_order(costs: NDArray[np.floating], times: Counts | None) -> tuple[Float64, Counts]:

@@ -48,6 +48,21 @@ def test_every_layer_keeps_its_floor():
     assert error_budget(costs, powers, [1000, 1000], 500, floor=0) == [1, 499]
 
 
+@pytest.mark.parametrize(
+    ("floors", "expected"),
+    [
+        ([0.9, 0.1], [900, 100]),  # which is all, and far from the same share of both
+        ([0.8, 0.1], [800, 200]),
+        ([0.95, 0.3], [700, 300]),  # the lower one fits
+        ([0.7, 0.6], [500, 500]),  # neither does
+    ],
+)
+def test_the_highest_floors_are_lowered_where_not_all_fit(floors, expected):
+    costs = [np.full(1000, 1e-9), np.arange(1.0, 1001)]
+    powers = [1.0, float(costs[1].sum()) * 2]
+    assert error_budget(costs, powers, [1000, 1000], 1000, floor=floors) == expected
+
+
 @pytest.mark.parametrize("keep", [3, 4, 30, 60])
 def test_floors_that_do_not_fit_are_shared(keep):
     """Beyond 99 % sparsity the first layers must not take all."""
