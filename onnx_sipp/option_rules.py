@@ -35,6 +35,11 @@ _IDLE_BESIDE_MASKS: Mapping[str, Any] = {
     "pattern": "", "method": DEFAULT_METHOD, "allocation": "auto", "rounds": 1, "floor": FLOOR,
     "candidates": (),
 }  # fmt: skip
+# Likewise what the pattern channels leaves nothing to do for.
+_IDLE_BESIDE_CHANNELS: Mapping[str, Any] = {
+    "allocation": METHODS[DEFAULT_METHOD].allocation, "rounds": 1, "new_biases": True,
+    "dead_paths": True,
+}  # fmt: skip
 _SCHEDULERS = re.compile(r"local:[1-9]\d{0,3}|(tcp|tls|ws|wss|ucx)://\S+")
 
 
@@ -134,7 +139,25 @@ def _of_methods(options: Options) -> list[_Rule]:
             f"single weights per neuron half, which the pattern {options.pattern} has no room "
             "for; take method mixed, magnitude, wanda, sipp-det or random, and another budget",
         ),
+        (
+            options.rounds == 1 or options.method == DEFAULT_METHOD or options.compensate != "none",
+            f"method {options.method!r} without a refit chooses all weights at once, so there are "  # noqa: ISC004
+            "no rounds; leave rounds out, or add a refit (compensate)",
+        ),
+        (
+            # Files that write all options down have the usual one, too.
+            options.floor == FLOOR or _minds_floors(options),
+            "a floor goes with the default method and its budgets by measured error "  # noqa: ISC004
+            f"({', '.join(REFIT_ALLOCATIONS)}), and without the patterns N:M and channels; leave "
+            "floor out, or else method, allocation and pattern",
+        ),
     ]
+
+
+def _minds_floors(options: Options) -> bool:
+    """Whether the budget looks at floors, and at what rules give to single layers."""
+    fixed = isinstance(options.parsed_pattern, Channels | NofM)
+    return options.allocation in REFIT_ALLOCATIONS and not fixed
 
 
 def _of_candidates(options: Options) -> list[_Rule]:
@@ -149,7 +172,18 @@ def _of_candidates(options: Options) -> list[_Rule]:
             set(options.candidates) <= set(CANDIDATES),
             f"the candidates are {', '.join(CANDIDATES)}, not {', '.join(options.candidates)}",
         ),
+        (
+            not options.candidates or _compares_candidates(options),
+            "candidates are compared by the default method, and not with channels; leave "  # noqa: ISC004
+            "candidates out, or else method and pattern",
+        ),
     ]
+
+
+def _compares_candidates(options: Options) -> bool:
+    """Whether several ways of choosing weights are tried in each layer."""
+    cuts = isinstance(options.parsed_pattern, Channels)
+    return options.method == DEFAULT_METHOD and not cuts
 
 
 def _of_results(options: Options) -> list[_Rule]:
@@ -178,19 +212,14 @@ def _of_rules(options: Options) -> list[_Rule]:
     """What must hold for rules that are about more than leaving layers alone."""
     budgets = [r for r in options.rules if r.sparsity is not None or r.floor is not None]
     chosen = [rule for rule in options.rules if rule.candidates]
-    fixed = isinstance(options.parsed_pattern, Channels | NofM)
     return [
         (
-            not budgets or (options.allocation in REFIT_ALLOCATIONS and not fixed),
+            not budgets or _minds_floors(options),
             "a sparsity or floor for single layers goes with the default method and its "  # noqa: ISC004
             "budgets by measured error, and without the patterns N:M and channels",
         ),
         (
-            not chosen
-            or (
-                options.method == DEFAULT_METHOD
-                and not isinstance(options.parsed_pattern, Channels)
-            ),
+            not chosen or _compares_candidates(options),
             "candidates for single layers go with the default method, and not with channels",
         ),
     ]
@@ -202,6 +231,7 @@ def _of_channels(options: Options) -> list[_Rule]:
     only = [n for n in ("macs", "latency", "align") if getattr(options, n) is not None]
     goals = [n for n in ("sparsity", "macs", "latency") if getattr(options, n) is not None]
     shares = [n for n in ("macs", "latency") if n in goals]
+    idle = [n for n, usual in _IDLE_BESIDE_CHANNELS.items() if getattr(options, n) != usual]
     return [
         (
             cuts or not only,
@@ -221,6 +251,11 @@ def _of_channels(options: Options) -> list[_Rule]:
             not cuts or (options.method == DEFAULT_METHOD and options.compensate == "sequential"),
             "channels are chosen by the default method with a sequential refit; leave method "  # noqa: ISC004
             "and compensate out",
+        ),
+        (
+            not cuts or not idle,
+            f"{' and '.join(idle)} would change nothing where channels are cut, which have a "  # noqa: ISC004
+            f"budget and a refit of their own; leave {' and '.join(idle)} out",
         ),
     ]
 

@@ -51,8 +51,9 @@ class Options:
             for none with the others, which stay what they are in the literature.
         rounds: prune and refit in so many steps.
         floor: share of its weights that every layer keeps at least, as far as the total allows;
-            for budgets by measured error.
-        candidates: which ways of choosing weights are compared in each layer; None for all.
+            for budgets by measured error. The report warns of layers that keep less.
+        candidates: which ways of choosing weights the default method compares in each layer; None
+            for all.
         new_biases: with a refit, add a bias to a Conv or Gemm that has none where that helps.
         dead_paths: with a refit, weights that no output depends on make room for others.
         num_samples: most calibration samples (feeds) to use, a fifth of them held out; None for 512

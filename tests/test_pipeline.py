@@ -320,12 +320,24 @@ def test_nothing_to_prune():
         ({"method": "best"}, "there is no method"),
         ({"method": "sipp-rand", "allocation": "lamp"}, "works with the allocations"),
         ({"threads": 0}, "threads must be"),
+        ({"method": "sipp-det", "floor": 0.2}, "a floor goes with the default method"),
+        ({"epsilon": 2.0, "floor": 0.2}, "a floor goes with the default method"),
+        ({"allocation": "lamp", "floor": 0.2}, r"measured error \(auto, error, impact\)"),
+        ({"method": "wanda", "candidates": ["surgeon"]}, "leave candidates out"),
+        ({"method": "wanda", "rounds": 2}, "leave rounds out, or add a refit"),
+        ({"state_reset": 3}, "leave state_reset out"),
         ({"sparsty": 0.5}, "did you mean 'sparsity'"),
     ],
 )
 def test_bad_options(options, message):
     with pytest.raises(UsageError, match=message):
         prune(mlp(), DATA, **options)
+
+
+def test_what_is_usual_may_be_said():
+    """Files that write all options down say it."""
+    report = prune(mlp(), DATA, method="wanda", floor=0.01, rounds=1, candidates=[]).report
+    assert report.zeros == round(0.5 * report.prunable)
 
 
 # Must show 4

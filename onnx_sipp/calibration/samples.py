@@ -14,6 +14,7 @@ from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.sources import Source, held_out_mask, open_source
 from onnx_sipp.calibration.specs import Feed, InputSpec, fix_shapes
 from onnx_sipp.calibration.states import check_states, find_states
+from onnx_sipp.errors import UsageError
 from onnx_sipp.graph.model import Model
 from onnx_sipp.store import TensorStore
 
@@ -135,7 +136,7 @@ def open_samples(
         store: holds the states, None for one with the default limit.
 
     Raises:
-        UsageError: there is no such file, or a state does not fit.
+        UsageError: there is no such file, a state does not fit, or there is none to reset.
         SippError: the runtime refuses the model, or the data does not fit it.
     """
     runner = Runner(model, [], providers=providers)
@@ -156,6 +157,11 @@ def open_samples(
         runner = Runner(model, list(states.values()), providers=providers)
         fixed = fix_shapes(specs, input_shapes)
         source = RolloutSource(source, runner, fixed, states, store or TensorStore(), state_reset)
+    elif state_reset is not None:
+        raise UsageError(
+            "state_reset says after how many samples states begin anew, but no input is fed back "
+            "from an output here; name such pairs (--state IN=OUT), or leave state_reset out"
+        )
     held_out = np.zeros(len(source), np.bool_)
     if hold_out:
         held_out = _sequences_held_out(source) if states else held_out_mask(len(source))

@@ -9,7 +9,7 @@ from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.fidelity import measure_fidelity
 from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.samples import open_samples
-from onnx_sipp.errors import SippError
+from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.model import Model
 from onnx_sipp.progress import Silent
 from onnx_sipp.store import TensorStore
@@ -110,6 +110,12 @@ def test_whole_sequences_are_held_out():
 def test_no_states_on_request():
     with pytest.raises(SippError, match="no array for input 'h0'"):
         opened({"x": X}, states={})
+
+
+def test_without_states_there_is_none_to_reset():
+    given = {"x": X, "h0": np.zeros((len(X), 5), np.float32)}
+    with pytest.raises(UsageError, match="leave state_reset out"):
+        opened(given, states={}, state_reset=3)
 
 
 def test_a_state_that_overflows_is_refused():

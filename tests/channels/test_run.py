@@ -95,6 +95,14 @@ def test_a_model_without_channels_is_refused():
         ({"pattern": "channels", "latency": 1.5}, "at most 1"),
         ({"pattern": "channels", "method": "wanda"}, "default method"),
         ({"pattern": "channels", "align": 0}, "align must be"),
+        (
+            {"pattern": "channels", "rounds": 3, "dead_paths": False},
+            "leave rounds and dead_paths out",
+        ),
+        ({"pattern": "channels", "allocation": "lamp"}, "leave allocation out"),
+        ({"pattern": "channels", "new_biases": False}, "leave new_biases out"),
+        ({"pattern": "channels", "floor": 0.2}, "a floor goes with"),
+        ({"pattern": "channels", "candidates": ["surgeon"]}, "leave candidates out"),
     ],
 )
 def test_wrong_usage(options, message):
@@ -116,3 +124,7 @@ def test_command_line(models, tmp_path):
     kept = {group["name"]: group["kept"] for group in report["cut"]["groups"]}
     assert shapes["conv1.weight"][0] == kept["conv1"]
     assert report["bytes_after"] == (tmp_path / "out.onnx").stat().st_size < report["bytes_before"]
+    arguments[2] = str(tmp_path / "again.onnx")
+    again = [*arguments[:5], "--config", str(tmp_path / "report.json")]
+    assert CliRunner().invoke(cli, again).exit_code == 0
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "out.onnx").read_bytes()

@@ -48,6 +48,7 @@ def test_n_of_m_implies_the_sparsity():
         ({"pattern": "4x1", "allocation": "sipp"}, "'sipp'"),
         ({"pattern": "4x1", "candidates": ["sipp-rand"]}, "sipp-rand"),
         ({"pattern": "half"}, "N:M"),
+        ({"pattern": "2:4", "floor": 0.2}, "a floor goes with"),
     ],
 )
 def test_what_does_not_go_together_is_told(options, told):
