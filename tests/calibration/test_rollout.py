@@ -113,7 +113,7 @@ def test_no_states_on_request():
 
 
 def test_without_states_there_is_none_to_reset():
-    given = {"x": X, "h0": np.zeros((len(X), 5), np.float32)}
+    given = {"x": X, "h0": np.zeros((len(X), 2), np.float32)}
     with pytest.raises(UsageError, match="leave state_reset out"):
         opened(given, states={}, state_reset=3)
 
