@@ -9,6 +9,7 @@ from math import prod
 from onnx_sipp import __version__
 from onnx_sipp.calibration.fidelity import OutputFidelity
 from onnx_sipp.calibration.samples import Samples
+from onnx_sipp.config.applying import rules_of
 from onnx_sipp.graph.layers import Findings
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.steps import steps_of
@@ -18,6 +19,7 @@ from onnx_sipp.outcome import Outcome
 from onnx_sipp.pruning.certificate import samples_needed
 from onnx_sipp.report.cautions import (
     basis_cautions,
+    floor_cautions,
     layer_cautions,
     role_cautions,
     target_cautions,
@@ -89,6 +91,7 @@ def assemble(
             *samples.warnings,
             *dense.plan.notes,
             *target_cautions(weights, zeros, before, options),
+            *floor_cautions(weights, rows, rules_of(dense, weights, options.rules), options),
             *basis_cautions(basis),
             *layer_cautions(layers, findings, dense),
             *(role_cautions(dense, weights) if outcome.settled[0].refit else []),

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 
+from onnx_sipp.config.applying import WeightRules
 from onnx_sipp.graph.layers import Findings
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.options import Options
+from onnx_sipp.pruning.error_budget import FLOOR
 from onnx_sipp.report.result import LayerReport
 from onnx_sipp.report.rows import Basis
 from onnx_sipp.weights import Weight
 
-__all__ = ["basis_cautions", "layer_cautions", "role_cautions", "target_cautions"]
+__all__ = [
+    "basis_cautions",
+    "floor_cautions",
+    "layer_cautions",
+    "role_cautions",
+    "target_cautions",
+]
 
 STRONG_DAMPING = 0.3
 # Names that a warning spells out; the report has what concerns each layer.
 _NAMED = 8
+# Of its weights, that a layer may be short of its floor unsaid: budgets count large ones roughly.
+_UNTOLD = 1e-3
 
 
 def target_cautions(
@@ -29,11 +39,60 @@ def target_cautions(
     room = 0.5 if cells is None else inf if cells.kept else cells.unit / 2
     if options.sparsity is None or abs(zeros - options.sparsity * total) <= room:
         return []
+    reasons = []
+    if any(rule.sparsity is not None for rule in options.rules):
+        reasons.append("rules give single layers a sparsity of their own")
+    if before or not reasons:
+        reasons.append(f"{before} of the {total} prunable weights were zero before")
     warning = (
-        f"asked for {round(options.sparsity * total)} zeros, but {before} of the {total} "
-        f"prunable weights were zero before: the result has {zeros}"
+        f"asked for {round(options.sparsity * total)} zeros, but {' and '.join(reasons)}: "
+        f"the result has {zeros}"
     )
     return [warning]
+
+
+def floor_cautions(
+    weights: Sequence[Weight],
+    rows: Mapping[str, LayerReport],
+    rules: WeightRules,
+    options: Options,
+) -> list[str]:
+    """Which layers keep less than the floor that the user gave them.
+
+    Args:
+        weights: that were pruned.
+        rows: what became of the layers, by name.
+        rules: for single weights; a sparsity of its own comes before the floor of all.
+        options: of the run.
+    """
+    firsts = [rows[weight.layers[0].name] for weight in weights]
+    kept = [row.parameters - row.zeros for row in firsts]
+    asked, short = 0, []
+    for index, (weight, row) in enumerate(zip(weights, firsts, strict=True)):
+        own = index in rules.floors
+        share = rules.floors.get(index, options.floor)
+        least = _least(weight, share)
+        free = row.observed and index not in rules.sparsity
+        asked += least if free else kept[index]
+        told = own or (options.floor != FLOOR and index not in rules.sparsity)
+        if told and least - kept[index] > _UNTOLD * weight.size:
+            short.append(f"{row.name} ({kept[index] / weight.size:.1%}, not {share:.1%})")
+    if not short:
+        return []
+    why = (
+        f"the {sum(kept)} weights that stay are fewer than the floors ask for"
+        if asked > sum(kept)
+        else "weights that do nothing, layers that no sample reached and layers with a sparsity of "
+        "their own have no floor"
+    )
+    return [f"{why}, so these layers keep less: {_listed(short)}"]
+
+
+def _least(weight: Weight, floor: float) -> int:
+    """How many weights that are not zero a floor keeps at least."""
+    unit = 1 if weight.cells is None else weight.cells.unit
+    inside = weight.alive * unit - weight.capacity  # zeros in cells that are not all zero
+    return max(0, min(int(floor * weight.units), weight.alive) * unit - inside)
 
 
 def basis_cautions(basis: Basis) -> list[str]:

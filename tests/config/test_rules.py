@@ -61,6 +61,18 @@ def test_what_cannot_be_met_says_what_can(models):
         digits(models, sparsity=0.1, rules=[{"nodes": "fc1", "sparsity": 0.95}])
 
 
+@pytest.mark.parametrize("more", [0, 1, 2])
+def test_what_is_almost_met_is_told(models, more):
+    whole = {"include_nodes": ["fc2", "fc3"], "allocation": "error", "sparsity": 0.5}
+    size = sum(size for _, size in zeros(digits(models, **whole)).values())
+    rule = {"nodes": "fc2", "sparsity": (size // 2 + more) / (size - 1000)}
+    report = digits(models, **whole, rules=[rule])
+    assert report.zeros == size // 2 + more
+    told = f"asked for {size // 2} zeros, but rules give single layers a sparsity of their own"
+    warnings = [warning for warning in report.warnings if "asked for" in warning]
+    assert warnings == ([f"{told}: the result has {report.zeros}"] if more else [])
+
+
 def test_a_floor_of_its_own(models):
     free = zeros(digits(models, sparsity=0.5))
     share = {name: 1 - count / size for name, (count, size) in free.items()}
@@ -68,6 +80,49 @@ def test_a_floor_of_its_own(models):
     assert share[name] < 0.4  # else the floor would do nothing
     kept = zeros(digits(models, sparsity=0.5, rules=[{"nodes": name, "floor": 0.45}]))
     assert kept[name][1] - kept[name][0] >= int(0.45 * kept[name][1])
+
+
+def test_a_floor_above_the_share_of_all(models):
+    """There is room for it where other layers make way."""
+    options = {"sparsity": 0.7, "allocation": "error", "dead_paths": False}
+    report = digits(models, rules=[{"nodes": "fc2", "floor": 0.4}], **options)
+    count, size = zeros(report)["fc2"]
+    assert size - count >= 0.4 * size
+    assert report.zeros == round(0.7 * report.prunable)
+    assert not any("floor" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"floor": 0.5}, ["fc1 (10.0%, not 50.0%)", "fc2 (10.0%, not 50.0%)", "fc3 ("]),
+        ({"rules": [{"nodes": "fc1", "floor": 0.99}]}, ["%, not 99.0%)"]),
+        (
+            {"floor": 0.5, "rules": [{"nodes": "fc[13]", "sparsity": 0.9}]},
+            ["fc2 (", "%, not 50.0%)"],
+        ),
+    ],
+)
+def test_a_floor_that_the_total_does_not_allow_is_told(models, options, told):
+    report = digits(models, sparsity=0.9, allocation="error", **options)
+    assert report.zeros == round(0.9 * report.prunable)
+    (warning,) = (warning for warning in report.warnings if "floor" in warning)
+    assert "weights that stay are fewer than the floors ask for" in warning
+    assert all(words in warning for words in told)
+
+
+def test_of_the_usual_floor_nothing_is_told(models):
+    report = digits(models, sparsity=0.995, allocation="error")
+    assert not any("floor" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize("pattern", ["2x2", ""])
+def test_a_floor_that_is_kept_is_not_told(models, pattern):
+    report = digits(
+        models, sparsity=0.7, allocation="error", floor=0.29, pattern=pattern, dead_paths=False
+    )
+    assert all(size - count >= 0.285 * size for count, size in zeros(report).values())
+    assert not any("floor" in warning for warning in report.warnings)
 
 
 def test_candidates_of_its_own(models):
