@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
+from onnx_sipp.calibration.fidelity import OutputFidelity
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.verdict import ensure_no_worse_verdict
 from onnx_sipp.prepared import Prepared
@@ -15,8 +18,9 @@ from onnx_sipp.report.result import OutputReport, Report
 
 if TYPE_CHECKING:
     from onnx_sipp.packing.pack import PackResult
+    from onnx_sipp.quantizing.quantize import Quantized
 
-__all__ = ["Finished", "finish"]
+__all__ = ["Finished", "as_written", "finish"]
 
 
 @dataclass(frozen=True)
@@ -52,33 +56,74 @@ def finish(prepared: Prepared, pruned: Model, report: Report) -> Finished:
         model, report = _quantized(prepared, pruned, report)
     packed = None
     if options.storage == "packed":
-        from onnx_sipp.packing.pack import pack  # noqa: PLC0415 - only where it is used
-
-        prepared.progress.stage("packing")
-        packed = pack(model, values=options.pack_values)
-        report = replace(report, packing=packed.report)
+        packed = _packed(prepared, model)
+        packing = packed.report
+        if _rounds_values(prepared):
+            packing = replace(packing, outputs_before=report.outputs)
+            with _opened(packed, prepared) as written:
+                report = replace(report, outputs=_rows(prepared.compared(written)))
+        report = replace(report, packing=packing)
     return Finished(model, packed, report)
+
+
+@contextmanager
+def as_written(prepared: Prepared, pruned: Model) -> Iterator[Model]:
+    """A pruned model as it would be written: quantised, and with values as packing rounds them.
+
+    See `finish`.
+    """
+    model = pruned
+    if prepared.options.quantize:
+        model = _in_integers(prepared, pruned).model
+    if not _rounds_values(prepared):
+        yield model
+        return
+    with _opened(_packed(prepared, model), prepared) as written:
+        yield written
+
+
+def _rounds_values(prepared: Prepared) -> bool:
+    """Whether packing changes the outputs."""
+    options = prepared.options
+    return options.storage == "packed" and options.pack_values != "exact"
+
+
+def _packed(prepared: Prepared, model: Model) -> PackResult:
+    from onnx_sipp.packing.pack import pack  # noqa: PLC0415 - only where it is used
+
+    prepared.progress.stage("packing")
+    return pack(model, values=prepared.options.pack_values)
+
+
+@contextmanager
+def _opened(packed: PackResult, prepared: Prepared) -> Iterator[Model]:
+    """A packed model, to be run."""
+    folder = prepared.options.workdir
+    with tempfile.TemporaryDirectory(prefix="onnx-sipp-", dir=folder) as place:
+        path = Path(place) / "model.onnx"
+        packed.save(path)
+        yield Model.load(path, prepared.dense.libraries)
+
+
+def _in_integers(prepared: Prepared, pruned: Model) -> Quantized:
+    from onnx_sipp.quantizing.quantize import quantize  # noqa: PLC0415 - only where it is used
+
+    samples, options = prepared.samples, prepared.options
+    prepared.progress.stage("quantising")
+    return quantize(
+        pruned, options.quantize, samples.calibration, options.thread_count, options.providers
+    )
 
 
 def _quantized(prepared: Prepared, pruned: Model, report: Report) -> tuple[Model, Report]:
     from onnx_sipp.packing.assembly import Assembly  # noqa: PLC0415 - only where it is used
-    from onnx_sipp.quantizing.quantize import quantize  # noqa: PLC0415
 
-    samples, options, progress = prepared.samples, prepared.options, prepared.progress
-    progress.stage("quantising")
-    done = quantize(
-        pruned, options.quantize, samples.calibration, options.thread_count, options.providers
-    )
+    done = _in_integers(prepared, pruned)
     ensure_no_worse_verdict(pruned, done.model)
-    progress.stage("comparing quantised outputs")
-    alone, together = (
-        measure_fidelity(
-            prepared.execution, before, done.model, samples.held_out, progress, samples.states
-        )
-        for before in (pruned, prepared.dense)
-    )
+    prepared.progress.stage("comparing quantised outputs")
+    alone = prepared.compared(done.model, pruned)
     quantization = QuantizeReport(
-        kind=options.quantize,
+        kind=prepared.options.quantize,
         weights=done.weights,
         left=done.left,
         relative_errors={output.name: output.relative_error for output in alone},
@@ -87,8 +132,9 @@ def _quantized(prepared: Prepared, pruned: Model, report: Report) -> tuple[Model
         bytes_after=Assembly(done.model).size(),
     )
     warnings = [*report.warnings, *([done.note] if done.note else [])]
+    outputs = _rows(prepared.compared(done.model))
     return done.model, replace(
-        report, outputs=_rows(together), quantization=quantization, warnings=warnings
+        report, outputs=outputs, quantization=quantization, warnings=warnings
     )
 
 

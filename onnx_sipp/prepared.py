@@ -174,8 +174,17 @@ class Prepared:
         """
         ensure_same_verdict(self.dense, pruned)
         self.progress.stage("comparing outputs")
+        return self.compared(pruned)
+
+    def compared(self, changed: Model, before: Model | None = None) -> list[OutputFidelity]:
+        """Compare outputs on held-out samples.
+
+        Args:
+            changed: a model with the same outputs.
+            before: what it is compared with, None for the dense model.
+        """
         return measure_fidelity(
-            self.execution, self.dense, pruned, self.samples.held_out, self.progress,
+            self.execution, before or self.dense, changed, self.samples.held_out, self.progress,
             self.samples.states,
         )  # fmt: skip
 

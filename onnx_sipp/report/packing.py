@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from onnx_sipp.report.names import json_text, shown
+from onnx_sipp.report.outputs import OutputReport
 
 __all__ = [
     "LeftTensor",
@@ -66,6 +67,8 @@ class PackReport:
         left: others of some size.
         bytes_before: size of the model with its external data, dense.
         bytes_after: the same, packed.
+        outputs_before: fidelity of a pruned model before values were rounded, see `Report.outputs`
+            for after; None where none were, or nothing was pruned.
     """
 
     values: str
@@ -73,6 +76,7 @@ class PackReport:
     left: list[LeftTensor]
     bytes_before: int
     bytes_after: int
+    outputs_before: list[OutputReport] | None = None
 
     @property
     def ratio(self) -> float:

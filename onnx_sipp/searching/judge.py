@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from onnx_sipp.calibration.fidelity import OutputFidelity
 from onnx_sipp.comparing.metric import JudgedBy, MetricFunction, load_metric
 from onnx_sipp.errors import SippError, UsageError
+from onnx_sipp.finish import as_written
 from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.verdict import ensure_same_verdict
 from onnx_sipp.prepared import Prepared
 from onnx_sipp.report.search import SearchStep
 
@@ -75,6 +78,14 @@ class Judge:
         """What it gives for the dense model."""
         return self._metric.dense if self._metric else None
 
+    @property
+    def told(self) -> str:
+        """What else than pruning counts, if anything does."""
+        options = self._prepared.options
+        lossy = options.storage == "packed" and options.pack_values != "exact"
+        done = ["quantised"] * bool(options.quantize) + ["packed"] * lossy
+        return f" once the model is {' and '.join(done)}" if done else ""
+
     def step(self, sparsity: float, pruned: Model, *, careful: bool) -> SearchStep:
         """What a sparsity costs, on held-out samples.
 
@@ -82,7 +93,9 @@ class Judge:
             UsageError: agreement is asked for, and no output looks like class scores.
             SippError: no output can be compared, or the metric fails.
         """
-        outputs = self._prepared.fidelity(pruned)
+        with self._judged(pruned, careful=careful) as model:
+            outputs = self._prepared.compared(model)
+            metric = self._metric(model) if self._metric else None
         errors = [o.relative_error for o in outputs if o.relative_error is not None]
         if not errors:
             notes = ", ".join(f"{output.name}: {output.note}" for output in outputs)
@@ -95,9 +108,14 @@ class Judge:
                 "no output of the model looks like class scores ([samples, classes]), so there is "
                 "no top-1 agreement; take --max-error, or --max-drop with a metric of yours"
             )
-        metric = self._metric(pruned) if self._metric else None
         meets = self._meets(max(errors), agreement, metric)
         return SearchStep(sparsity, careful, max(errors), agreement, metric, meets)
+
+    def _judged(self, pruned: Model, *, careful: bool) -> AbstractContextManager[Model]:
+        """What is to meet the goals: what will be written. Short passes only tell where to look."""
+        ensure_same_verdict(self._prepared.dense, pruned)
+        self._prepared.progress.stage("comparing outputs")
+        return as_written(self._prepared, pruned) if careful else nullcontext(pruned)
 
     def _meets(self, error: float, agreement: float | None, metric: float | None) -> bool:
         """Whether all goals are met; NaN meets none."""

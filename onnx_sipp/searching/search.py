@@ -146,7 +146,8 @@ class _Search:
             found.append(f"top-1 agreement {step.top1_agreement:.1%}")
         if step.metric is not None:
             found.append(f"metric {step.metric:.5g} (dense {self._judge.metric_dense:.5g})")
+        shown = ", ".join(found) + self._judge.told
         return (
             f"no sparsity was found with {goal_text(self._judge.goals)}: already at "
-            f"{tried:.2%} zeros, held-out samples show {', '.join(found)}; nothing was written"
+            f"{tried:.2%} zeros, held-out samples show {shown}; nothing was written"
         )

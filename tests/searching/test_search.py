@@ -2,10 +2,12 @@
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from small_models import mlp, weights
 
 from onnx_sipp import SippError, UsageError, prune
+from onnx_sipp.calibration.sources import held_out_mask
 from onnx_sipp.measures import measure_statistics
 from onnx_sipp.searching.search import HIGHEST, RESOLUTION
 
@@ -15,6 +17,11 @@ DATA = weights(60, 4, seed=3)
 def digits(models, **options):
     name = models / "lenet300.onnx"
     return prune(name, models / "digits-calib.npz", num_samples=80, threads=1, **options)
+
+
+def run(proto, values):
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: values})[0].astype(np.float64)
 
 
 def worst_error(result):
@@ -56,6 +63,30 @@ def test_all_goals_hold(models):
     assert both.outputs[0].top1_agreement == 1.0
     assert both.outputs[0].relative_error <= 0.2
     assert both.search.sparsity <= loose.search.sparsity
+
+
+@pytest.mark.parametrize(
+    ("goal", "options"),
+    [(0.01, {"quantize": "int8"}), (0.006, {"storage": "packed", "pack_values": "int8"})],
+)
+def test_the_goal_holds_for_what_is_written(models, goal, options):
+    """Integers err by themselves, and leave less to pruning."""
+    result = digits(models, max_error=goal, method="magnitude", **options)
+    plain = digits(models, max_error=goal, method="magnitude").report
+    assert result.report.search.sparsity < plain.search.sparsity
+    feeds = np.load(models / "digits-calib.npz")["input"][:80]
+    held_out = feeds[held_out_mask(len(feeds))]
+    before, after = (
+        run(proto, held_out) for proto in (onnx.load(models / "lenet300.onnx"), result.model)
+    )
+    error = np.linalg.norm(after - before) / np.linalg.norm(before)
+    assert worst_error(result) == pytest.approx(error, rel=1e-3)
+    assert error <= goal
+
+
+def test_a_goal_that_integers_alone_miss(models):
+    with pytest.raises(SippError, match="no sparsity was found .* once the model is quantised"):
+        digits(models, max_error=0.006, method="magnitude", quantize="int8")
 
 
 def test_the_users_metric_decides(models):
