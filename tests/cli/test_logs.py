@@ -41,6 +41,26 @@ def test_quiet_still_tells_errors(run):
     assert "missing.npz" in result.err
 
 
+@pytest.mark.parametrize("data", ["data.npz", "none.npz"])
+def test_a_script_that_logs_has_nothing_else_printed(run, folder, monkeypatch, data):
+    """It gives the root logger a handler, which must not get the lines that `-v` prints."""
+    monkeypatch.setattr(logging.root, "handlers", [])  # as without a test runner
+    script = (
+        "import logging, numpy as np\n"
+        "def data():\n"
+        "    logging.warning('from a script')\n"
+        f"    for row in np.load({data!r})['x']:\n"
+        "        yield {'x': row[None]}\n"
+    )
+    (folder / "loader.py").write_text(script, encoding="utf-8")
+    result = run("in.onnx", "out.onnx", "--data-loader-script", "loader.py:data", "-q")
+    lines = result.err.splitlines()
+    assert lines[0] == "WARNING:root:from a script"
+    assert result.code == len(lines) - 1 == (data == "none.npz"), lines  # the message alone
+    logger = logging.getLogger("onnx_sipp")
+    assert (logger.propagate, logger.level) == (True, logging.NOTSET)
+
+
 def test_quiet_ends_with_the_command(run):
     run("in.onnx", "out.onnx", *CALIB, "-q")
     assert run("inspect", "in.onnx").out

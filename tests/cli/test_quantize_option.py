@@ -1,6 +1,7 @@
 """`--quantize`, alone and with patterns, channels and packed storage."""
 
 import json
+import logging
 
 import numpy as np
 import onnx
@@ -131,6 +132,14 @@ def test_refused(run, refused, wide):
     refused(2, "is quantised already", *again)
     result = run("in.onnx", "out.onnx", "--calib", "data.npz", "--quantize", "int4")
     assert (result.code, "'int4' is not one of" in result.err) == (2, True)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int8-dynamic"])
+def test_quiet(run, wide, monkeypatch, kind):
+    """Onnxruntime's quantiser logs by the root logger, which would then print all."""
+    monkeypatch.setattr(logging.root, "handlers", [])  # as without a test runner
+    result = run("in.onnx", "q.onnx", "--calib", "data.npz", "--quantize", kind, "-q", *OPTIONS)
+    assert result == (0, "", "")
 
 
 def test_the_library_checks_the_kind(wide, folder):

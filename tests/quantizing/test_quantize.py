@@ -221,10 +221,13 @@ def test_folding_is_left_out_where_the_quantiser_fails_after_it():
     assert error(outputs(done.model.proto, FEEDS), outputs(model, FEEDS)) < 0.03
 
 
-def test_logging_is_as_it_was():
+@pytest.mark.parametrize(("kind", "feeds"), [("int8", FLAT), ("int8-dynamic", [])])
+def test_logging_is_as_it_was(monkeypatch, kind, feeds):
+    monkeypatch.setattr(logging.root, "handlers", [])  # as without a test runner
     before = logging.root.manager.disable
-    quantize(Model.load(dense_layers()), "int8-dynamic", [], 1)
+    quantize(Model.load(dense_layers()), kind, feeds, 1)
     assert logging.root.manager.disable == before
+    assert logging.root.handlers == []
 
 
 def test_nothing_to_do():
