@@ -1,8 +1,10 @@
 """The group of commands."""
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -82,6 +84,18 @@ def test_help_needs_no_runtime():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_package_runs_as_a_module(folder):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "onnx_sipp", "in.onnx", "out.onnx", "--calib"]
+    for data, code in (("data.npz", 0), ("none.npz", 2)):
+        result = subprocess.run(
+            [*command, data, "-q"], capture_output=True, text=True, check=False, env=environment
+        )
+        assert result.returncode == code, result.stderr
+        assert ("onnx-sipp: " in result.stderr) == (code > 0)
+    assert (folder / "out.onnx").exists()
 
 
 def test_once_all_is_done_signals_do_not_end_the_process(monkeypatch):
