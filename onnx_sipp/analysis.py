@@ -14,6 +14,7 @@ from onnx_sipp.calibration.branches import lower_as_run
 from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.observe import Observation, observe
 from onnx_sipp.calibration.samples import open_samples
+from onnx_sipp.config.kinds import COUNT, checked_keyword, read_as
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import Lowered, lower
@@ -89,12 +90,18 @@ def sensitivities(
         seed: of synthetic inputs.
 
     Raises:
-        UsageError: the reduction is unknown, or there is no such file.
+        UsageError: the reduction is unknown, there is no such file, or an argument is of another
+            kind.
         SippError: the model or the data cannot be used.
     """
     if reduction not in ("mean", "max"):
         raise UsageError(f"reduction must be 'mean' or 'max', not {reduction!r}")
-    loaded = Model.load(model, [Path(library) for library in custom_ops])
+    num_samples = checked_keyword("num_samples", num_samples)
+    batch_size = checked_keyword("batch_size", batch_size)
+    threads = checked_keyword("threads", threads)
+    providers = checked_keyword("providers", providers)
+    libraries = checked_keyword("custom_ops", custom_ops)
+    loaded = Model.load(model, [Path(library) for library in libraries])
     if not find_layers(lower(loaded)).layers:
         raise SippError("the model has no weight that can be pruned; see `onnx-sipp inspect`")
     samples = open_samples(
@@ -102,8 +109,8 @@ def sensitivities(
         calibration,
         num_samples=num_samples,
         default_samples=None,
-        seed=seed,
-        input_shapes=input_shapes or {},
+        seed=checked_keyword("seed", seed),
+        input_shapes=checked_keyword("input_shapes", input_shapes or {}),
         providers=providers,
         hold_out=False,
     )
@@ -168,6 +175,13 @@ def allocate(
     Raises:
         UsageError: the goal is missing or impossible, or the sensitivities do not fit the model.
     """
+    if not isinstance(measured, Sensitivities):
+        raise UsageError(
+            "the budget needs what `sensitivities` gives for the model, not "
+            f"{type(measured).__name__}"
+        )
+    sparsity, delta = checked_keyword("sparsity", sparsity), checked_keyword("delta", delta)
+    keep = None if keep is None else read_as(COUNT, "keep", keep)
     lowered = lower(Model.load(model))
     weights = group_weights(lowered, find_layers(lowered).layers)
     if measured.reduction != "max" or any(not _fits(weight, measured) for weight in weights):

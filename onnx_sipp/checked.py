@@ -8,7 +8,8 @@ from dataclasses import fields
 from typing import Any
 
 from onnx_sipp.choices import DEFAULT_METHOD, DEFAULT_SPARSITY, SOUGHT
-from onnx_sipp.config.rules import Rule
+from onnx_sipp.config.kinds import checked_keyword
+from onnx_sipp.config.rules import read_rules
 from onnx_sipp.errors import UsageError
 from onnx_sipp.option_rules import (
     refuse_beside_masks,
@@ -35,7 +36,7 @@ def checked_options(options: Mapping[str, Any]) -> Options:
             close = difflib.get_close_matches(name, names, 1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
             raise UsageError(f"there is no option {name!r}{hint}")
-    given = {name: value for name, value in options.items() if value is not None}
+    given = _read({name: value for name, value in options.items() if value is not None})
     if "sparsity" in given and "epsilon" in given:
         raise UsageError("give either a sparsity or an epsilon, not both: each fixes the other")
     refuse_beside_masks(given)
@@ -52,7 +53,6 @@ def checked_options(options: Mapping[str, Any]) -> Options:
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}; there are {', '.join(METHODS)}")
     given["allocation"] = given.get("allocation") or METHODS[method].allocation
-    given["rules"] = [Rule.of(rule) for rule in given.get("rules", ())]
     refits = "sequential" if method == "mixed" else "none"
     given["compensate"] = given.get("compensate") or refits
     result = Options(**given)
@@ -60,3 +60,15 @@ def checked_options(options: Mapping[str, Any]) -> Options:
         if not holds:
             raise UsageError(message)
     return result
+
+
+def _read(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every value as it is kept.
+
+    Raises:
+        UsageError: one is of another kind.
+    """
+    return {
+        name: read_rules(value) if name == "rules" else checked_keyword(name, value)
+        for name, value in given.items()
+    }

@@ -9,6 +9,7 @@ from typing import Any
 
 from onnx import ModelProto
 
+from onnx_sipp.config.kinds import checked_keyword
 from onnx_sipp.graph.layers import Findings, find_layers
 from onnx_sipp.graph.lowering import Lowered, lower
 from onnx_sipp.graph.model import Model
@@ -94,18 +95,20 @@ def inspect(
         include_tied: list weights, too, that something else than layers reads.
 
     Raises:
-        UsageError: there is no such file, or a glob matches nothing.
+        UsageError: there is no such file, a glob matches nothing, or an argument is of another
+            kind.
         SippError: the model cannot be read.
     """
+    selection = {
+        "exclude_nodes": exclude_nodes,
+        "exclude_op_types": exclude_op_types,
+        "include_nodes": include_nodes,
+        "include_op_types": include_op_types,
+        "include_tied": include_tied,
+    }
+    given = {n: checked_keyword(n, value) for n, value in selection.items() if value is not None}
     lowered = lower(Model.load(model))
-    findings = find_layers(
-        lowered,
-        exclude_nodes,
-        exclude_op_types,
-        include_nodes=include_nodes,
-        include_op_types=include_op_types,
-        include_tied=include_tied,
-    )
+    findings = find_layers(lowered, **given)
     return Inspection(
         layers=_layers(lowered, findings),
         skipped=[SkippedReport(**asdict(skip)) for skip in findings.skipped],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ from onnx_sipp.choices import (
     STORAGES,
     VALUES,
 )
-from onnx_sipp.config.rules import Rule
 from onnx_sipp.errors import UsageError
 from onnx_sipp.pruning.candidates import CANDIDATES
 from onnx_sipp.pruning.error_budget import FLOOR
@@ -23,6 +22,7 @@ from onnx_sipp.pruning.methods import METHODS, REFIT_ALLOCATIONS, allocations_of
 from onnx_sipp.pruning.patterns import Channels, NofM, Pattern
 
 if TYPE_CHECKING:
+    from onnx_sipp.config.rules import Rule
     from onnx_sipp.options import Options
 
 __all__ = ["refuse_beside_masks", "refuse_second_goal", "rules_for", "sparsity_of"]
@@ -301,7 +301,7 @@ def refuse_beside_masks(given: Mapping[str, Any]) -> None:
             "masks say which weights stay, and so how many; leave "
             f"{' and '.join([*goals, *idle])} out"
         )
-    rules = [Rule.of(rule) for rule in given.get("rules", ())]
+    rules: Sequence[Rule] = given.get("rules", ())
     if any(r.sparsity is not None or r.floor is not None or r.candidates for r in rules):
         raise UsageError("beside masks, rules for single layers can only exclude them")
 

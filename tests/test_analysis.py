@@ -115,6 +115,8 @@ def test_all_samples_are_used():
 def test_bad_requests():
     with pytest.raises(UsageError, match="reduction"):
         sensitivities(mlp(), DATA, reduction="median")
+    with pytest.raises(UsageError, match="threads must be a whole number, not '1'"):
+        sensitivities(mlp(), DATA, threads="1")
     with pytest.raises(SippError, match="no weight that can be pruned"):
         sensitivities(make_model([("Relu", "x", "y")], {}), DATA)
 
@@ -160,6 +162,8 @@ def test_allocation_refuses_what_does_not_fit(measured):
         ({"keep": 57}, "57 cannot be kept"),
         ({"keep": -1}, "-1 cannot be kept"),
         ({"keep": 5, "delta": 0.0}, "delta"),
+        ({"keep": 5.5}, "keep must be a whole number"),
+        ({"sparsity": "0.5"}, "sparsity must be a number"),
     ]
     for options, message in cases:
         with pytest.raises(UsageError, match=message):
@@ -175,6 +179,10 @@ def test_allocation_refuses_what_does_not_fit(measured):
     for wrong in (means, others, missing):
         with pytest.raises(UsageError, match="of this very model"):
             allocate(mlp(), wrong, keep=5)
+    with pytest.raises(
+        UsageError, match="what `sensitivities` gives .*, not dict"
+    ):
+        allocate(mlp(), dict(measured), keep=5)
 
 
 # Must show: the authors' own trackers and allocator on ResNet20

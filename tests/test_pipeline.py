@@ -340,6 +340,66 @@ def test_what_is_usual_may_be_said():
     assert report.zeros == round(0.5 * report.prunable)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sparsity": "0.5"}, "sparsity must be a number, not '0.5'; leave the quotes out"),
+        ({"sparsity": "half"}, "sparsity must be a number, not 'half'$"),
+        ({"sparsity": True}, "sparsity must be a number, not True"),
+        ({"threads": "2"}, "threads must be a whole number, not '2'; leave the quotes out"),
+        ({"rounds": 1.5}, "rounds must be a whole number, not 1.5"),
+        ({"memory_limit": "much"}, "memory_limit must be a size, like 2GB, not 'much'"),
+        ({"memory_limit": -1}, "memory_limit is negative"),
+        ({"include_tied": 1}, "include_tied must be true or false, not 1"),
+        ({"exclude_nodes": 5}, "exclude_nodes must be a list of texts"),
+        ({"exclude_nodes": np.array(5)}, "exclude_nodes must be a list of texts"),
+        ({"exclude_nodes": ["first", 5]}, "exclude_nodes must be a list of texts"),
+        ({"exclude_op_types": {"Gemm": 1}}, "exclude_op_types must be a list of texts"),
+        ({"custom_ops": 5}, "custom_ops must be a list of texts"),
+        ({"states": ["h"]}, "states must be outputs by input"),
+        ({"input_shapes": {"x": 4}}, "input_shapes must be shapes by name"),
+        ({"masks": 5}, "masks must be a text, the path of a file, or arrays"),
+        ({"workdir": 5}, "workdir must be a text, the path of a folder"),
+        ({"eval_script": 5, "max_drop": 1}, "eval_script must be a text, like judge.py:accuracy"),
+        ({"method": 5}, "method must be a text, not 5"),
+        ({"pattern": 4}, "pattern must be a text, not 4"),
+        ({"rules": {"nodes": "first", "sparsity": 0.5}}, "rules must be a list, like"),
+        ({"rules": 5}, "rules must be a list, like"),
+        ({"rules": [5]}, "a rule must be a mapping, like"),
+    ],
+)
+def test_values_of_another_kind(options, message):
+    with pytest.raises(UsageError, match=message):
+        prune(None, None, **options)  # it is told before anything is read
+
+
+def test_what_is_no_model_and_no_data():
+    with pytest.raises(UsageError, match="the model must be a path, .*, not int"):
+        prune(5, DATA)
+    with pytest.raises(UsageError, match="calibration data cannot be a int"):
+        prune(mlp(), 5)
+
+
+def test_numbers_of_numpy_are_numbers():
+    options = {"sparsity": np.float32(0.5), "threads": np.int64(1), "include_tied": np.bool_(True)}
+    rules = [{"nodes": "first", "sparsity": np.float32(0.25)}]
+    report = prune(mlp(), DATA, **options, rules=rules, seed=np.int32(3)).report
+    kept = report.to_dict()["options"]
+    assert (kept["sparsity"], kept["threads"], kept["seed"]) == (0.5, 1, 3)
+    assert {type(kept[name]) for name in ("sparsity", "threads", "include_tied")} == {
+        float, int, bool,
+    }  # fmt: skip
+    assert report.layers[0].zeros == 8
+
+
+def test_a_text_alone_is_a_list_of_one():
+    options = {"exclude_nodes": "second", "providers": "CPUExecutionProvider"}
+    report = prune(mlp(), DATA, method="magnitude", memory_limit="2GB", **options).report
+    assert [layer.name for layer in report.layers] == ["first"]
+    assert report.to_dict()["options"]["providers"] == ["CPUExecutionProvider"]
+    assert report.to_dict()["options"]["memory_limit"] == 2 << 30
+
+
 # Must show 4
 
 

@@ -19,6 +19,7 @@ from onnx_sipp.calibration.samples import Samples, open_samples
 from onnx_sipp.comparing.footprint import Loading, measure_footprints
 from onnx_sipp.comparing.latency import batched, measure_latency
 from onnx_sipp.comparing.metric import MetricFunction, load_metric
+from onnx_sipp.config.kinds import COUNTS, FUNCTION, NUMBER, checked_keyword, read_as
 from onnx_sipp.errors import UsageError
 from onnx_sipp.graph.messages import serialized
 from onnx_sipp.graph.model import Model
@@ -74,9 +75,14 @@ def compare(
         UsageError: an argument makes no sense, or the models differ in inputs or outputs.
         SippError: a model or the data cannot be used.
     """
-    _check(batch_sizes, threads, seconds, num_samples)
+    batch_sizes = read_as(COUNTS, "batch_sizes", batch_sizes)
+    threads = None if threads is None else read_as(COUNTS, "threads", threads)
+    metric = None if metric is None else read_as(FUNCTION, "metric", metric)
+    num_samples = checked_keyword("num_samples", num_samples)
+    _check(batch_sizes, threads, read_as(NUMBER, "seconds", seconds), num_samples)
+    providers, states = checked_keyword("providers", providers), checked_keyword("states", states)
     listener = progress or Silent()
-    libraries = [Path(library) for library in custom_ops]
+    libraries = [Path(library) for library in checked_keyword("custom_ops", custom_ops)]
     models = [Model.load(source, libraries) for source in (dense, pruned)]
     _check_alike(*models)
     judge = load_metric(metric, providers, libraries) if metric is not None else None
@@ -85,7 +91,7 @@ def compare(
         data,
         num_samples=num_samples,
         seed=0,
-        input_shapes=input_shapes or {},
+        input_shapes=checked_keyword("input_shapes", input_shapes or {}),
         providers=providers,
         hold_out=False,
         default_samples=None,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
+from onnx_sipp.config.kinds import FLAG, NUMBER, read_as
 from onnx_sipp.errors import UsageError
 from onnx_sipp.pruning.candidates import CANDIDATES
 
-__all__ = ["EFFECTS", "SELECTORS", "Rule", "checked_value", "unknown_key"]
+__all__ = ["EFFECTS", "SELECTORS", "Rule", "checked_value", "read_rules", "unknown_key"]
 
+_EXAMPLE = '{"nodes": "fc*", "sparsity": 0.9}'
 SELECTORS = ("nodes", "op_types", "weights", "shapes")
 EFFECTS = ("exclude", "sparsity", "floor", "candidates")
 # Why something that holds for a whole run cannot be said of a layer.
@@ -62,6 +64,8 @@ class Rule:
         """
         if isinstance(given, Rule):
             given = given.to_dict()
+        if not isinstance(given, Mapping):
+            raise UsageError(f"a rule must be a mapping, like {_EXAMPLE}, not {given!r}")
         values = {}
         for key, value in given.items():
             if key not in (*SELECTORS, *EFFECTS):
@@ -104,6 +108,17 @@ class Rule:
         return ", ".join(f"{name} {' or '.join(value)}" for name, value in given.items())
 
 
+def read_rules(given: Any) -> list[Rule]:
+    """Read a list of rules, and check it.
+
+    Raises:
+        UsageError: it is none, or one of the rules makes no sense.
+    """
+    if isinstance(given, str | Mapping | Rule) or not isinstance(given, Iterable):
+        raise UsageError(f"rules must be a list, like [{_EXAMPLE}], not {given!r}")
+    return [Rule.of(rule) for rule in given]
+
+
 def checked_value(key: str, value: Any) -> Any:
     """The value of a key of a rule as it is kept.
 
@@ -135,15 +150,14 @@ def _shapes(key: str, value: Any) -> tuple[str, ...]:
 
 
 def _flag(key: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise UsageError(f"{key} must be true or false, not {value!r}")
-    return value
+    return bool(read_as(FLAG, key, value))
 
 
 def _share(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+    share = NUMBER[0](value)
+    if share is None or not 0 <= share < 1:
         raise UsageError(f"{key} must be a share, at least 0 and below 1, not {value!r}")
-    return float(value)
+    return float(share)
 
 
 def _candidates(key: str, value: Any) -> tuple[str, ...]:

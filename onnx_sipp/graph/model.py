@@ -64,7 +64,7 @@ class Model:
             libraries: see above; a `Model` brings its own.
 
         Raises:
-            UsageError: there is no such file, or it is a folder.
+            UsageError: there is no such file, or it is a folder; or the source is none of these.
             SippError: it cannot be read, or is no ONNX model.
         """
         if isinstance(source, Model):
@@ -76,6 +76,11 @@ class Model:
             return cls(proto, None, libraries)
         if isinstance(source, bytes):
             return cls(parse(source, "the given bytes"), None, libraries)
+        if not isinstance(source, str | Path):
+            raise UsageError(
+                "the model must be a path, the bytes of a model or a ModelProto, not "
+                f"{type(source).__name__}"
+            )
         path = Path(source)
         try:
             data = read_plain(path, MOST_MESSAGE_BYTES)

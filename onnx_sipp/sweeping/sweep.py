@@ -19,6 +19,7 @@ from onnx_sipp.choices import DEFAULT_METHOD, PRUNE_ONLY
 from onnx_sipp.cluster.hiring import hired
 from onnx_sipp.comparing.footprint import zstd_bytes
 from onnx_sipp.comparing.metric import MetricFunction
+from onnx_sipp.config.kinds import FUNCTION, NUMBERS, read_as
 from onnx_sipp.errors import UsageError
 from onnx_sipp.graph.model import Model
 from onnx_sipp.options import Options
@@ -64,6 +65,7 @@ def sweep(
         SippError: the model or the data cannot be used.
     """
     shares = _checked(sparsities)
+    metric = None if metric is None else read_as(FUNCTION, "metric", metric)
     chosen = _options(options, shares, per_layer=per_layer, metric=metric)
     task = {"sparsities": shares, "per_layer": per_layer}
     with one_blas_thread(), hired(chosen.scheduler) as crew:
@@ -100,13 +102,12 @@ def _checked(sparsities: Sequence[float]) -> list[float]:
     """In ascending order, each once.
 
     Raises:
-        UsageError: one is no share, or there is none.
+        UsageError: they are no list, one is no share, or there is none.
     """
-    if not sparsities or not all(0 <= share < 1 for share in sparsities):
-        raise UsageError(
-            f"sparsities must be shares from 0 on and below 1, like 0.5, not {list(sparsities)}"
-        )
-    return sorted(set(sparsities))
+    shares: list[float] = read_as(NUMBERS, "sparsities", sparsities)
+    if not shares or not all(0 <= share < 1 for share in shares):
+        raise UsageError(f"sparsities must be shares from 0 on and below 1, like 0.5, not {shares}")
+    return sorted(set(shares))
 
 
 def _options(

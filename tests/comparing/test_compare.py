@@ -132,6 +132,12 @@ def test_metrics(tmp_path):
         ({"threads": [-1]}, "threads must be"),
         ({"seconds": -1}, "seconds must be 0 or more"),
         ({"num_samples": 0}, "num_samples must be at least 1"),
+        ({"num_samples": "5"}, "num_samples must be a whole number"),
+        ({"batch_sizes": 1}, "batch_sizes must be a list of whole numbers"),
+        ({"threads": 1}, "threads must be a list of whole numbers"),
+        ({"seconds": "1"}, "seconds must be a number, not '1'"),
+        ({"custom_ops": 5}, "custom_ops must be a list"),
+        ({"metric": 5}, "metric must be a text"),
     ],
 )
 def test_wrong_arguments(options, message):

@@ -159,6 +159,9 @@ def test_names_are_escaped():
     [
         ({"sparsities": [1.0]}, "below 1"),
         ({"sparsities": []}, "below 1"),
+        ({"sparsities": 0.5}, "must be a list of numbers, like .*, not 0.5"),
+        ({"sparsities": "0.5"}, "must be a list of numbers"),
+        ({"metric": 5}, "metric must be a text, like judge.py:accuracy, or a function"),
         ({"sparsity": 0.5}, "leave sparsity out"),
         ({"max_error": 0.5}, "leave max_error out"),
         ({"pattern": "2:4"}, "the pattern 2:4 makes"),
