@@ -303,8 +303,8 @@ def stored_values(
     if new.dtype == old.dtype:
         values = np.where(kept, new, old.dtype.type(0))
     else:
-        # A reweighted weight may not fit a narrow type.
-        largest = float(ml_dtypes.finfo(old.dtype).max)
+        # A reweighted weight may not fit a narrow type, nor a weight's own type a wide one's limit.
+        largest = min(float(ml_dtypes.finfo(kind).max) for kind in (old.dtype, new.dtype))
         values = np.where(kept, np.clip(new, -largest, largest), 0).astype(old.dtype)
     # A kept weight that underflows would be one zero too many.
     as_before = kept & (values == 0)
