@@ -179,9 +179,7 @@ def test_allocation_refuses_what_does_not_fit(measured):
     for wrong in (means, others, missing):
         with pytest.raises(UsageError, match="of this very model"):
             allocate(mlp(), wrong, keep=5)
-    with pytest.raises(
-        UsageError, match="what `sensitivities` gives .*, not dict"
-    ):
+    with pytest.raises(UsageError, match="what `sensitivities` gives .*, not dict"):
         allocate(mlp(), dict(measured), keep=5)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from small_models import make_model, mlp, save_external, weights
 
 from onnx_sipp import SippError, UsageError, prune
@@ -298,6 +298,80 @@ def test_progress(models):
     for stage in {stage for stage, _, _ in done}:
         parts = [(amount, total) for name, amount, total in done if name == stage]
         assert sum(amount for amount, _ in parts) == parts[0][1]
+
+
+# Large numbers
+
+
+def scaled(scale, dtype=np.float32):
+    """A model of which all is so many times as large, and its data."""
+    model = make_model(
+        [
+            ("Gemm", "x w1 b1", "h", {"name": "first"}),
+            ("Relu", "h", "r"),
+            ("Gemm", "r w2 b2", "y", {"name": "second"}),
+        ],
+        {
+            "w1": weights(12, 16).astype(dtype), "b1": (weights(16) * scale).astype(dtype),
+            "w2": weights(16, 5, seed=1).astype(dtype),
+            "b2": (weights(5, seed=2) * scale).astype(dtype),
+        },
+        {"x": ["n", 12]},
+        {"y": ["n", 5]},
+    )  # fmt: skip
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    return model, (weights(60, 12, seed=3) * scale).astype(dtype)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"method": "wanda"}, {"rounds": 2}, {"pattern": "channels"}],
+    ids=["mixed", "wanda", "rounds", "channels"],
+)
+def test_nothing_depends_on_how_large_activations_are(options):
+    """Their squares have no room in float32 from about 1e19 on."""
+    results = [prune(*scaled(2.0**power), sparsity=0.5, **options) for power in (0, 64, 110)]
+    plain, *others = [result.report for result in results]
+    for report in others:
+        assert report.outputs[0].relative_error == pytest.approx(
+            plain.outputs[0].relative_error, rel=1e-4
+        )
+        for layer, same in zip(report.layers, plain.layers, strict=True):
+            assert layer.measured_error == pytest.approx(same.measured_error, rel=1e-4)
+    assert not any("float32" in told for report in others for told in report.warnings)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_float64_models_make_no_noise():
+    found = prune(*scaled(1.0, np.float64), sparsity=0.5).report
+    assert found.zeros == found.prunable // 2
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_very_wide_layers_with_very_large_inputs_are_told():
+    """Sums of very wide layers are float32: there is no room for those."""
+    wide = 2100
+    model = make_model(
+        [
+            ("MatMul", "x w1", "h1", {"name": "first"}),
+            ("MatMul", "x w2", "h2", {"name": "second"}),
+            ("Add", "h1 h2", "y"),
+        ],
+        {"w1": weights(wide, 6), "w2": weights(wide, 6, seed=1)},
+        {"x": ["n", wide]},
+        {"y": ["n", 6]},
+    )
+    report = prune(model, weights(40, wide, seed=3) * np.float32(1e19), sparsity=0.5).report
+    assert report.zeros == report.prunable // 2
+    (told,) = [words for words in report.warnings if "float32" in words]
+    assert told.endswith("scale the model or its inputs down: first, second")
+    for layer in report.layers:
+        assert layer.observed
+        assert (layer.damping, layer.refit_error) == (None, None)
+        assert 0 < layer.measured_error < 1
+    assert not any("refit did not lower" in words for words in report.warnings)
 
 
 # Refusals

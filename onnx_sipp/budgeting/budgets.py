@@ -139,7 +139,8 @@ class Budgets:
         floors = [self.rules.floors.get(index, options.floor) for index in known]
         told = [importance[index] for index in known] if importance else []
         curves = [survey for index in known if (survey := surveys[index]) is not None]
-        counts[seen] = error_counts(curves, left, floors, told)
+        if curves:
+            counts[seen] = error_counts(curves, left, floors, told)
         shared = dict(zip(free, counts, strict=True))
         return [int({**shared, **fixed}[index]) for index in range(len(surveys))]
 

@@ -47,6 +47,8 @@ class EvidenceMaker:
     ) -> Evidence:
         """Evidence of a weight, or of some of its neurons.
 
+        One whose sums are too large for float32 counts as if no sample had reached it.
+
         Args:
             place: of which neurons.
             sums: of all layers that multiply the weight; the first ones are used up.
@@ -56,14 +58,15 @@ class EvidenceMaker:
         total = _total(weight, sums)
         tail = self.tails[weight.layers[0].name]
         start, sensitivity = starting(place, before), self.measured[place.index].maximum.block
-        if total.gram.count == 0:
+        if total.gram.count == 0 or total.too_large:
             return Evidence.unseen(start, _read(place, sensitivity), weight.cells)
+        unit = total.gram.unit
         shifts = tail is not None and tail.bias is not None and len(weight.layers) == 1
         return Evidence(
             weight=start,
             sensitivity=_read(place, sensitivity),
-            fit=Regression.of(total.gram, total.cross, centred=shifts),
-            check=Regression.of(total.judge_gram, total.judge_cross, centred=False)
+            fit=Regression.of(total.gram, total.cross, centred=shifts, unit=unit),
+            check=Regression.of(total.judge_gram, total.judge_cross, centred=False, unit=unit)
             if total.judge_gram.count
             else None,
             gain=gain_of(weight, tail)[:, place.rows],

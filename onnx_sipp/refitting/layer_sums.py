@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 
@@ -248,6 +249,12 @@ class Sums:
     def cross_of(self, *, judge: bool) -> Cross:
         """The products with the targets, of one kind of sample."""
         return self.judge_cross if judge else self.cross
+
+    @property
+    def too_large(self) -> bool:
+        """Whether float32 has no room for products of what was seen."""
+        finite = isfinite(self.gram.largest) and isfinite(self.judge_gram.largest)
+        return not (finite and self.cross.is_finite and self.judge_cross.is_finite)
 
     def merge(self, other: Sums) -> None:
         """Add another layer's sums."""

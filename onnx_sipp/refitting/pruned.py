@@ -48,7 +48,9 @@ class PrunedWeights:
         self._remember = remember
         self._new: dict[tuple[int, int], Kept] = {}
 
-    def write(self, index: int, number: int, choice: Choice, power: float) -> None:
+    def write(
+        self, index: int, number: int, choice: Choice, power: float, *, blind: bool = False
+    ) -> None:
         """Write down what was decided on a block of a weight.
 
         Args:
@@ -56,6 +58,7 @@ class PrunedWeights:
             number: of the block.
             choice: what becomes of it.
             power: of the output that its errors are relative to.
+            blind: whether it was decided by the weights alone.
         """
         weight = self._weights[index]
         block = weight.blocks[number]
@@ -63,7 +66,7 @@ class PrunedWeights:
         self._writer.write(block, stored_values(block, old, choice.weight, choice.kept))
         if self._remember:
             self._new[index, number] = self._store.keep(choice.weight)
-        refit = Refit(choice.candidate, choice.damping, choice.error_before, choice.error)
+        refit = Refit(choice.candidate, choice.damping, choice.error_before, choice.error, blind)
         self._refits[index].append(refit)
         self._powers[index].append(power)
         place = bias_place(weight, self._tails)

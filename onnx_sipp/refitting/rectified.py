@@ -75,6 +75,8 @@ class Rectifier:
         tail = place.tail
         if tail is None or tail.span == UNLIMITED or not choice.damping or not dense:
             return choice
+        if not evidence.is_seen:  # what was seen is too large to learn from
+            return choice
         if tail.skip is not None and dense[0][tail.skip].shape != dense[0][tail.output].shape:
             return choice
         best, lowest, current = choice, np.inf, choice

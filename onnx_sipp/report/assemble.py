@@ -20,6 +20,7 @@ from onnx_sipp.pruning.certificate import samples_needed
 from onnx_sipp.report.cautions import (
     basis_cautions,
     floor_cautions,
+    large_cautions,
     layer_cautions,
     role_cautions,
     target_cautions,
@@ -94,6 +95,7 @@ def assemble(
             *floor_cautions(weights, rows, rules_of(dense, weights, options.rules), options),
             *basis_cautions(basis),
             *layer_cautions(layers, findings, dense),
+            *large_cautions(measured, outcome.settled),
             *(role_cautions(dense, weights) if outcome.settled[0].refit else []),
             *outcome.notes,
         ],

@@ -8,7 +8,9 @@ from math import inf
 from onnx_sipp.config.applying import WeightRules
 from onnx_sipp.graph.layers import Findings
 from onnx_sipp.graph.lowering import Lowered
+from onnx_sipp.measures import Measured
 from onnx_sipp.options import Options
+from onnx_sipp.outcome import Settled
 from onnx_sipp.pruning.error_budget import FLOOR
 from onnx_sipp.report.result import LayerReport
 from onnx_sipp.report.rows import Basis
@@ -17,6 +19,7 @@ from onnx_sipp.weights import Weight
 __all__ = [
     "basis_cautions",
     "floor_cautions",
+    "large_cautions",
     "layer_cautions",
     "role_cautions",
     "target_cautions",
@@ -114,6 +117,24 @@ def role_cautions(dense: Lowered, weights: Sequence[Weight]) -> list[str]:
         for weight in weights
         if weight.places
     ]
+
+
+def large_cautions(measured: Sequence[Measured], settled: Sequence[Settled]) -> list[str]:
+    """Which layers have inputs that nothing could be learned from, as they are so large."""
+    names = [
+        layer.name
+        for found, one in zip(measured, settled, strict=True)
+        if found.patches and one.refit is not None and one.refit.blind
+        for layer in found.weight.layers
+    ]
+    if not names:
+        return []
+    warning = (
+        "what these layers multiply, or give, is so large (beyond about 1e17) that float32 has no "
+        "room for its squares, so the weights were chosen by magnitude alone and not refitted; "
+        f"scale the model or its inputs down: {_listed(names)}"
+    )
+    return [warning]
 
 
 def layer_cautions(layers: Sequence[LayerReport], findings: Findings, dense: Lowered) -> list[str]:

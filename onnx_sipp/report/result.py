@@ -49,7 +49,8 @@ class LayerReport:
         bias: name of the stored constant that took up a change of the bias, "" if none did.
         bias_is_new: that constant was added: the node had no bias, and one lowers the error.
         candidate: which way of choosing weights won, "" if there was one way only.
-        damping: λ of the refit, 0 if it was not used, None if none was asked for.
+        damping: λ of the refit, 0 if it was not used, None if none was asked for, or if what the
+            layer multiplies is too large for one.
         refit_error_before: relative error on held-out samples against the layer's target without
             the refit, in the pruned network; None if no refit was asked for.
         refit_error: the same after the refit.

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.statistics.gram import VERY_WIDE, suited
-from onnx_sipp.statistics.multiplying import NUMPY, Multiplier
+from onnx_sipp.statistics.multiplying import NUMPY, Multiplier, product_of_large
 from onnx_sipp.statistics.sending import SentWithoutZeros
 from onnx_sipp.unfolding.base import Float32
 
@@ -42,10 +42,16 @@ class Cross(SentWithoutZeros):
         """Σ t aᵀ, ``[group, out, fan_in]``."""
         return self._products
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether there was room for all products."""
+        return bool(np.isfinite(self._products).all())
+
     def update(self, columns: Float32, targets: Float32) -> None:
         """Take in patches ``[group, fan_in, patches]`` and targets ``[group, out, patches]``."""
         self.count += columns.shape[2]
-        self._products += self.multiplier.hold(columns).times_transposed(targets)
+        with np.errstate(over="ignore", invalid="ignore"):  # sums of very wide ones are float32
+            self._products += product_of_large(self.multiplier, targets, columns)
         self.sums += targets.sum(axis=2, dtype=np.float64)
         self.squares += np.einsum("gop,gop->go", targets, targets, dtype=np.float64)
 
@@ -54,6 +60,7 @@ class Cross(SentWithoutZeros):
         if not other.count:
             return
         self.count += other.count
-        self._products += other.products
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._products += other.products
         self.sums += other.sums
         self.squares += other.squares

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,11 @@ class SecondMoment:
         """Take in the patches of some samples."""
         columns = patches.columns
         # A dot product per row: its float32 sums are kept short, unlike those of einsum.
-        self._sum += (columns[:, :, None, :] @ columns[:, :, :, None])[..., 0, 0]
+        with np.errstate(over="ignore"):
+            squares = (columns[:, :, None, :] @ columns[:, :, :, None])[..., 0, 0]
+        if not np.isfinite(squares).all():  # too large for float32, but not for float64
+            squares = np.einsum("gfn,gfn->gf", columns, columns, dtype=np.float64)
+        self._sum += squares
         self._count += columns.shape[2]
 
     def merge(self, other: SecondMoment) -> None:
@@ -67,8 +72,9 @@ class OutputError:
     def update(self, patches: Patches) -> None:
         """Take in the patches of some samples."""
         self.energies.seen = self.energies.seen or patches.columns.shape[2] > 0
-        self.energies.error += _energy(self._delta @ patches.columns + self._shift)
-        self.energies.power += _energy(self._weight @ patches.columns)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.energies.error += _energy(self._delta @ patches.columns + self._shift)
+            self.energies.power += _energy(self._weight @ patches.columns)
 
 
 @dataclass
@@ -104,4 +110,8 @@ class Energies:
 def _energy(values: NDArray[np.float32]) -> float:
     flat = values.ravel()
     # Blocks keep float32 dot products short; their sum is float64.
-    return float(sum(float(np.dot(b, b)) for b in np.array_split(flat, max(1, flat.size >> 12))))
+    total = sum(float(np.dot(b, b)) for b in np.array_split(flat, max(1, flat.size >> 12)))
+    if isfinite(total):
+        return float(total)
+    wide = flat.astype(np.float64)  # has room for the square of any float32
+    return float(np.dot(wide, wide))

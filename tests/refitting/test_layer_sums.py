@@ -5,7 +5,7 @@ import pytest
 
 from onnx_sipp.refitting import layer_sums
 from onnx_sipp.refitting.layer_sums import Sums, joined
-from onnx_sipp.statistics.gram import WIDE
+from onnx_sipp.statistics.gram import VERY_WIDE, WIDE
 from onnx_sipp.statistics.multiplying import NUMPY
 
 
@@ -41,6 +41,22 @@ def test_what_is_large_enough_is_not_copied(monkeypatch):
     monkeypatch.setattr(layer_sums, "_JOINED_BYTES", 1)
     (piece,) = made([4], [False])
     assert next(joined([piece])) is piece
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("patches", [3, 2000])
+@pytest.mark.parametrize("judge", [False, True])
+def test_what_float32_has_no_room_for_is_told(patches, judge):
+    columns = np.random.default_rng(0).standard_normal((1, VERY_WIDE + 1, patches), np.float32)
+    for scale, told in ((1.0, False), (2.0**70, True)):
+        values = columns * np.float32(scale)
+        sums, other = Sums.empty((1, 2, VERY_WIDE + 1)), Sums.empty((1, 2, VERY_WIDE + 1))
+        for part in (sums, other):
+            part.make_room()
+            part.gram_of(judge=judge).update(values)
+            part.cross_of(judge=judge).update(values, values[:, :2])
+        sums.merge(other)
+        assert sums.too_large == told
 
 
 @pytest.mark.parametrize("judge", [False, True])

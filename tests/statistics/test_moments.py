@@ -36,6 +36,23 @@ def test_second_moment_of_a_single_patch(rng):
     np.testing.assert_allclose(moment.result(), patch.columns[..., 0] ** 2, rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("error")
+def test_large_inputs_tell_the_same(rng):
+    """Squares of 1e21 have no room in float32."""
+    scale = np.float32(2.0**70)
+    patches, weight = some_patches(rng), rng.standard_normal((2, 4, 5), np.float32)
+    large = Patches(patches.columns * scale, patches.samples)
+    moments, errors = [], []
+    for seen in (patches, large):
+        moment, error = SecondMoment(2, 5), OutputError(weight, 0.9 * weight)
+        moment.update(seen)
+        error.update(seen)
+        moments.append(moment.result())
+        errors.append(error.energies.ratio)
+    np.testing.assert_allclose(moments[1], moments[0] * 2.0**140, rtol=1e-5)
+    assert errors == pytest.approx([0.1, 0.1], rel=1e-5)
+
+
 def test_second_moments_merge(rng):
     first, second, both = (SecondMoment(2, 5) for _ in range(3))
     for part, moment in ((some_patches(rng), first), (some_patches(rng, samples=1), second)):
