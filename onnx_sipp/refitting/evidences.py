@@ -60,13 +60,12 @@ class EvidenceMaker:
         start, sensitivity = starting(place, before), self.measured[place.index].maximum.block
         if total.gram.count == 0 or total.too_large:
             return Evidence.unseen(start, _read(place, sensitivity), weight.cells)
-        unit = total.gram.unit
         shifts = tail is not None and tail.bias is not None and len(weight.layers) == 1
         return Evidence(
             weight=start,
             sensitivity=_read(place, sensitivity),
-            fit=Regression.of(total.gram, total.cross, centred=shifts, unit=unit),
-            check=Regression.of(total.judge_gram, total.judge_cross, centred=False, unit=unit)
+            fit=Regression.of(total.gram, total.cross, centred=shifts),
+            check=Regression.of(total.judge_gram, total.judge_cross, centred=False)
             if total.judge_gram.count
             else None,
             gain=gain_of(weight, tail)[:, place.rows],

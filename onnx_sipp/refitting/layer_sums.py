@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 
 import numpy as np
 
@@ -37,6 +36,8 @@ __all__ = ["Gatherer", "Sums", "joined"]
 Piece = tuple[bool, Float32, list[Float32]]
 # Small pieces are joined up to this size.
 _JOINED_BYTES = 16 << 20
+# A mean square from which on products in float32 may have no room.
+_LARGE = 1e36
 # Sums of a layer from which on its batches are not parted among threads, which have sums each.
 _WIDE_BYTES = 64 << 20
 
@@ -253,8 +254,8 @@ class Sums:
     @property
     def too_large(self) -> bool:
         """Whether float32 has no room for products of what was seen."""
-        finite = isfinite(self.gram.largest) and isfinite(self.judge_gram.largest)
-        return not (finite and self.cross.is_finite and self.judge_cross.is_finite)
+        sums = self.gram, self.judge_gram, self.cross, self.judge_cross
+        return not all(one.largest < _LARGE for one in sums)  # NaN is too large
 
     def merge(self, other: Sums) -> None:
         """Add another layer's sums."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.statistics.gram import VERY_WIDE, suited
-from onnx_sipp.statistics.multiplying import NUMPY, Multiplier, product_of_large
+from onnx_sipp.statistics.multiplying import NUMPY, Multiplier
 from onnx_sipp.statistics.sending import SentWithoutZeros
 from onnx_sipp.unfolding.base import Float32
 
@@ -43,15 +43,15 @@ class Cross(SentWithoutZeros):
         return self._products
 
     @property
-    def is_finite(self) -> bool:
-        """Whether there was room for all products."""
-        return bool(np.isfinite(self._products).all())
+    def largest(self) -> float:
+        """The largest mean square of a target."""
+        return float(self.squares.max(initial=0.0)) / max(1, self.count)
 
     def update(self, columns: Float32, targets: Float32) -> None:
         """Take in patches ``[group, fan_in, patches]`` and targets ``[group, out, patches]``."""
         self.count += columns.shape[2]
-        with np.errstate(over="ignore", invalid="ignore"):  # sums of very wide ones are float32
-            self._products += product_of_large(self.multiplier, targets, columns)
+        with np.errstate(over="ignore", invalid="ignore"):  # see `largest`
+            self._products += self.multiplier.hold(columns).times_transposed(targets)
         self.sums += targets.sum(axis=2, dtype=np.float64)
         self.squares += np.einsum("gop,gop->go", targets, targets, dtype=np.float64)
 

@@ -6,14 +6,11 @@ of patches is multiplied in float32, the sum over pieces is float64 unless the i
 
 from __future__ import annotations
 
-from functools import cached_property
-from math import inf, log2
-
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.statistics.input_moments import ROWS, Moments, add_outer
-from onnx_sipp.statistics.multiplying import NUMPY, Multiplier, product_of_large
+from onnx_sipp.statistics.multiplying import NUMPY, Multiplier
 from onnx_sipp.statistics.sending import SentWithoutZeros
 from onnx_sipp.unfolding.base import Float32
 
@@ -31,8 +28,6 @@ WIDE = 256
 # Of float32 sums over a piece of patches, relative; a variance below this share of E[a²] is none.
 _ROUNDING = 1e-5
 
-# A mean square from which on products in float32 may have no room.
-_LARGE = 1e30
 # From above this fan-in on, sums of products are float32, too: in memory they are large.
 VERY_WIDE = 2048
 # Of H of a group, or of the patches that stand for it.
@@ -103,15 +98,12 @@ class Gram(SentWithoutZeros):
             return
         self.sums += other.sums
         self.count += other.count
-        with np.errstate(over="ignore", invalid="ignore"):  # see `largest`
-            self._merge_products(other)
-
-    def _merge_products(self, other: Gram) -> None:
         if self._columns is not None and other._columns is not None:
             self._columns += other._columns
             self._sum_up_many()
         elif self._columns is None and other._columns is None:
-            self._products += other._products
+            with np.errstate(over="ignore", invalid="ignore"):  # see `largest`
+                self._products += other._products
         else:
             own, self._columns = [*(self._columns or ()), *(other._columns or ())], None
             if not self._products.size:
@@ -119,11 +111,11 @@ class Gram(SentWithoutZeros):
             for columns in own:
                 self._add(columns)
 
-    @cached_property
+    @property
     def largest(self) -> float:
-        """The largest mean square of an input; not finite where sums do not fit into float32.
+        """The largest mean square of an input; infinite, or NaN, where float32 has no room for it.
 
-        No patch may come any more; sums that became moments do not tell it again.
+        No product of two inputs is larger. Sums that became moments do not tell it any more.
         """
         diagonal: Float64
         if self._columns is None:
@@ -142,26 +134,11 @@ class Gram(SentWithoutZeros):
         values = np.concatenate(self._columns or [self._nothing()], axis=2)
         return values @ values.transpose(0, 2, 1)
 
-    def moments(self, *, centred: bool, unit: float = 1.0) -> Moments:
-        """H, of the inputs or of their deviations from the mean; no patch may come any more.
-
-        Args:
-            centred: whether it is that of the deviations.
-            unit: that the inputs are multiplied by; always the same one.
-        """
+    def moments(self, *, centred: bool) -> Moments:
+        """H, of the inputs or of their deviations from the mean; no patch may come any more."""
         if centred not in self._moments:
-            made = self._factored(centred, unit) or self._dense(centred, unit)
-            self._moments[centred] = made
+            self._moments[centred] = self._factored(centred) or self._dense(centred)
         return self._moments[centred]
-
-    @property
-    def unit(self) -> float:
-        """What to multiply inputs by so that float32 has room for their squares: 1, as a rule.
-
-        A power of 2, so that it rounds nothing.
-        """
-        largest = self.largest
-        return 1.0 if not _LARGE < largest < inf else 2.0 ** -round(log2(largest) / 2)
 
     def _sum_up_many(self) -> None:
         """Go over to Σ a aᵀ once the patches are more than half as many as the inputs."""
@@ -180,48 +157,43 @@ class Gram(SentWithoutZeros):
     def _add_products(self, columns: Float32) -> None:
         for group, values in enumerate(columns):
             if not self._is_very_wide:
-                # numpy takes the symmetric product here
-                self._products[group] += product_of_large(self._multiplier, values, values)
+                held = self._multiplier.hold(values)  # numpy takes the symmetric product here
+                self._products[group] += held.times_transposed(values)
                 continue
             for a in range(0, len(values), ROWS):  # the whole product would be large
                 held = self._multiplier.hold(values[a:])
                 part = held.times_transposed(values[a : a + ROWS])
                 self._products[group, a : a + ROWS, a:] += part
 
-    def _factored(self, centred: bool, unit: float) -> Moments | None:
+    def _factored(self, centred: bool) -> Moments | None:
         if self._columns is None:
             return None
         count = max(1, self.count)
         factor = np.concatenate(self._columns or [self._nothing()], axis=2)
-        factor *= np.float32(unit)
         power = np.einsum("gfn,gfn->gf", factor, factor, dtype=np.float64)
         if centred:
-            factor -= (self.sums / count * unit)[:, :, None].astype(np.float32)
+            factor -= (self.sums / count)[:, :, None].astype(np.float32)
             spread = np.einsum("gfn,gfn->gf", factor, factor, dtype=np.float64)
             factor *= (spread > _ROUNDING * power)[:, :, None]
         factor /= np.float32(np.sqrt(count))
         return Moments(factor=factor, multiplier=self._multiplier)
 
-    def _dense(self, centred: bool, unit: float) -> Moments:
+    def _dense(self, centred: bool) -> Moments:
         count = max(1, self.count)
-        mean = self.sums / count * unit
         other = self._moments.get(not centred)
         h: Float
         if self._products.nbytes <= _COPIED:
             h = self._products / count
-            h *= unit**2
         elif other is None:  # what follows needs the sums no more
             h = _mirrored(self._products) if self._is_very_wide else self._products
             h /= h.dtype.type(count)
-            if unit != 1:
-                h *= unit**2
         else:
             h = other.dense.copy()
             if not centred:
-                add_outer(h, mean, 1)
+                add_outer(h, self.sums / count, 1)
         if centred:
             power = np.einsum("gff->gf", h).copy()
-            add_outer(h, mean, -1)
+            add_outer(h, self.sums / count, -1)
             # An input that does not vary leaves rounding behind, of either sign.
             still = np.einsum("gff->gf", h) <= _ROUNDING * power
             for products, rows in zip(h, still, strict=True):

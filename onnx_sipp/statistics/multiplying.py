@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NUMPY", "Held", "Multiplier", "product_of_large"]
+__all__ = ["NUMPY", "Held", "Multiplier"]
 
 Float = NDArray[np.floating]
 
@@ -54,18 +54,3 @@ class _Numpy:
 
 
 NUMPY: Multiplier = _Numpy()
-
-
-def product_of_large(multiplier: Multiplier, x: Float, matrix: Float) -> Float:
-    """X Bᵀ, in float64 where float32 has no room for it.
-
-    Args:
-        multiplier: of float32.
-        x: ``[..., m, n]``, float32.
-        matrix: B, ``[..., k, n]``, float32.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        result = multiplier.hold(matrix).times_transposed(x)
-    if np.isfinite(result).all():
-        return result
-    return NUMPY.hold(matrix.astype(np.float64)).times_transposed(x.astype(np.float64))

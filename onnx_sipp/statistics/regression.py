@@ -34,7 +34,6 @@ class Regression:
         mean_target: E[t], ``[group, out]``.
         centred: whether the bias takes the means.
         count: patches behind the means.
-        unit: that inputs and targets are multiplied by in all of these, see `Gram.unit`.
     """
 
     moments: Moments
@@ -44,27 +43,22 @@ class Regression:
     mean_target: Float64
     centred: bool
     count: int
-    unit: float = 1.0
 
     @classmethod
-    def of(cls, gram: Gram, cross: Cross, *, centred: bool, unit: float = 1.0) -> Regression:
+    def of(cls, gram: Gram, cross: Cross, *, centred: bool) -> Regression:
         """Turn sums into means.
 
         Args:
             gram: of the inputs.
             cross: of the targets, over the same patches.
             centred: whether the layer has a bias that can take the means.
-            unit: see above.
         """
-        mean_input = gram.sums / max(1, gram.count) * unit
-        moments = gram.moments(centred=centred, unit=unit)
-        return _regression(moments, mean_input, gram.count, cross, centred, unit)
+        mean_input = gram.sums / max(1, gram.count)
+        return _regression(gram.moments(centred=centred), mean_input, gram.count, cross, centred)
 
     def with_targets(self, cross: Cross) -> Regression:
         """The same inputs with other targets, over the same patches."""
-        return _regression(
-            self.moments, self.mean_input, self.count, cross, self.centred, self.unit
-        )
+        return _regression(self.moments, self.mean_input, self.count, cross, self.centred)
 
     def uncentred(self) -> Regression:
         """The same problem for a layer whose bias cannot take the means."""
@@ -164,7 +158,6 @@ class Regression:
 
     def errors_with(self, weight: NDArray[np.floating], bias: Float64) -> Float64:
         """E[(t − ŵᵀa − bias)²] of each neuron, ``[group, out]``, with a bias from elsewhere."""
-        bias = bias * self.unit
         off = self.mean_target - bias - np.einsum("gof,gf->go", weight, self.mean_input)
         # Centred errors leave the mean out, the others have it in with the bias at 0.
         result: Float64
@@ -186,7 +179,7 @@ class Regression:
         if not self.centred:
             return np.zeros_like(self.mean_target)
         result: Float64 = self.mean_target - np.einsum("gof,gf->go", weight, self.mean_input)
-        return result / self.unit
+        return result
 
 
 def _regression(
@@ -195,20 +188,15 @@ def _regression(
     seen: int,
     cross: Cross,
     centred: bool,
-    unit: float,
 ) -> Regression:
     count = max(1, seen)
-    mean_target = cross.sums / count * unit
-    b, power = cross.products, cross.squares / count * unit**2
+    mean_target = cross.sums / count
+    b, power = cross.products, cross.squares / count
     b /= b.dtype.type(count)  # it may be large, and is not needed as a sum any more
-    if unit != 1:
-        b *= b.dtype.type(unit**2)
     if centred:
         targets, inputs = mean_target.astype(b.dtype), mean_input.astype(b.dtype)
         for group, still in enumerate(moments.diagonal == 0):
             b[group] -= targets[group, :, None] * inputs[group]
             b[group][:, still] = 0
         power -= mean_target**2
-    return Regression(
-        moments, b, np.maximum(power, 0), mean_input, mean_target, centred, seen, unit
-    )
+    return Regression(moments, b, np.maximum(power, 0), mean_input, mean_target, centred, seen)
