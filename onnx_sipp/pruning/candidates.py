@@ -143,7 +143,9 @@ def _surgeon(evidence: Evidence, keep: int, seed: int, threads: int) -> Proposal
     del seed, threads
     shift = damping_for(evidence) * evidence.fit.scale
     spread = evidence.fit.moments.inverse_diagonal(shift)[:, None]
-    score = (evidence.weight * evidence.gain[..., None]) ** 2 / np.maximum(spread, np.finfo(np.float64).tiny)
+    score = (evidence.weight * evidence.gain[..., None]) ** 2 / np.maximum(
+        spread, np.finfo(np.float64).tiny
+    )
     return Proposal(evidence.pick(score, keep))
 
 
