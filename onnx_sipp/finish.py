@@ -58,7 +58,7 @@ def finish(prepared: Prepared, pruned: Model, report: Report) -> Finished:
     if options.storage == "packed":
         packed = _packed(prepared, model)
         packing = packed.report
-        if _rounds_values(prepared):
+        if prepared.options.packs_with_loss:
             packing = replace(packing, outputs_before=report.outputs)
             with _opened(packed, prepared) as written:
                 report = replace(report, outputs=_rows(prepared.compared(written)))
@@ -75,17 +75,11 @@ def as_written(prepared: Prepared, pruned: Model) -> Iterator[Model]:
     model = pruned
     if prepared.options.quantize:
         model = _in_integers(prepared, pruned).model
-    if not _rounds_values(prepared):
+    if not prepared.options.packs_with_loss:
         yield model
         return
     with _opened(_packed(prepared, model), prepared) as written:
         yield written
-
-
-def _rounds_values(prepared: Prepared) -> bool:
-    """Whether packing changes the outputs."""
-    options = prepared.options
-    return options.storage == "packed" and options.pack_values != "exact"
 
 
 def _packed(prepared: Prepared, model: Model) -> PackResult:

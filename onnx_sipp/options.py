@@ -161,6 +161,11 @@ class Options:
         return self.threads or (1 if self.scheduler else available_threads())
 
     @property
+    def packs_with_loss(self) -> bool:
+        """Whether packing rounds values."""
+        return self.storage == "packed" and self.pack_values != "exact"
+
+    @property
     def adds_biases(self) -> bool:
         """Whether nodes may get a bias."""
         return self.new_biases and self.compensate != "none"

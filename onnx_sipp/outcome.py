@@ -26,14 +26,14 @@ class Refit:
         damping: λ that the refit ended with, the largest of its blocks; 0 if it was used in none.
         error_before: relative squared error on held-out samples without the refit.
         error: the same with what is used.
-        blind: whether weights were chosen by themselves alone, as nothing else was known.
+        too_large: see `Evidence`.
     """
 
     candidate: str
     damping: float
     error_before: float
     error: float
-    blind: bool = False
+    too_large: bool = False
 
     @classmethod
     def merged(cls, parts: Sequence[Refit], powers: Sequence[float]) -> Refit:
@@ -51,7 +51,7 @@ class Refit:
             damping=max(part.damping for part in parts),
             error_before=float(shares @ [part.error_before for part in parts]),
             error=float(shares @ [part.error for part in parts]),
-            blind=any(part.blind for part in parts),
+            too_large=any(part.too_large for part in parts),
         )
 
 

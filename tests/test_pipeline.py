@@ -330,7 +330,7 @@ METHODS = [{}, {"method": "wanda"}, {"rounds": 2}, {"pattern": "channels"}]
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("options", METHODS, ids=["mixed", "wanda", "rounds", "channels"])
 def test_nothing_depends_on_how_large_activations_are(options):
-    plain, large = (prune(*scaled(2.0**n), sparsity=0.5, **options).report for n in (0, 50))
+    plain, large = (prune(*scaled(2.0**n), sparsity=0.5, **options).report for n in (0, 45))
     assert large.outputs[0].relative_error == pytest.approx(
         plain.outputs[0].relative_error, rel=1e-4
     )
@@ -341,7 +341,7 @@ def test_nothing_depends_on_how_large_activations_are(options):
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("options", METHODS[:3], ids=["mixed", "wanda", "rounds"])
-@pytest.mark.parametrize("power", [64, 110])
+@pytest.mark.parametrize("power", [55, 64, 110])
 def test_activations_may_be_too_large_to_learn_from(options, power):
     """Their squares have no room in float32."""
     report = prune(*scaled(2.0**power), sparsity=0.5, **options).report
@@ -359,8 +359,9 @@ def test_float64_models_make_no_noise():
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_very_wide_layers_with_very_large_inputs():
-    wide = 2100
+@pytest.mark.parametrize("scale", [3e15, 1e17, 1e19])
+@pytest.mark.parametrize("wide", [512, 2100])
+def test_wide_layers_with_very_large_inputs(wide, scale):
     model = make_model(
         [
             ("MatMul", "x w1", "h1", {"name": "first"}),
@@ -371,7 +372,7 @@ def test_very_wide_layers_with_very_large_inputs():
         {"x": ["n", wide]},
         {"y": ["n", 6]},
     )
-    report = prune(model, weights(40, wide, seed=3) * np.float32(1e19), sparsity=0.5).report
+    report = prune(model, weights(40, wide, seed=3) * np.float32(scale), sparsity=0.5).report
     assert report.zeros == report.prunable // 2
     (told,) = [words for words in report.warnings if "float32" in words]
     assert told.endswith("scale the model or its inputs down: first, second")
@@ -453,6 +454,15 @@ def test_what_is_usual_may_be_said():
 def test_values_of_another_kind(options, message):
     with pytest.raises(UsageError, match=message):
         prune(None, None, **options)  # it is told before anything is read
+
+
+def test_paths_of_any_kind(tmp_path):
+    class Place:
+        def __fspath__(self):
+            return str(tmp_path / "m.onnx")
+
+    onnx.save(mlp(), tmp_path / "m.onnx")
+    assert prune(Place(), DATA, workdir=tmp_path).report.model == "m.onnx"
 
 
 def test_what_is_no_model_and_no_data():

@@ -20,7 +20,7 @@ class Passes:
         prepared: the model.
         first: the goal that keeps most of all that will be asked for; one without ``keep`` allows
             all that do anything.
-        share: see `compensate.Run`; what layers do alone is then the same for all goals.
+        share: see `run.Run`; what layers do alone is then the same for all goals.
     """
 
     def __init__(self, prepared: Prepared, first: Goal, share: float | None = None) -> None:

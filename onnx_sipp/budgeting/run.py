@@ -169,7 +169,7 @@ class Run:
 
     def _in(self, rounds: int, notes: tuple[str, ...]) -> Run:
         """The same in another number of rounds, which notes explain."""
-        other = copy(self)
+        other = self.at(self._goal)
         other._options = replace(self._options, rounds=rounds)  # noqa: SLF001 - of the same class
         other._notes = notes  # noqa: SLF001
         return other

@@ -132,8 +132,8 @@ class Surveyor:
                 seen = self.looks
                 self._kept.keep(_SURVEY, lambda path: write_surveys(path, seen.first, seen.impacts))
             return
-        self.looks = Looks.of(*before)
         self._look_at(shared, goal)  # for the evidence that layers share
+        self.looks = Looks.of(*before)
 
     def survey_again(self, idle: Sequence[Idle], goal: Goal) -> None:
         """Look again at the layers that have idle weights, now that these are left out.
@@ -193,23 +193,24 @@ class Surveyor:
 
         Args:
             index: of the weight.
-            evidence: of it.
+            evidence: of it, nothing left out.
             errors: see `error_alone`, by way; empty if the layer has not been pruned alone.
         """
         impact = self.looks.impacts.get(index)
         if errors:
             error, by_neuron = better_way(errors)
             impact = Impact(by_neuron, self._share, error)
-        weight = self.budgets.weights[index]
+        weight, left = self.budgets.weights[index], self.refitter.left(index, evidence)
         found: Mapping[bool, Survey] = {}
-        if self._by_error and evidence.is_seen:
+        if self._by_error and left.is_seen:
             ways = (False, True) if impact is not None and impact.by_neuron else (False,)
             room, threads = self.budgets.capacities[index], self._options.thread_count
-            found = surveys_of(evidence, ways, weight.units, room, threads)
+            found = surveys_of(left, ways, weight.units, room, threads)
         return LayerLook(index, impact, found, evidence if len(weight.layers) > 1 else None)
 
     def error_alone(self, index: int, evidence: Evidence, *, by_neuron: bool) -> float:
         """Prune a layer alone, and look at the outputs of the model; see `alone.error_alone`."""
+        evidence = self.refitter.left(index, evidence)
         if not evidence.is_seen:
             return 0.0
         keep = min(round(self._share * evidence.units), evidence.alive)

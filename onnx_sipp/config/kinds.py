@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from math import isfinite
 from numbers import Integral, Real
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,13 @@ def _flag(value: Any) -> bool | None:
 
 
 def _path(value: Any) -> str | Path | None:
-    return value if isinstance(value, str | Path) else None
+    if isinstance(value, str):
+        return value
+    return Path(value) if isinstance(value, PathLike) else None
 
 
 def _folder(value: Any) -> Path | None:
-    return Path(value) if isinstance(value, str | Path) else None
+    return Path(value) if isinstance(value, str | PathLike) else None
 
 
 def _function(value: Any) -> Any:
@@ -67,7 +70,7 @@ def _list_of(read: Reader) -> Reader:
     """Reads a list; a text or path alone is a list of one, not of its letters."""
 
     def read_all(value: Any) -> list[Any] | None:
-        if isinstance(value, str | Path):
+        if isinstance(value, str | PathLike):
             value = [value]
         if isinstance(value, bytes | Mapping):
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ class Model:
             return cls(proto, None, libraries)
         if isinstance(source, bytes):
             return cls(parse(source, "the given bytes"), None, libraries)
-        if not isinstance(source, str | Path):
+        if not isinstance(source, str | PathLike):
             raise UsageError(
                 "the model must be a path, the bytes of a model or a ModelProto, not "
                 f"{type(source).__name__}"

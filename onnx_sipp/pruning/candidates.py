@@ -141,7 +141,7 @@ def _activation(evidence: Evidence, keep: int, seed: int, threads: int) -> Propo
 def _surgeon(evidence: Evidence, keep: int, seed: int, threads: int) -> Proposal:
     """By w² / [H⁻¹]_jj, the diagonal of Optimal Brain Surgeon."""
     del seed, threads
-    shift = damping_for(evidence) * evidence.fit.scale
+    shift = damping_for(evidence) * evidence.fit.scale(evidence.weight)
     spread = evidence.fit.moments.inverse_diagonal(shift)[:, None]
     score = (evidence.weight * evidence.gain[..., None]) ** 2 / np.maximum(
         spread, np.finfo(np.float64).tiny

@@ -79,6 +79,8 @@ def refit(
 
     def solve(block: _Block) -> None:
         at = block.group, block.rows
+        shift = block.damping * block.scale
+        diagonal = np.maximum(block.diagonal + shift, np.finfo(dtype).tiny)
         guess = (weight if start is None else start)[at]
         found, change, gradient = _solve(
             block.times_h,
@@ -86,8 +88,8 @@ def refit(
             weight[at].astype(dtype),
             kept[at].astype(dtype),
             guess.astype(dtype),
-            (block.diagonal + block.shift).astype(dtype),
-            block.shift.astype(dtype),
+            diagonal.astype(dtype),
+            shift.astype(dtype),
             steps,
             tolerance,
             with_gradient=with_wishes,
@@ -95,9 +97,9 @@ def refit(
         result[at] = found
         errors[at] += change
         if wishes is not None:
-            wishes[at] = np.where(kept[at], 0, gradient / (block.diagonal + block.shift))
+            wishes[at] = np.where(kept[at], 0, gradient / diagonal)
 
-    side_by_side(solve, _blocks(problem, outs, size, damping, dtype), threads)
+    side_by_side(solve, _blocks(problem, weight, size, damping, dtype), threads)
     return Solution(result, np.maximum(errors, 0), wishes)
 
 
@@ -110,32 +112,36 @@ class _Block:
         rows: their places in the group.
         times_h: multiplies by H.
         diagonal: of H.
-        shift: λh of every input, one for all neurons or one for each of them.
+        damping: λ, one for all neurons or one for each of them.
+        scale: h.
     """
 
     group: int
     rows: slice
     times_h: Product
     diagonal: Float64
-    shift: Float64
+    damping: Float64
+    scale: Float64
 
 
 def _blocks(
     problem: Regression,
-    outs: int,
+    weight: Float,
     size: int,
     damping: float | Float64,
     dtype: type[np.floating],
 ) -> list[_Block]:
     """Part the neurons of every group into blocks of a size."""
-    blocks, dampings = [], np.broadcast_to(damping, outs)[:, None]
+    outs, blocks = weight.shape[1], []
+    dampings = np.broadcast_to(np.asarray(damping, np.float64), outs)[:, None]
+    alike = bool(np.all(dampings == dampings[0]))
+    scales = problem.scale(weight)
     for group, diagonal in enumerate(problem.diagonal):
-        alike = bool(np.all(dampings == dampings[0]))
         times_h = problem.moments.products_with(group, dtype)
         for first in range(0, outs, size):
             rows = slice(first, first + size)
-            shift = (dampings[:1] if alike else dampings[rows]) * problem.scale[group]
-            blocks.append(_Block(group, rows, times_h, diagonal, shift))
+            own = dampings[:1] if alike else dampings[rows]
+            blocks.append(_Block(group, rows, times_h, diagonal, own, scales[group]))
     return blocks
 
 

@@ -115,7 +115,7 @@ class _Exact:
     def __init__(self, reader: Reader, group: int, count: int) -> None:
         evidence = reader.evidence
         problem, power = evidence.fit, evidence.power
-        h, shift = problem.damped(group, damping_for(evidence))
+        h, shift = problem.damped(group, damping_for(evidence), evidence.weight)
         self._inverse = np.linalg.inv(h)
         cross = problem.cross[group] + shift * evidence.weight[group]
         rate = np.sqrt(evidence.rate[group] / (power or 1.0))[:, None]

@@ -35,10 +35,11 @@ class Evidence:
         neurons: which neurons these are of, None for all.
         whole: shape of the weight of the whole layer, where these are some of its neurons.
         by_neuron: every neuron keeps the same share of its weights, and its error counts relative
-            to the power of its own output; measured at the model's outputs, see `compensate`.
+            to the power of its own output; measured at the model's outputs, see `alone`.
         bias_is_new: there is a place for a bias, but none so far: it has to be worth it.
         cells: of the pattern that masks have to follow, None if there is none.
         hasty: whether the choice is only to compare budgets.
+        too_large: samples did reach the layer, but with numbers too large to learn from.
     """
 
     weight: Float
@@ -53,6 +54,7 @@ class Evidence:
     bias_is_new: bool = False
     cells: Cells | None = None
     hasty: bool = False
+    too_large: bool = False
 
     def without_bias(self) -> Evidence:
         """The same for a layer that gets no bias if it has none."""

@@ -38,7 +38,7 @@ def greedy_costs(problem: Regression, weight: Float, *, damping: float, threads:
     """
     costs = np.zeros(weight.shape, np.float32)
     for group, old in enumerate(weight):
-        hessian, shift = problem.damped(group, damping)
+        hessian, shift = problem.damped(group, damping, weight)
         inverse = np.linalg.inv(hessian)
         optimum = (problem.cross[group] + shift * old) @ inverse
         inverse32 = inverse.astype(np.float32)

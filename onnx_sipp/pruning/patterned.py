@@ -46,7 +46,7 @@ def n_of_m(
     places = cells.places(weight.shape[-1])
     owner[places] = np.arange(len(places))[:, None]
     for group, old in enumerate(weight):
-        hessian, shift = problem.damped(group, damping)
+        hessian, shift = problem.damped(group, damping, weight)
         cross = problem.cross[group] + shift * old
         inverse = np.linalg.inv(hessian)
         start = np.concatenate([-inverse, np.zeros((1, len(inverse)))])
@@ -96,7 +96,7 @@ def block_costs(
     costs = np.zeros((groups, outs // cells.rows, len(places)), np.float32)
     used: Mask = np.any(cells.gathered(weight != 0), axis=-1)
     for group, old in enumerate(weight):
-        hessian, shift = problem.damped(group, damping)
+        hessian, shift = problem.damped(group, damping, weight)
         inverse = np.ascontiguousarray(np.linalg.inv(hessian))
         optimum = (problem.cross[group] + shift * old) @ inverse
         weighed = np.ascontiguousarray(optimum * np.sqrt(rate[group])[:, None], np.float64)

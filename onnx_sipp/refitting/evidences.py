@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -59,7 +59,8 @@ class EvidenceMaker:
         tail = self.tails[weight.layers[0].name]
         start, sensitivity = starting(place, before), self.measured[place.index].maximum.block
         if total.gram.count == 0 or total.too_large:
-            return Evidence.unseen(start, _read(place, sensitivity), weight.cells)
+            unseen = Evidence.unseen(start, _read(place, sensitivity), weight.cells)
+            return replace(unseen, too_large=total.too_large)
         shifts = tail is not None and tail.bias is not None and len(weight.layers) == 1
         return Evidence(
             weight=start,

@@ -37,7 +37,7 @@ Piece = tuple[bool, Float32, list[Float32]]
 # Small pieces are joined up to this size.
 _JOINED_BYTES = 16 << 20
 # A mean square from which on products in float32 may have no room.
-_LARGE = 1e36
+_LARGE = 1e30
 # Sums of a layer from which on its batches are not parted among threads, which have sums each.
 _WIDE_BYTES = 64 << 20
 

@@ -49,7 +49,7 @@ class PrunedWeights:
         self._new: dict[tuple[int, int], Kept] = {}
 
     def write(
-        self, index: int, number: int, choice: Choice, power: float, *, blind: bool = False
+        self, index: int, number: int, choice: Choice, power: float, *, too_large: bool = False
     ) -> None:
         """Write down what was decided on a block of a weight.
 
@@ -58,7 +58,7 @@ class PrunedWeights:
             number: of the block.
             choice: what becomes of it.
             power: of the output that its errors are relative to.
-            blind: whether it was decided by the weights alone.
+            too_large: see `Evidence`.
         """
         weight = self._weights[index]
         block = weight.blocks[number]
@@ -66,8 +66,8 @@ class PrunedWeights:
         self._writer.write(block, stored_values(block, old, choice.weight, choice.kept))
         if self._remember:
             self._new[index, number] = self._store.keep(choice.weight)
-        refit = Refit(choice.candidate, choice.damping, choice.error_before, choice.error, blind)
-        self._refits[index].append(refit)
+        found = choice.candidate, choice.damping, choice.error_before, choice.error
+        self._refits[index].append(Refit(*found, too_large))
         self._powers[index].append(power)
         place = bias_place(weight, self._tails)
         if place is None:

@@ -185,7 +185,7 @@ class Refitter:
         run.close()
 
     def evidence(self, index: int, sums: Sequence[Sums]) -> Evidence:
-        """What the sums of a weight tell; of one that layers share, `refit` will need it again.
+        """What the sums of a weight tell, nothing left out; `refit` needs it where layers share it.
 
         Args:
             index: of the weight.
@@ -193,11 +193,19 @@ class Refitter:
         """
         jury = self._staged.juries[index]
         found = self._makes.of(jury, sums)
-        if self._idle:
-            found = self._idle[index].taken_from(found, jury.rows)
         if len(jury.weight.layers) > 1:
             self._shared[index] = found
         return found
+
+    def left(self, index: int, evidence: Evidence) -> Evidence:
+        """Evidence from a survey without the weights that are left out.
+
+        Args:
+            index: of the weight.
+            evidence: of it.
+        """
+        rows = self._staged.juries[index].rows
+        return self._idle[index].taken_from(evidence, rows) if self._idle else evidence
 
     def refit(
         self,

@@ -130,7 +130,7 @@ class Pass:
                 choice = self.rectifier.refine(place, judged, choice, dense, after)
             judge = evidence.check or evidence.fit
             power = float(np.sum(evidence.rate * judge.spread()))
-            pruned.write(place.index, place.block, choice, power, blind=not evidence.is_seen)
+            pruned.write(place.index, place.block, choice, power, too_large=evidence.too_large)
             release_memory()
             if self.look is not None and pruned.is_complete(place.index):
                 new = place.weight.of_jury(partial(pruned.weight, place.index))

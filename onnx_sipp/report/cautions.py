@@ -124,14 +124,14 @@ def large_cautions(measured: Sequence[Measured], settled: Sequence[Settled]) -> 
     names = [
         layer.name
         for found, one in zip(measured, settled, strict=True)
-        if found.patches and one.refit is not None and one.refit.blind
+        if found.patches and one.refit is not None and one.refit.too_large
         for layer in found.weight.layers
     ]
     if not names:
         return []
     warning = (
-        "what these layers multiply, or give, is so large (beyond about 1e17) that float32 has no "
-        "room for its squares, so the weights were chosen by magnitude alone and not refitted; "
+        "what these layers multiply, or give, is so large (beyond about 1e15) that float32 has no "
+        "room for its squares, so nothing was learned from it, and the weights were not refitted; "
         f"scale the model or its inputs down: {_listed(names)}"
     )
     return [warning]

@@ -68,7 +68,7 @@ def layer_rows(
             row = _row(layer, weight, certificate, settled.refit, zeros, errors[layer.name])
             if not found.patches:
                 row = replace(row, observed=False, epsilon_worst=inf, epsilon_median=inf)
-            elif settled.refit is not None and settled.refit.blind:
+            elif settled.refit is not None and settled.refit.too_large:
                 row = replace(row, damping=None, refit_error_before=None, refit_error=None)
             rows[layer.name] = replace(
                 row,

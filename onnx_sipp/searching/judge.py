@@ -82,8 +82,7 @@ class Judge:
     def told(self) -> str:
         """What else than pruning counts, if anything does."""
         options = self._prepared.options
-        lossy = options.storage == "packed" and options.pack_values != "exact"
-        done = ["quantised"] * bool(options.quantize) + ["packed"] * lossy
+        done = ["quantised"] * bool(options.quantize) + ["packed"] * options.packs_with_loss
         return f" once the model is {' and '.join(done)}" if done else ""
 
     def step(self, sparsity: float, pruned: Model, *, careful: bool) -> SearchStep:

@@ -68,10 +68,16 @@ class _Search:
 
     def run(self) -> Found:
         """Enclose the answer, then look closely."""
+        if self._judge.told:
+            whole = self._judge.step(0.0, self._prepared.dense, careful=True)
+            if not whole.meets:
+                raise SippError(self._failure(whole))
         end = None if self._passes.are_alike else self._by_short_passes()
         found, tried = self._by_careful_passes(end)
         if self._best is None:
-            raise SippError(self._failure(tried))
+            raise SippError(
+                self._failure(next(s for s in self._steps if s.careful and s.sparsity == tried))
+            )
         return Found(
             self._best,
             SearchReport(
@@ -113,7 +119,9 @@ class _Search:
             enough = end is not None and met and missed and count >= _CAREFUL
             if enough or high - low <= (RESOLUTION + 1e-9 if met else 0):
                 break
-            guess = (low + high) / 2 if end is None else self._moved(end, step)
+            # What is written errs in other ways, too, than what short passes look at.
+            like = None if self._judge.told else end
+            guess = (low + high) / 2 if like is None else self._moved(like, step)
             if met and missed:
                 at = min(max(guess, low + RESOLUTION), high - RESOLUTION)
                 at = at if high - low > 2 * RESOLUTION else (low + high) / 2
@@ -139,8 +147,7 @@ class _Search:
         like = np.interp(careful.relative_error, np.maximum.accumulate(errors), sparsities)
         return end + careful.sparsity - float(like)
 
-    def _failure(self, tried: float) -> str:
-        step = next(s for s in self._steps if s.careful and s.sparsity == tried)
+    def _failure(self, step: SearchStep) -> str:
         found = [f"relative error {step.relative_error:.4g}"]
         if step.top1_agreement is not None:
             found.append(f"top-1 agreement {step.top1_agreement:.1%}")
@@ -149,5 +156,5 @@ class _Search:
         shown = ", ".join(found) + self._judge.told
         return (
             f"no sparsity was found with {goal_text(self._judge.goals)}: already at "
-            f"{tried:.2%} zeros, held-out samples show {shown}; nothing was written"
+            f"{step.sparsity:.2%} zeros, held-out samples show {shown}; nothing was written"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,9 @@ Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
 
 
-# An input whose power is below the mean by more than this is damped relative to its own.
-_SMALL_INPUT = 100
+# Squares of the weights of an input, relative to those of others, from which on it is in another
+# unit than they are.
+_LARGE_WEIGHTS = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,28 +111,36 @@ class Regression:
         """Of H, ``[group, fan_in]``."""
         return self.moments.diagonal
 
-    @cached_property
-    def scale(self) -> Float64:
+    def scale(self, weight: Float) -> Float64:
         """What λ is relative to, ``[group, fan_in]``: the mean diagonal of H, for most inputs.
 
-        Of an input that is very small beside others it is a multiple of its own H_jj. In what unit
-        an input is measured should not decide whether its weights can change; and the cost of
-        their removal would be that of the damping alone.
+        In what unit an input is measured should not decide whether its weights can change; and the
+        cost of their removal would be that of the damping alone. So for an input whose weights are
+        far larger than others, it is smaller. A small input with weights like others is only quiet
+        on these samples: they are held on to.
+
+        Args:
+            weight: ``[group, out, fan_in]``, what damping pulls towards.
         """
         own = self.diagonal
         mean = own.mean(axis=-1, keepdims=True)
         mean = np.where(mean > 0, mean, 1.0)  # a fan-in that is dead throughout leaves H = 0
-        result: Float64 = np.where(own > 0, np.minimum(_SMALL_INPUT * own, mean), mean)
+        squares = np.einsum("gof,gof->gf", weight, weight, dtype=np.float64)
+        given = np.broadcast_to((own * squares).mean(axis=-1, keepdims=True), own.shape)
+        # What damps an input as much as others are damped, measured by what they give.
+        alike = np.divide(given, squares, out=np.zeros_like(own), where=squares > 0)
+        result: Float64 = np.where(alike > 0, np.minimum(mean, _LARGE_WEIGHTS * alike), mean)
         return result
 
-    def damped(self, group: int, damping: float) -> tuple[Float64, Float64]:
+    def damped(self, group: int, damping: float, weight: Float) -> tuple[Float64, Float64]:
         """H of a group in float64 with what is added to its diagonal, and that, ``[fan_in]``.
 
         Args:
             group: which.
             damping: λ.
+            weight: see `scale`.
         """
-        shift = damping * self.scale[group]
+        shift: Float64 = damping * self.scale(weight)[group]
         hessian = self.gram[group].astype(np.float64)
         hessian[np.diag_indices_from(hessian)] += shift
         return hessian, shift
