@@ -114,7 +114,6 @@ def _quantized(prepared: Prepared, pruned: Model, report: Report) -> tuple[Model
 
     done = _in_integers(prepared, pruned)
     ensure_no_worse_verdict(pruned, done.model)
-    prepared.progress.stage("comparing quantised outputs")
     alone = prepared.compared(done.model, pruned)
     quantization = QuantizeReport(
         kind=prepared.options.quantize,

@@ -173,7 +173,6 @@ class Prepared:
             SippError: what the checker says of it differs from what it says of the dense one.
         """
         ensure_same_verdict(self.dense, pruned)
-        self.progress.stage("comparing outputs")
         return self.compared(pruned)
 
     def compared(self, changed: Model, before: Model | None = None) -> list[OutputFidelity]:
@@ -183,6 +182,7 @@ class Prepared:
             changed: a model with the same outputs.
             before: what it is compared with, None for the dense model.
         """
+        self.progress.stage("comparing outputs")
         return measure_fidelity(
             self.execution, before or self.dense, changed, self.samples.held_out, self.progress,
             self.samples.states,

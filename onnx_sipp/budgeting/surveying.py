@@ -132,8 +132,11 @@ class Surveyor:
                 seen = self.looks
                 self._kept.keep(_SURVEY, lambda path: write_surveys(path, seen.first, seen.impacts))
             return
-        self._look_at(shared, goal)  # for the evidence that layers share
         self.looks = Looks.of(*before)
+        if shared:  # the evidence that layers share is not kept
+            self._progress.stage("measuring layers")
+            if not self._done_by_crew(shared, goal, alone=False):
+                self.refitter.survey(_nothing, self._progress)
 
     def survey_again(self, idle: Sequence[Idle], goal: Goal) -> None:
         """Look again at the layers that have idle weights, now that these are left out.
@@ -216,3 +219,7 @@ class Surveyor:
         keep = min(round(self._share * evidence.units), evidence.alive)
         threads = self._options.thread_count
         return error_alone(self.refitter, index, evidence, keep, threads, by_neuron=by_neuron)
+
+
+def _nothing(index: int, evidence: Evidence) -> None:
+    """Look at nothing."""

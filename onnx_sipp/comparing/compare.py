@@ -79,7 +79,8 @@ def compare(
     threads = None if threads is None else read_as(COUNTS, "threads", threads)
     metric = None if metric is None else read_as(FUNCTION, "metric", metric)
     num_samples = checked_keyword("num_samples", num_samples)
-    _check(batch_sizes, threads, read_as(NUMBER, "seconds", seconds), num_samples)
+    seconds = read_as(NUMBER, "seconds", seconds)
+    _check(batch_sizes, threads, seconds, num_samples)
     providers, states = checked_keyword("providers", providers), checked_keyword("states", states)
     listener = progress or Silent()
     libraries = [Path(library) for library in checked_keyword("custom_ops", custom_ops)]

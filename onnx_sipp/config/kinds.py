@@ -155,15 +155,15 @@ KINDS: Mapping[str, Kind] = {
     "seed": COUNT,
 }
 # Files that the command line opens.
-PLACES: Mapping[str, Kind] = {"calib": _TEXT, "data_loader_script": _TEXT}
-PATHS = ("calib", "data_loader_script", "eval_script", "masks", "workdir", "statistics")
+PLACES = ("calib", "data_loader_script")
+PATHS = (*PLACES, "eval_script", "masks", "workdir", "statistics")
 
 
 def checked_kind(name: str, value: Any, folder: Path) -> Any:
     """The value of an option of a configuration as `prune` takes it.
 
     Args:
-        name: key of `KINDS` or `PLACES`.
+        name: key of `KINDS`, or one of `PLACES`.
         value: plain data.
         folder: of the configuration; paths are relative to it.
 

@@ -113,7 +113,6 @@ class Judge:
     def _judged(self, pruned: Model, *, careful: bool) -> AbstractContextManager[Model]:
         """What is to meet the goals: what will be written. Short passes only tell where to look."""
         ensure_same_verdict(self._prepared.dense, pruned)
-        self._prepared.progress.stage("comparing outputs")
         return as_written(self._prepared, pruned) if careful else nullcontext(pruned)
 
     def _meets(self, error: float, agreement: float | None, metric: float | None) -> bool:
