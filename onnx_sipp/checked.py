@@ -11,12 +11,8 @@ from onnx_sipp.choices import DEFAULT_METHOD, DEFAULT_SPARSITY, SOUGHT
 from onnx_sipp.config.kinds import checked_keyword
 from onnx_sipp.config.rules import read_rules
 from onnx_sipp.errors import UsageError
-from onnx_sipp.option_rules import (
-    refuse_beside_masks,
-    refuse_second_goal,
-    rules_for,
-    sparsity_of,
-)
+from onnx_sipp.goal_rules import refuse_beside_masks, refuse_second_goal, sparsity_of
+from onnx_sipp.option_rules import rules_for
 from onnx_sipp.options import Options
 from onnx_sipp.pruning.methods import METHODS
 from onnx_sipp.pruning.patterns import NofM, parse_pattern

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,31 +11,23 @@ from onnx_sipp.choices import (
     COMPENSATIONS,
     DEFAULT_METHOD,
     QUANTIZATIONS,
-    SOUGHT,
     STORAGES,
     VALUES,
 )
-from onnx_sipp.errors import UsageError
 from onnx_sipp.pruning.candidates import CANDIDATES
 from onnx_sipp.pruning.error_budget import FLOOR
 from onnx_sipp.pruning.methods import METHODS, REFIT_ALLOCATIONS, allocations_of
-from onnx_sipp.pruning.patterns import Channels, NofM, Pattern
+from onnx_sipp.pruning.patterns import Channels, NofM
 
 if TYPE_CHECKING:
-    from onnx_sipp.config.rules import Rule
     from onnx_sipp.options import Options
 
-__all__ = ["refuse_beside_masks", "refuse_second_goal", "rules_for", "sparsity_of"]
+__all__ = ["rules_for"]
 
 # Whether it holds, and what is wrong where it does not.
 _Rule = tuple[bool, str]
 
-# What masks leave nothing to do for, with what it is if nobody says anything.
-_IDLE_BESIDE_MASKS: Mapping[str, Any] = {
-    "pattern": "", "method": DEFAULT_METHOD, "allocation": "auto", "rounds": 1, "floor": FLOOR,
-    "candidates": (),
-}  # fmt: skip
-# Likewise what the pattern channels leaves nothing to do for.
+# What the pattern channels leaves nothing to do for, with what it is if nobody says anything.
 _IDLE_BESIDE_CHANNELS: Mapping[str, Any] = {
     "allocation": METHODS[DEFAULT_METHOD].allocation, "rounds": 1, "new_biases": True,
     "dead_paths": True,
@@ -258,71 +250,3 @@ def _of_channels(options: Options) -> list[_Rule]:
             f"budget and a refit of their own; leave {' and '.join(idle)} out",
         ),
     ]
-
-
-def refuse_second_goal(given: Mapping[str, Any], pattern: Pattern | None) -> None:
-    """Check that a sparsity to be searched for is the only thing that is asked for.
-
-    Raises:
-        UsageError: something else fixes it.
-    """
-    sought = [name for name in SOUGHT if name in given]
-    fixed = [n for n in ("sparsity", "epsilon", "macs", "latency") if n in given]
-    if sought and fixed:
-        raise UsageError(
-            f"give either {' and '.join(sought)} or {fixed[0]}, not both: each fixes the other"
-        )
-    if sought and isinstance(pattern, NofM):
-        raise UsageError(
-            f"the pattern {pattern} fixes the sparsity, so none can be searched for; leave "
-            f"{' and '.join(sought)} out"
-        )
-    if sought and isinstance(pattern, Channels):
-        raise UsageError(
-            f"{' and '.join(sought)} cannot be searched for by cutting channels; give "
-            "macs, latency or a sparsity"
-        )
-
-
-def refuse_beside_masks(given: Mapping[str, Any]) -> None:
-    """Check that nothing else says which weights stay where masks do.
-
-    Raises:
-        UsageError: something does.
-    """
-    if "masks" not in given:
-        return
-    goals = [n for n in ("sparsity", "epsilon", "macs", "latency", *SOUGHT) if n in given]
-    # Files that write all options down have these, too.
-    idle = [name for name, usual in _IDLE_BESIDE_MASKS.items() if given.get(name, usual) != usual]
-    idle = [name for name in idle if given[name]]
-    if goals or idle:
-        raise UsageError(
-            "masks say which weights stay, and so how many; leave "
-            f"{' and '.join([*goals, *idle])} out"
-        )
-    rules: Sequence[Rule] = given.get("rules", ())
-    if any(r.sparsity is not None or r.floor is not None or r.candidates for r in rules):
-        raise UsageError("beside masks, rules for single layers can only exclude them")
-
-
-def sparsity_of(pattern: NofM, given: Mapping[str, Any]) -> float:
-    """The sparsity that a pattern makes.
-
-    Raises:
-        UsageError: another one is asked for, or a way to share it out.
-    """
-    if (
-        "epsilon" not in given
-        and abs(given.get("sparsity", pattern.sparsity) - pattern.sparsity) > 0.005
-    ):
-        raise UsageError(
-            f"the pattern {pattern} makes {pattern.sparsity:.1%} of the weights of every layer "
-            f"zero, not {given['sparsity']:.1%}; leave the sparsity out, or take another pattern"
-        )
-    if given.get("allocation"):
-        raise UsageError(
-            f"the pattern {pattern} fixes how many weights every layer keeps, so there is no "
-            f"budget to share out; leave the allocation {given['allocation']!r} out"
-        )
-    return pattern.sparsity
