@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.graph.lowering import Lowered
+from onnx_sipp.refitting.batches import Batches
 
 __all__ = ["OUTPUT_BATCHES", "OutputErrors"]
+
+Tensor = NDArray[Any]
 
 # As many batches do to compare whole models.
 OUTPUT_BATCHES = 16
 
 
 class OutputErrors:
-    """The outputs of the dense model, to compare others with.
+    """The outputs of the dense model, to compare others with; it is run when they are needed.
 
     Args:
         dense: the model.
         execution: how models are run.
-        feeds: what it is run on.
+        batches: samples, of which the first batches are looked at, held-out ones before others.
     """
 
-    def __init__(self, dense: Lowered, execution: Execution, feeds: Sequence[Feed]) -> None:
-        self._execution, self._feeds = execution, feeds
-        self._dense = [dict(found) for found in execution.outputs(dense, feeds)]
+    def __init__(self, dense: Lowered, execution: Execution, batches: Batches) -> None:
+        self._model, self._execution, self._batches = dense, execution, batches
+        self._dense: list[dict[str, Tensor]] = []
 
     def of(self, model: Lowered, batches: int | None = None) -> float:
         """Relative squared error of a model's floating-point outputs, their mean.
@@ -39,8 +45,9 @@ class OutputErrors:
         """
         errors: dict[str, float] = {}
         powers: dict[str, float] = {}
-        found = self._execution.outputs(model, self._feeds[:batches])
-        for before, after in zip(self._dense, found, strict=False):
+        feeds = self._feeds[:batches]
+        found = self._execution.outputs(model, feeds)
+        for before, after in zip(self._outputs(feeds), found, strict=False):
             for name, old in before.items():
                 if _comparable(old, after[name]):
                     error, power = _squares(old, after[name])
@@ -48,6 +55,17 @@ class OutputErrors:
                     powers[name] = powers.get(name, 0.0) + power
         shares = [error / powers[name] for name, error in errors.items() if powers[name] > 0]
         return float(np.mean(shares)) if shares else 0.0
+
+    @cached_property
+    def _feeds(self) -> list[Feed]:
+        return list(islice(self._batches.feeds(held_out_first=True), OUTPUT_BATCHES))
+
+    def _outputs(self, feeds: Sequence[Feed]) -> Sequence[Mapping[str, Tensor]]:
+        """Those of the dense model for the first feeds."""
+        missing = feeds[len(self._dense) :]
+        if missing:
+            self._dense += map(dict, self._execution.outputs(self._model, missing))
+        return self._dense
 
 
 def _comparable(old: Any, new: Any) -> bool:

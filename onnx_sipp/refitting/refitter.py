@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from itertools import islice
 
 from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.multiplying import multiplier_for
@@ -22,7 +21,7 @@ from onnx_sipp.refitting.batches import Batches, BatchRange
 from onnx_sipp.refitting.evidences import EvidenceMaker
 from onnx_sipp.refitting.idle import Idle
 from onnx_sipp.refitting.layer_sums import Gatherer, Sums
-from onnx_sipp.refitting.output_errors import OUTPUT_BATCHES, OutputErrors
+from onnx_sipp.refitting.output_errors import OutputErrors
 from onnx_sipp.refitting.pruned import PrunedWeights
 from onnx_sipp.refitting.rectified import Rectifier
 from onnx_sipp.refitting.sequential import Decider, Look, Pass
@@ -62,7 +61,6 @@ class Refitter:
         self._staged = Staged.of(dense, weights, mask)
         self._measured, self._execution, self._store = measured, execution, store
         self._multiplier = multiplier_for(execution.providers)
-        self._outputs: OutputErrors | None = None
         self._shared: dict[int, Evidence] = {}
         self._idle: Sequence[Idle] = ()
         self._part: BatchRange | None = None
@@ -70,7 +68,9 @@ class Refitter:
         outputs = {output.name for output in dense.proto.graph.output}
         taps = sorted(outputs.union(*self._staged.wanted(dense=True, pruned=True)))
         batching = execution.plan(dense, [taps], samples.calibration)
-        self._take_sums_of(Batches(samples, batching))
+        batches = Batches(samples, batching)
+        self._outputs = OutputErrors(dense, execution, batches)
+        self._take_sums_of(batches)
 
     def _take_sums_of(self, batches: Batches) -> None:
         self._batches, staged, threads = batches, self._staged, self._execution.threads or 1
@@ -265,9 +265,6 @@ class Refitter:
             samples: about how many to look at, held-out ones first; None for all of the first
                 batches.
         """
-        if self._outputs is None:
-            first = list(islice(self._batches.feeds(held_out_first=True), OUTPUT_BATCHES))
-            self._outputs = OutputErrors(self._staged.dense, self._execution, first)
         batches = None if samples is None else -(-samples // self._batches.batching.size)
         return self._outputs.of(model, batches)
 
