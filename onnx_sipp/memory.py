@@ -21,6 +21,11 @@ _BASE = 360 << 20
 # larger one would not be faster.
 _BYTES_PER_WEIGHT = 96
 _SMALLEST, _LARGEST = 1 << 18, 1 << 22
+# Bytes of activations in memory: those of other layers wait in files.
+_FEW_LIVE, _MANY_LIVE = 4 << 20, 384 << 20
+# What was freed and is less than this is kept: it is asked for again at once, and getting memory
+# from the system takes long.
+_KEPT = 64 << 20
 # What a run takes however small its blocks; and how far above the limit is told.
 _LEAST, _TOLERANCE = 460 << 20, 1.1
 
@@ -33,22 +38,29 @@ class Plan:
         block: weights of a layer that are worked on at a time; a power of two. Layers with more are
             pruned block by block.
         sums: bytes of what is gathered in one pass over the samples.
+        live: bytes of activations that are held between two layers; all others are in files.
     """
 
     block: int = _LARGEST
     sums: int = 192 << 20
+    live: int = _FEW_LIVE
 
     @classmethod
-    def within(cls, limit: int, inputs: int = 0) -> Plan:
+    def within(cls, limit: int, inputs: int = 0, largest: int = _LARGEST) -> Plan:
         """Plan for a limit of the memory of the whole process, as far as it can be kept.
 
         Args:
             limit: in bytes.
             inputs: bytes of what has to be held of the inputs of a layer, whatever the block.
+            largest: weights of the largest layer.
         """
         room = max(0, limit - _BASE - inputs)
         block = min(max(room // _BYTES_PER_WEIGHT, _SMALLEST), _LARGEST)
-        return cls(1 << (block.bit_length() - 1), min(max(room // 2, 1 << 22), cls.sums))
+        block = 1 << (block.bit_length() - 1)
+        sums = min(max(room // 2, 1 << 22), cls.sums)
+        # What is known of a layer is rough, so half of what it leaves stays free.
+        left = (room - sums - _BYTES_PER_WEIGHT * min(block, largest)) // 2
+        return cls(block, sums, min(max(left, _FEW_LIVE), _MANY_LIVE))
 
 
 def peak_memory() -> int:
@@ -76,9 +88,13 @@ def excess(limit: int, before: int) -> list[str]:
     return [told]
 
 
-def release_memory() -> None:
-    """Give what was freed back to the system, where the allocator would keep it for later."""
-    if (trim := _trim()) is not None:
+def release_memory(freed: int) -> None:
+    """Give what was freed back to the system, where the allocator would keep it for later.
+
+    Args:
+        freed: about how many bytes; a few are not worth it.
+    """
+    if freed >= _KEPT and (trim := _trim()) is not None:
         trim(0)
 
 

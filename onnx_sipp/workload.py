@@ -50,7 +50,7 @@ def plan_memory(
     """Part the work so that the process stays within a limit, in bytes."""
     feeds = len(samples.calibration) + len(samples.held_out)
     inputs = [gram_bytes(layer.view.matrix[2], feeds * counts[layer.name]) for layer in layers]
-    return Plan.within(limit, max(inputs, default=0))
+    return Plan.within(limit, max(inputs, default=0), max(layer.view.size for layer in layers))
 
 
 def made_up_for(samples: Samples, work: int, asked: int | None) -> Samples:

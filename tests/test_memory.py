@@ -8,8 +8,9 @@ from onnx_sipp.memory import DEFAULT_LIMIT, Plan, peak_memory, release_memory
 
 
 def test_the_default_is_all_that_helps():
-    assert Plan.within(DEFAULT_LIMIT) == Plan()
-    assert Plan.within(1 << 40) == Plan()
+    for limit in (DEFAULT_LIMIT, 1 << 40):
+        plan = Plan.within(limit)
+        assert (plan.block, plan.sums) == (Plan.block, Plan.sums)
 
 
 @pytest.mark.parametrize("inputs", [0, 100 << 20])
@@ -24,6 +25,16 @@ def test_less_memory_smaller_parts(inputs):
     assert all(block & (block - 1) == 0 for block in blocks)
 
 
+def test_what_layers_leave_holds_activations():
+    wide = [Plan.within(limit << 20).live for limit in range(0, 4000, 20)]
+    assert wide == sorted(wide)
+    assert wide[0] == Plan.live
+    assert max(wide) < 500 << 20
+    narrow = Plan.within(DEFAULT_LIMIT, largest=1000)
+    assert narrow.live > Plan.within(DEFAULT_LIMIT).live
+    assert narrow.live + narrow.sums < DEFAULT_LIMIT // 2
+
+
 def test_peak_memory():
     before = peak_memory()
     assert 10 << 20 < before < 1 << 40
@@ -32,13 +43,16 @@ def test_peak_memory():
 
 
 def test_memory_is_given_back(monkeypatch):
-    release_memory()
+    much = 1 << 30
+    release_memory(much)
     trimmed = []
     monkeypatch.setattr(memory, "_trim", lambda: trimmed.append)
-    release_memory()
+    release_memory(1 << 20)
+    assert trimmed == []
+    release_memory(much)
     assert trimmed == [0]
     monkeypatch.setattr(memory, "_trim", lambda: None)  # not with every allocator
-    release_memory()
+    release_memory(much)
     assert trimmed == [0]
 
 

@@ -179,4 +179,4 @@ def _observe_group(
     for watch, own in zip(group, accumulators, strict=True):
         watch.end(own)
     del accumulators, forks
-    release_memory()
+    release_memory(sum(watch.size for watch in group))

@@ -30,6 +30,11 @@ from onnx_sipp.threads import borrow_from, borrow_no_more, borrows, one_blas_thr
 
 __all__ = ["DaskPool", "dask_pool", "local_cluster"]
 
+# Workers of this machine have one core each: none of it is spent on watching them at work.
+_UNWATCHED = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+}
 # Seconds that a scheduler has to answer in, and that workers have to appear in.
 _ANSWER, _APPEAR = 10, 60
 
@@ -214,7 +219,9 @@ def _understood() -> Iterator[None]:
 def local_cluster(workers: int) -> Iterator[distributed.LocalCluster]:
     """Start workers on this machine, processes that run one task at a time."""
     get_ready()
-    settings = {"distributed.worker.multiprocessing-method": "forkserver"} if can_fork() else {}
+    settings: dict[str, Any] = dict(_UNWATCHED)
+    if can_fork():
+        settings["distributed.worker.multiprocessing-method"] = "forkserver"
     # Workers that take the place of others start by the same settings.
     with (
         environment(ENVIRONMENT),

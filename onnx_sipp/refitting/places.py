@@ -75,6 +75,12 @@ class Place:
         """Bytes of the sums of products with the targets."""
         return 2 * 8 * prod(self.shape)
 
+    @property
+    def evidence_bytes(self) -> int:
+        """About how many bytes are held while it is decided on: those, and what H takes."""
+        groups, _, fan_in = self.shape
+        return self.sums_bytes + 2 * 8 * groups * fan_in**2
+
 
 def stages_of(places: Sequence[Place], flow: Flow) -> list[list[Place]]:
     """Layers by the tensor they read, in the order in which that can be had.

@@ -131,7 +131,7 @@ class Pass:
             judge = evidence.check or evidence.fit
             power = float(np.sum(evidence.rate * judge.spread()))
             pruned.write(place.index, place.block, choice, power, too_large=evidence.too_large)
-            release_memory()
+            release_memory(place.evidence_bytes)
             if self.look is not None and pruned.is_complete(place.index):
                 new = place.weight.of_jury(partial(pruned.weight, place.index))
                 self.look(place.index, replace(jury or evidence, weight=new))
