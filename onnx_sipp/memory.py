@@ -21,7 +21,7 @@ _BASE = 360 << 20
 # larger one would not be faster.
 _BYTES_PER_WEIGHT = 96
 _SMALLEST, _LARGEST = 1 << 18, 1 << 22
-# Bytes of activations in memory: those of other layers wait in files.
+# Bytes of activations that wait in memory for the next layer.
 _FEW_LIVE, _MANY_LIVE = 4 << 20, 384 << 20
 # What was freed and is less than this is kept: it is asked for again at once, and getting memory
 # from the system takes long.
@@ -38,7 +38,7 @@ class Plan:
         block: weights of a layer that are worked on at a time; a power of two. Layers with more are
             pruned block by block.
         sums: bytes of what is gathered in one pass over the samples.
-        live: bytes of activations that are held between two layers; all others are in files.
+        live: bytes of activations that may be held between two layers; others are in files.
     """
 
     block: int = _LARGEST

@@ -231,8 +231,7 @@ def found_in(
     work = multiplications(layers, patches)
     samples = made_up_for(samples, work, options.num_samples)
     memory = plan_memory(layers, patches, samples, options.memory_limit)
-    store = TensorStore(memory.live, options.workdir)
-    execution = replace(execution, memory=memory, store=store)
+    execution = replace(execution, memory=memory)
     weights = group_weights(lowered, layers, execution.memory.block, options.zero_pattern)
     rules = rules_of(lowered, weights, options.rules)
     if masks is not None:

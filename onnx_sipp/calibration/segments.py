@@ -40,6 +40,7 @@ class SegmentedRun:
         store: holds what later stages need.
         threads: of onnxruntime.
         providers: of onnxruntime.
+        roomy: how many batches, the first ones, are held by another store, and that store.
     """
 
     def __init__(
@@ -52,13 +53,15 @@ class SegmentedRun:
         *,
         threads: int | None,
         providers: Sequence[str] | None,
+        roomy: tuple[int, TensorStore] | None = None,
     ) -> None:
         self._model, self._flow, self._store = model, flow, store
         graph = model.proto.graph
         self._segments = cut(flow, graph, list(wanted), self._weigh, SEGMENT_BYTES)
         self._live: list[LiveTensors] = []
-        for feed in batches:
-            live = LiveTensors(store)
+        first, other = roomy or (0, store)
+        for number, feed in enumerate(batches):
+            live = LiveTensors(other if number < first else store)
             for name, value in feed.items():
                 live.add(name, value)
             self._live.append(live)

@@ -33,6 +33,9 @@ __all__ = ["IMPACT_SAMPLES", "Refitter"]
 
 # Samples whose outputs tell what changing one layer does.
 IMPACT_SAMPLES = 256
+# Samples whose activations may wait in memory; those of others wait in files, so that a run on more
+# samples takes no more memory.
+_HELD_SAMPLES = 256
 
 
 class Refitter:
@@ -61,6 +64,7 @@ class Refitter:
         self._staged = Staged.of(dense, weights, mask)
         self._measured, self._execution, self._store = measured, execution, store
         self._multiplier = multiplier_for(execution.providers)
+        self._roomy = TensorStore(execution.memory.live, execution.store.folder)
         self._shared: dict[int, Evidence] = {}
         self._idle: Sequence[Idle] = ()
         self._part: BatchRange | None = None
@@ -274,4 +278,5 @@ class Refitter:
             model, self._staged.flow, self._staged.wanted(dense=dense, pruned=pruned),
             self._batches.feeds(), self._execution.store, threads=self._execution.threads,
             providers=self._execution.providers,
+            roomy=(_HELD_SAMPLES // self._batches.batching.size, self._roomy),
         )  # fmt: skip
