@@ -23,6 +23,8 @@ _BYTES_PER_WEIGHT = 96
 _SMALLEST, _LARGEST = 1 << 18, 1 << 22
 # Bytes of activations that wait in memory for the next layer.
 _FEW_LIVE, _MANY_LIVE = 4 << 20, 384 << 20
+# What layers leave of the limit is free for that, but for so much: what they take is known roughly.
+_SPARE = 256 << 20
 # What was freed and is less than this is kept: it is asked for again at once, and getting memory
 # from the system takes long.
 _KEPT = 64 << 20
@@ -58,8 +60,7 @@ class Plan:
         block = min(max(room // _BYTES_PER_WEIGHT, _SMALLEST), _LARGEST)
         block = 1 << (block.bit_length() - 1)
         sums = min(max(room // 2, 1 << 22), cls.sums)
-        # What is known of a layer is rough, so half of what it leaves stays free.
-        left = (room - sums - _BYTES_PER_WEIGHT * min(block, largest)) // 2
+        left = room - sums - _BYTES_PER_WEIGHT * min(block, largest) - _SPARE
         return cls(block, sums, min(max(left, _FEW_LIVE), _MANY_LIVE))
 
 

@@ -35,7 +35,7 @@ __all__ = ["Gatherer", "Sums", "joined"]
 # Whether the samples are held out, patches ``[group, fan_in, n]``, and per layer its outputs.
 Piece = tuple[bool, Float32, list[Float32]]
 # Small pieces are joined up to this size.
-_JOINED_BYTES = 16 << 20
+_JOINED_BYTES = 4 << 20
 # A mean square from which on products in float32 may have no room.
 _LARGE = 1e30
 # Sums of a layer from which on its batches are not parted among threads, which have sums each.
@@ -198,15 +198,19 @@ def _fitting(places: Sequence[Place], limit: int) -> Iterator[list[Place]]:
 
 
 def joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Join small pieces of the same kind of sample: few long products take less time than many."""
-    waiting: dict[bool, list[Piece]] = {}
+    """Join small pieces of the same kind of sample: few long products take less time than many.
+
+    Pieces of a kind come one after the other, so that none has to wait for long.
+    """
+    group: list[Piece] = []
     for piece in pieces:
-        group = waiting.setdefault(piece[0], [])
-        if group and _bytes(piece) + sum(map(_bytes, group)) > _JOINED_BYTES:
+        size = _bytes(piece) + sum(map(_bytes, group))
+        if group and (piece[0] != group[0][0] or size > _JOINED_BYTES):
             yield _one(group)
             group.clear()
         group.append(piece)
-    yield from (_one(group) for group in waiting.values())
+    if group:
+        yield _one(group)
 
 
 def _bytes(piece: Piece) -> int:
