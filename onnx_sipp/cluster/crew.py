@@ -22,7 +22,7 @@ from onnx_sipp.cluster.pool import Pool
 from onnx_sipp.cluster.shards import merged, ranges_of, shards_for
 from onnx_sipp.cluster.site import Payload, Sensed
 from onnx_sipp.keeping.outcomes import OutcomeForm
-from onnx_sipp.measures import Measured
+from onnx_sipp.measures import Measured, PatchCount, second_moment
 from onnx_sipp.outcome import Outcome
 from onnx_sipp.prepared import Prepared
 from onnx_sipp.progress import Progress
@@ -76,9 +76,8 @@ class Crew:
         whole = merged(parts, partial(pool.submit, tasks.merge_statistics))
         for shard, _ in zip(shards, pool.as_done(parts), strict=True):
             progress.advance(len(shard), samples)
-        self._sensed = pool.submit(tasks.sensed, whole)
         made = zip(weights, pool.result(whole), strict=True)
-        return [one.sensed(weight).measured(weight, store) for weight, one in made]
+        return [_measured(weight, one, store) for weight, one in made]
 
     def survey(
         self,
@@ -175,10 +174,16 @@ class Crew:
         return form.outcome(header, partial(_read, arrays))
 
     def _shared(self) -> Any:
-        """The statistics; workers that have measured them hand them on among themselves."""
+        """The statistics, which every worker gets once."""
         if self._sensed is None:
             self._sensed = self._pool.share([Sensed.of(found) for found in self._measured])
         return self._sensed
+
+
+def _measured(weight: Weight, made: tasks.Partial, store: TensorStore) -> Measured:
+    counts = [PatchCount(most) for most in made.patches]
+    moments = second_moment(weight, made.inputs)
+    return Sensed(made.maximum, made.mean, moments, counts).measured(weight, store)
 
 
 def _read(

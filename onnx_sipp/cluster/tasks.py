@@ -20,12 +20,11 @@ from onnx_sipp.budgeting.known import Known
 from onnx_sipp.budgeting.looks import LayerLook
 from onnx_sipp.calibration.samples import Chosen
 from onnx_sipp.cluster.site import Sensed, Site
-from onnx_sipp.measures import Measured, PatchCount, measure_statistics, second_moment
+from onnx_sipp.measures import Measured, measure_statistics
 from onnx_sipp.progress import Silent
 from onnx_sipp.refitting.layer_sums import Sums
 from onnx_sipp.statistics.moments import SecondMoment
 from onnx_sipp.store import TensorStore
-from onnx_sipp.weights import Weight
 
 __all__ = [
     "Partial",
@@ -35,7 +34,6 @@ __all__ = [
     "merge_statistics",
     "merge_sums",
     "of_weight",
-    "sensed",
     "statistics",
     "sums",
     "trial",
@@ -82,15 +80,6 @@ class Partial:
             inputs,
         )
 
-    def sensed(self, weight: Weight) -> Sensed:
-        """The same as it is used from now on.
-
-        Args:
-            weight: that it is of.
-        """
-        counts = [PatchCount(most) for most in self.patches]
-        return Sensed(self.maximum, self.mean, second_moment(weight, self.inputs), counts)
-
 
 def statistics(site: Site, samples: range) -> list[Partial]:
     """Measure the statistics of all weights on some of the samples.
@@ -112,12 +101,6 @@ def merge_statistics(site: Site, one: Sequence[Partial], other: Sequence[Partial
     """Statistics on the samples of both."""
     del site
     return [a.merged(b) for a, b in zip(one, other, strict=True)]
-
-
-def sensed(site: Site, found: Sequence[Partial]) -> list[Sensed]:
-    """Statistics as they are used from now on."""
-    pairs = zip(site.prepared.weights, found, strict=True)
-    return [one.sensed(weight) for weight, one in pairs]
 
 
 def sums(
