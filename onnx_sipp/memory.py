@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-__all__ = ["DEFAULT_LIMIT", "Plan", "excess", "peak_memory", "read_size", "release_memory"]
+from onnx_sipp.store import DEFAULT_LIMIT as STORE_LIMIT
+
+__all__ = [
+    "DEFAULT_LIMIT",
+    "Plan",
+    "excess",
+    "peak_memory",
+    "read_size",
+    "refit_bytes",
+    "release_memory",
+]
 
 # Of all that the process takes.
 DEFAULT_LIMIT = 5 << 28
@@ -21,8 +31,8 @@ _BASE = 360 << 20
 # larger one would not be faster.
 _BYTES_PER_WEIGHT = 96
 _SMALLEST, _LARGEST = 1 << 18, 1 << 22
-# Bytes of activations that wait in memory for the next layer.
-_FEW_LIVE, _MANY_LIVE = 4 << 20, 384 << 20
+# Most bytes of activations that wait in memory for the next layer.
+_MANY_LIVE = 384 << 20
 # What layers leave of the limit is free for that, but for so much: what they take is known roughly.
 _SPARE = 256 << 20
 # What was freed and is less than this is kept: it is asked for again at once, and getting memory
@@ -40,12 +50,12 @@ class Plan:
         block: weights of a layer that are worked on at a time; a power of two. Layers with more are
             pruned block by block.
         sums: bytes of what is gathered in one pass over the samples.
-        live: bytes of activations that may be held between two layers; others are in files.
+        live: bytes of activations that may wait in memory for the next layer.
     """
 
     block: int = _LARGEST
     sums: int = 192 << 20
-    live: int = _FEW_LIVE
+    live: int = STORE_LIMIT
 
     @classmethod
     def within(cls, limit: int, inputs: int = 0, largest: int = _LARGEST) -> Plan:
@@ -60,8 +70,13 @@ class Plan:
         block = min(max(room // _BYTES_PER_WEIGHT, _SMALLEST), _LARGEST)
         block = 1 << (block.bit_length() - 1)
         sums = min(max(room // 2, 1 << 22), cls.sums)
-        left = room - sums - _BYTES_PER_WEIGHT * min(block, largest) - _SPARE
-        return cls(block, sums, min(max(left, _FEW_LIVE), _MANY_LIVE))
+        left = room - sums - refit_bytes(min(block, largest)) - _SPARE
+        return cls(block, sums, min(max(left, STORE_LIMIT), _MANY_LIVE))
+
+
+def refit_bytes(weights: int) -> int:
+    """About how many bytes it takes to refit so many weights, without the sums of their inputs."""
+    return _BYTES_PER_WEIGHT * weights
 
 
 def peak_memory() -> int:

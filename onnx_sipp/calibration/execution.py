@@ -150,8 +150,9 @@ class Execution:
     ) -> Iterator[list[Mapping[str, Tensor]]]:
         """Per stage, and per batch, the tensors that the stage asks for."""
         wanted = [set(names) for names in stages]
+        held = ((batch, self.store) for batch in batches)
         run = SegmentedRun(
-            model, Flow(model), wanted, batches, self.store,
+            model, Flow(model), wanted, held, self.store,
             threads=self.threads, providers=self.providers,
         )  # fmt: skip
         try:

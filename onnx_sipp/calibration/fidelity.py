@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,10 @@ from onnx_sipp.graph.model import Model
 from onnx_sipp.progress import Progress
 
 __all__ = ["OutputFidelity", "measure_fidelity"]
+
+# Most samples at a time: batches are planned by the outputs, which tell nothing of how much memory
+# the model takes on the way.
+_TOGETHER = 32
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,7 @@ def measure_fidelity(
         pairs = _fed_back(execution.runner(dense), execution.runner(pruned), feeds, states)
     else:
         batching = execution.plan(dense, [names], feeds)
+        batching = replace(batching, size=min(batching.size, _TOGETHER))
         runs = [execution.sweeps(model, [names], feeds, batching) for model in (dense, pruned)]
         pairs = zip(*map(next, runs), strict=True)
     for before, after in pairs:

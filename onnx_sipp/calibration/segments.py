@@ -36,11 +36,10 @@ class SegmentedRun:
         model: to run; its constants are read at each stage.
         flow: of its main graph.
         wanted: for each stage in turn, the tensors that will be asked for.
-        batches: feeds, each run as it is.
-        store: holds what later stages need.
+        batches: feeds, each run as it is, and what holds its tensors from then on.
+        store: holds parts of the outputs of very large nodes.
         threads: of onnxruntime.
         providers: of onnxruntime.
-        roomy: how many batches, the first ones, are held by another store, and that store.
     """
 
     def __init__(
@@ -48,20 +47,18 @@ class SegmentedRun:
         model: Model,
         flow: Flow,
         wanted: Sequence[set[str]],
-        batches: Iterable[Feed],
+        batches: Iterable[tuple[Feed, TensorStore]],
         store: TensorStore,
         *,
         threads: int | None,
         providers: Sequence[str] | None,
-        roomy: tuple[int, TensorStore] | None = None,
     ) -> None:
         self._model, self._flow, self._store = model, flow, store
         graph = model.proto.graph
         self._segments = cut(flow, graph, list(wanted), self._weigh, SEGMENT_BYTES)
         self._live: list[LiveTensors] = []
-        first, other = roomy or (0, store)
-        for number, feed in enumerate(batches):
-            live = LiveTensors(other if number < first else store)
+        for feed, holder in batches:
+            live = LiveTensors(holder)
             for name, value in feed.items():
                 live.add(name, value)
             self._live.append(live)

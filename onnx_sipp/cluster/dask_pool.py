@@ -219,13 +219,11 @@ def _understood() -> Iterator[None]:
 def local_cluster(workers: int) -> Iterator[distributed.LocalCluster]:
     """Start workers on this machine, processes that run one task at a time."""
     get_ready()
-    settings: dict[str, Any] = dict(_UNWATCHED)
-    if can_fork():
-        settings["distributed.worker.multiprocessing-method"] = "forkserver"
+    start = {"distributed.worker.multiprocessing-method": "forkserver"} if can_fork() else {}
     # Workers that take the place of others start by the same settings.
     with (
         environment(ENVIRONMENT),
-        dask.config.set(settings),
+        dask.config.set({**_UNWATCHED, **start}),
         distributed.LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True,
             dashboard_address="127.0.0.1:0", memory_limit=0, silence_logs=logging.CRITICAL,

@@ -71,8 +71,13 @@ class Batches:
 
     def feeds(self, *, held_out_first: bool = False) -> Iterator[Feed]:
         """What is seen, every batch as one feed."""
+        for _, feed in self.counted(held_out_first=held_out_first):
+            yield feed
+
+    def counted(self, *, held_out_first: bool = False) -> Iterator[tuple[int, Feed]]:
+        """The same, each with the number of its samples."""
         for _, group in self._seen(held_out_first=held_out_first):
-            yield join(group, self.samples.inputs)
+            yield len(group), join(group, self.samples.inputs)
 
     def _seen(self, *, held_out_first: bool = False) -> Iterator[tuple[bool, list[Feed]]]:
         every = self._all(held_out_first=held_out_first)

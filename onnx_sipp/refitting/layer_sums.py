@@ -203,12 +203,15 @@ def joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
     Pieces of a kind come one after the other, so that none has to wait for long.
     """
     group: list[Piece] = []
+    held = 0
     for piece in pieces:
-        size = _bytes(piece) + sum(map(_bytes, group))
-        if group and (piece[0] != group[0][0] or size > _JOINED_BYTES):
+        size = _bytes(piece)
+        if group and (piece[0] != group[0][0] or held + size > _JOINED_BYTES):
             yield _one(group)
             group.clear()
+            held = 0
         group.append(piece)
+        held += size
     if group:
         yield _one(group)
 

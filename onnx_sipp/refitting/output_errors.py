@@ -33,8 +33,8 @@ class OutputErrors:
     """
 
     def __init__(self, dense: Lowered, execution: Execution, batches: Batches) -> None:
-        self._model, self._execution, self._batches = dense, execution, batches
-        self._dense: list[dict[str, Tensor]] = []
+        self._dense, self._execution, self._batches = dense, execution, batches
+        self._known: Sequence[Mapping[str, Tensor]] = ()
 
     def of(self, model: Lowered, batches: int | None = None) -> float:
         """Relative squared error of a model's floating-point outputs, their mean.
@@ -47,7 +47,7 @@ class OutputErrors:
         powers: dict[str, float] = {}
         feeds = self._feeds[:batches]
         found = self._execution.outputs(model, feeds)
-        for before, after in zip(self._outputs(feeds), found, strict=False):
+        for before, after in zip(self._outputs(feeds), found, strict=True):
             for name, old in before.items():
                 if _comparable(old, after[name]):
                     error, power = _squares(old, after[name])
@@ -62,10 +62,12 @@ class OutputErrors:
 
     def _outputs(self, feeds: Sequence[Feed]) -> Sequence[Mapping[str, Tensor]]:
         """Those of the dense model for the first feeds."""
-        missing = feeds[len(self._dense) :]
-        if missing:
-            self._dense += map(dict, self._execution.outputs(self._model, missing))
-        return self._dense
+        known = self._known
+        if missing := feeds[len(known) :]:
+            found = self._execution.outputs(self._dense, missing)
+            # Whole at any time: workers with several threads may ask for it in all of them.
+            self._known = known = [*known, *map(dict, found)]
+        return known[: len(feeds)]
 
 
 def _comparable(old: Any, new: Any) -> bool:

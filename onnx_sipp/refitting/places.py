@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.tail import Tail
+from onnx_sipp.memory import refit_bytes
 from onnx_sipp.unfolding.base import Float32
 from onnx_sipp.weights import Weight
 
@@ -77,9 +78,9 @@ class Place:
 
     @property
     def evidence_bytes(self) -> int:
-        """About how many bytes are held while it is decided on: those, and what H takes."""
+        """About how many bytes are held while it is decided on."""
         groups, _, fan_in = self.shape
-        return self.sums_bytes + 2 * 8 * groups * fan_in**2
+        return refit_bytes(prod(self.shape)) + 2 * 8 * groups * fan_in**2
 
 
 def stages_of(places: Sequence[Place], flow: Flow) -> list[list[Place]]:

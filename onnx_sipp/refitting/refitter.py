@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from copy import copy
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.multiplying import multiplier_for
 from onnx_sipp.calibration.samples import Samples
 from onnx_sipp.calibration.segments import SegmentedRun
+from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.keeping.outcomes import OutcomeForm
 from onnx_sipp.measures import Measured
@@ -174,19 +176,18 @@ class Refitter:
         """
         sums: dict[int, list[Sums]] = {}
         stages = self._staged.stages
-        run = self._run(self._staged.dense, dense=True, pruned=True)
-        for stage in stages:
-            tensors = run.advance()
-            places = [place.jury for place in stage]
-            for place, found in self._gatherer.observe(places, tensors, tensors):
-                index, weight = place.index, place.weight
-                if not weight.seen_alike(place.layer):
-                    continue  # it has other inputs
-                sums.setdefault(index, []).append(found)
-                if len(sums[index]) == sum(map(weight.seen_alike, weight.layers)):
-                    yield index, sums.pop(index)
-            progress.advance(1, len(stages))
-        run.close()
+        with closing(self._run(self._staged.dense, dense=True, pruned=True)) as run:
+            for stage in stages:
+                tensors = run.advance()
+                places = [place.jury for place in stage]
+                for place, found in self._gatherer.observe(places, tensors, tensors):
+                    index, weight = place.index, place.weight
+                    if not weight.seen_alike(place.layer):
+                        continue  # it has other inputs
+                    sums.setdefault(index, []).append(found)
+                    if len(sums[index]) == sum(map(weight.seen_alike, weight.layers)):
+                        yield index, sums.pop(index)
+                progress.advance(1, len(stages))
 
     def evidence(self, index: int, sums: Sequence[Sums]) -> Evidence:
         """What the sums of a weight tell, nothing left out; `refit` needs it where layers share it.
@@ -236,14 +237,17 @@ class Refitter:
             look: called for every weight with its new values if another pass follows.
         """
         pruned = self._staged.pruned(self._store, remember=look is not None)
-        runs = [self._run(self._staged.dense, dense=True, pruned=not sequential)]
-        if sequential:
-            runs.append(self._run(pruned.model, dense=False, pruned=True))
         rectifier = self._rectifier if rectify else None
         made = Pass(
             decider, self._gatherer, self._makes, rectifier, self._shared, self._idle, before, look
         )
-        made.over(self._staged.stages, runs, pruned, progress)
+        with ExitStack() as stack:
+            dense = self._run(self._staged.dense, dense=True, pruned=not sequential)
+            runs = [stack.enter_context(closing(dense))]
+            if sequential:
+                after = self._run(pruned.model, dense=False, pruned=True)
+                runs.append(stack.enter_context(closing(after)))
+            made.over(self._staged.stages, runs, pruned, progress)
         return pruned
 
     def is_whole(self, index: int) -> bool:
@@ -276,7 +280,13 @@ class Refitter:
         """A run that gives what is needed of the dense model, of the pruned one, or of both."""
         return SegmentedRun(
             model, self._staged.flow, self._staged.wanted(dense=dense, pruned=pruned),
-            self._batches.feeds(), self._execution.store, threads=self._execution.threads,
+            self._held(), self._execution.store, threads=self._execution.threads,
             providers=self._execution.providers,
-            roomy=(_HELD_SAMPLES // self._batches.batching.size, self._roomy),
         )  # fmt: skip
+
+    def _held(self) -> Iterator[tuple[Feed, TensorStore]]:
+        """Batches, and what holds their tensors."""
+        seen = 0
+        for samples, feed in self._batches.counted():
+            seen += samples
+            yield feed, self._roomy if seen <= _HELD_SAMPLES else self._execution.store

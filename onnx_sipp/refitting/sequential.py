@@ -99,7 +99,8 @@ class Pass:
 
         Args:
             stages: in graph order.
-            runs: of the dense model, and of the pruned one if layers are refitted on that.
+            runs: of the dense model, and of the pruned one if layers are refitted on that; their
+                tensors stay alive.
             pruned: takes what is decided.
             progress: told after every stage.
         """
@@ -107,8 +108,6 @@ class Pass:
             tensors = [run.advance() for run in runs]
             self._over(stage, tensors[0], tensors[-1], pruned)
             progress.advance(1, len(stages))
-        for run in runs:
-            run.close()
 
     def _over(
         self,

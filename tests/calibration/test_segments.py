@@ -22,7 +22,8 @@ EXAMPLES = ("lenet300", "lenet5", "resnet_bn", "transformer")
 
 def open_run(model, wanted, feeds, limit=1 << 20, folder=None):
     store = TensorStore(limit, folder)
-    return SegmentedRun(model, Flow(model), wanted, feeds, store, threads=1, providers=None)
+    held = [(feed, store) for feed in feeds]
+    return SegmentedRun(model, Flow(model), wanted, held, store, threads=1, providers=None)
 
 
 def check(proto, wanted, feeds, limit=1 << 20):
