@@ -163,8 +163,9 @@ class DaskPool:
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> distributed.Future:
         """See `Pool.submit`."""
-        # Dask reckons with what tasks of the same name took.
-        key = f"{function.__name__}-{uuid4().hex}"
+        # Dask reckons with what tasks of the same name took; those of other layers take longer.
+        which = "".join(f"_{a}" for a in arguments if type(a) is int)
+        key = f"{function.__name__}{which}-{uuid4().hex}"
         return self._client.submit(_call, self._site.name, function, *arguments, key=key)
 
     def has_room(self, running: int) -> bool:
