@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 import resource
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 from onnx_sipp.store import DEFAULT_LIMIT as STORE_LIMIT
 
@@ -20,7 +16,6 @@ __all__ = [
     "peak_memory",
     "read_size",
     "refit_bytes",
-    "release_memory",
 ]
 
 # Of all that the process takes.
@@ -35,9 +30,6 @@ _SMALLEST, _LARGEST = 1 << 18, 1 << 22
 _MANY_LIVE = 384 << 20
 # What layers leave of the limit is free for that, but for so much: what they take is known roughly.
 _SPARE = 256 << 20
-# What was freed and is less than this is kept: it is asked for again at once, and getting memory
-# from the system takes long.
-_KEPT = 64 << 20
 # What a run takes however small its blocks; and how far above the limit is told.
 _LEAST, _TOLERANCE = 460 << 20, 1.1
 
@@ -102,23 +94,6 @@ def excess(limit: int, before: int) -> list[str]:
         "more"
     )
     return [told]
-
-
-def release_memory(freed: int) -> None:
-    """Give what was freed back to the system, where the allocator would keep it for later.
-
-    Args:
-        freed: about how many bytes; a few are not worth it.
-    """
-    if freed >= _KEPT and (trim := _trim()) is not None:
-        trim(0)
-
-
-@cache
-def _trim() -> Any:
-    with suppress(OSError, AttributeError):  # another allocator than that of glibc
-        return ctypes.CDLL(None).malloc_trim
-    return None
 
 
 def read_size(value: str) -> int | None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnx_sipp.allocator import freed_memory_kept
 from onnx_sipp.budgeting.passes import Passes
 from onnx_sipp.checked import checked_options
 from onnx_sipp.cluster.hiring import hired
@@ -137,7 +138,8 @@ def prune(
     chosen = checked_options(options)
     with one_blas_thread(), hired(chosen.scheduler) as crew:
         prepared = prepare(model, calibration, chosen, progress or Silent(), crew=crew)
-        result = _pruned(prepared)
+        with freed_memory_kept(prepared.largest):
+            result = _pruned(prepared)
     prepared.finished()
     return result
 

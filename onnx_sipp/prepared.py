@@ -126,6 +126,11 @@ class Prepared:
         return sum(weight.units for weight in self.weights)
 
     @property
+    def largest(self) -> int:
+        """Most weights of a layer that are worked on at a time."""
+        return max(block.view.size for weight in self.weights for block in weight.blocks)
+
+    @property
     def reachable(self) -> tuple[int, int]:
         """The fewest and the most units that may stay, as rules fix those of some layers."""
         sizes = [weight.units for weight in self.weights]

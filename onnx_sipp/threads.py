@@ -21,10 +21,14 @@ __all__ = [
     "borrow_no_more",
     "borrows",
     "one_blas_thread",
+    "row_parts",
     "side_by_side",
     "turns",
     "working",
 ]
+
+# Weights in a part of a layer, for work that goes over them several times.
+_PART = 1 << 16
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -109,6 +113,17 @@ def turns(items: Sequence[T], threads: int) -> list[Sequence[T]]:
     """
     count = min(max(2, threads), len(items))
     return [items[first::count] for first in range(count)]
+
+
+def row_parts(shape: tuple[int, ...]) -> list[slice]:
+    """Part the neurons of ``[group, out, fan_in]`` so that what is made of a part stays in cache.
+
+    Args:
+        shape: of the weights.
+    """
+    groups, outs, fan_in = shape
+    size = max(1, _PART // (groups * fan_in))
+    return [slice(first, first + size) for first in range(0, max(1, outs), size)]
 
 
 def side_by_side(work: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]:

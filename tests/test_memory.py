@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnx_sipp import memory
-from onnx_sipp.memory import DEFAULT_LIMIT, Plan, peak_memory, release_memory
+from onnx_sipp.memory import DEFAULT_LIMIT, Plan, peak_memory
 
 
 def test_the_default_is_all_that_helps():
@@ -40,20 +40,6 @@ def test_peak_memory():
     assert 10 << 20 < before < 1 << 40
     held = np.ones(before // 8 + (16 << 20))
     assert peak_memory() >= held.nbytes
-
-
-def test_memory_is_given_back(monkeypatch):
-    much = 1 << 30
-    release_memory(much)
-    trimmed = []
-    monkeypatch.setattr(memory, "_trim", lambda: trimmed.append)
-    release_memory(1 << 20)
-    assert trimmed == []
-    release_memory(much)
-    assert trimmed == [0]
-    monkeypatch.setattr(memory, "_trim", lambda: None)  # not with every allocator
-    release_memory(much)
-    assert trimmed == [0]
 
 
 def test_more_than_the_limit_is_told(monkeypatch):

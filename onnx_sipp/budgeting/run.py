@@ -140,21 +140,17 @@ class Run:
         return replace(best, plan=plan, plans=errors, curves=curves)
 
     def _tried(self, names: Sequence[str]) -> tuple[dict[str, float], Outcome | None]:
-        """Errors of budgets, if they are several; and the pass by the best one, if it was made."""
-        if self._crew is not None and self._crew.makes_passes:
-            return self._tried_by(self._crew, names)
-        return {name: self.error_of(name) for name in names} if len(names) > 1 else {}, None
+        """Errors of budgets, if they are several; and the pass by the best one, if it was made.
 
-    def _tried_by(
-        self, crew: Workers, names: Sequence[str]
-    ) -> tuple[dict[str, float], Outcome | None]:
+        A single pass is made by this process: workers could not share it, they lend their cores.
+        """
+        if len(names) == 1:
+            return {}, None
+        if self._crew is None or not self._crew.can_compare:
+            return {name: self.error_of(name) for name in names}, None
         known, form = self.surveyor.known(self._goal), self.surveyor.refitter.form
-        if len(names) > 1:
-            self._progress.stage("comparing budgets")
-            return crew.compare(known, names, form, self._progress)
-        (name,) = names
-        self._progress.stage(_stage_name(name, 1, 1))
-        return {}, self._or_kept(name, lambda: crew.passed(known, name, form, self._progress))
+        self._progress.stage("comparing budgets")
+        return self._crew.compare(known, names, form, self._progress)
 
     def passed(self, plan: str) -> Outcome:
         """The outcome of a careful pass by one budget, in several rounds only if that is better."""

@@ -21,8 +21,8 @@ class Workers(Protocol):
     """Workers that know the model and the samples."""
 
     @property
-    def makes_passes(self) -> bool:
-        """Whether to make passes: not of a large model, whose statistics all would have to hold."""
+    def can_compare(self) -> bool:
+        """Whether to compare budgets: not of a large model; all would have to hold statistics."""
 
     def statistics(
         self,
@@ -79,6 +79,3 @@ class Workers(Protocol):
         Returns:
             Errors by budget, and the outcome of the careful pass.
         """
-
-    def passed(self, known: Known, plan: str, form: OutcomeForm, progress: Progress) -> Outcome:
-        """Make a careful pass by one budget; see `compare`."""

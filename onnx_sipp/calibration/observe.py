@@ -10,13 +10,13 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from onnx_sipp.allocator import release_memory
 from onnx_sipp.calibration.execution import Execution, Sweep
 from onnx_sipp.calibration.runner import Batch
 from onnx_sipp.calibration.samples import Chosen
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.model import Model
-from onnx_sipp.memory import release_memory
 from onnx_sipp.progress import Progress
 from onnx_sipp.threads import one_blas_thread
 from onnx_sipp.unfolding.base import (

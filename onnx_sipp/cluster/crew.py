@@ -148,17 +148,9 @@ class Crew:
         return {name: errors[name] for name in plans}, outcome
 
     @property
-    def makes_passes(self) -> bool:
-        """See `Workers.makes_passes`."""
+    def can_compare(self) -> bool:
+        """See `Workers.can_compare`."""
         return not self._is_large
-
-    def passed(self, known: Known, plan: str, form: OutcomeForm, progress: Progress) -> Outcome:
-        """See `Workers.passed`."""
-        sensed = self._shared()
-        with self._told(known) as state:
-            outcome = self._outcome(self._pool.submit(tasks.careful, sensed, state, plan), form)
-        progress.advance(1, 1)
-        return outcome
 
     @contextmanager
     def _told(self, known: Known) -> Iterator[Any]:

@@ -122,8 +122,17 @@ def _call(site: str, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(_KNOWN[site], *given)
 
 
-def _version() -> str:
-    return __version__
+@dataclass(frozen=True)
+class _About:
+    """Of a worker: the onnx-sipp that it has, its machine, and its threads."""
+
+    version: str
+    machine: str
+    threads: int
+
+
+def _about(dask_worker: distributed.Worker) -> _About:
+    return _About(__version__, socket.gethostname(), dask_worker.state.nthreads)
 
 
 async def _load() -> None:
@@ -136,10 +145,14 @@ class DaskPool:
 
     Args:
         client: of the scheduler.
+        cores_here: see `cores_here`.
+
+    Attributes:
+        cores_here: threads of the workers on this machine.
     """
 
-    def __init__(self, client: distributed.Client) -> None:
-        self._client = client
+    def __init__(self, client: distributed.Client, cores_here: int) -> None:
+        self._client, self.cores_here = client, cores_here
         self._site = _Name("")
         self._told: list[str] = []
 
@@ -268,19 +281,21 @@ def _working(client: distributed.Client, scheduler: str) -> Iterator[DaskPool]:
             f"the scheduler {scheduler} has no workers; start some: `dask worker {scheduler}`"
         ) from error
     try:
-        versions = set(client.run(_version).values())
+        workers = client.run(_about).values()
     except Exception as error:  # whatever a worker without this package raises
         raise SippError(
             f"the workers of {scheduler} cannot import onnx-sipp {__version__}: {error}; install "
             "it there"
         ) from error
+    versions = {worker.version for worker in workers}
     if versions != {__version__}:
         raise SippError(
             f"the workers of {scheduler} have onnx-sipp {', '.join(sorted(versions))}, but this "
             f"is {__version__}; install the same everywhere"
         )
     client.run(_load, wait=False)
-    pool = DaskPool(client)
+    here = (worker.threads for worker in workers if worker.machine == socket.gethostname())
+    pool = DaskPool(client, sum(here))
     try:
         yield pool
     finally:

@@ -18,12 +18,19 @@ __all__ = ["hired"]
 
 
 class _Idle:
-    """Lends what cores the machine has, for a process whose workers idle while it works itself."""
+    """Lends a process the cores of its workers, which idle while it works itself.
+
+    Args:
+        cores: of the workers on its machine; if there are none, all cores of the machine are free.
+    """
+
+    def __init__(self, cores: int) -> None:
+        self._cores = min(cores or available_threads(), available_threads())
 
     @contextmanager
     def lent(self, most: int, threads: int) -> Iterator[int]:
         """See `Lender.lent`."""
-        yield max(0, min(most, available_threads() - threads))
+        yield max(0, min(most, self._cores - threads))
 
     def working(self) -> AbstractContextManager[None]:
         """See `Lender.working`."""
@@ -62,7 +69,7 @@ def hired(scheduler: str) -> Iterator[Crew | None]:
     from onnx_sipp.cluster.dask_pool import dask_pool  # noqa: PLC0415
 
     with dask_pool(scheduler) as pool:
-        borrow_from(_Idle())
+        borrow_from(_Idle(pool.cores_here))
         try:
             yield Crew(pool)
         finally:

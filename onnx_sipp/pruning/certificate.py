@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.threads import row_parts, side_by_side
+
 __all__ = [
     "DELTA",
     "SLACK",
@@ -147,6 +149,7 @@ def certify(
     samples: int,
     needed: int,
     delta: float = DELTA,
+    threads: int = 1,
 ) -> Certificate:
     """Bound what a change of its weights does to a layer; any mask has such a bound.
 
@@ -163,10 +166,17 @@ def certify(
         samples: calibration samples given.
         needed: calibration samples that the theory asks for.
         delta: failure probability.
+        threads: parts of the neurons that are looked at at the same time.
     """
-    sums = half_sums(sensitivity, weight)
-    ratio = np.divide(changed, weight, out=np.ones(weight.shape), where=weight != 0)
-    epsilon = C * half_sums(sensitivity * np.abs(ratio - 1), weight)
+
+    def sums_of(rows: slice) -> tuple[Float64, Float64]:
+        old, new, weighs = weight[:, rows], changed[:, rows], sensitivity[:, rows]
+        ratio = np.divide(new, old, out=np.ones(old.shape), where=old != 0)
+        return half_sums(weighs, old), half_sums(weighs * np.abs(ratio - 1), old)
+
+    parts = side_by_side(sums_of, row_parts(weight.shape), threads)
+    sums, moved = (np.concatenate(found, axis=2) for found in zip(*parts, strict=True))
+    epsilon = C * moved
     if sampled is not None and sampled.any():
         # A weight without sensitivity was never drawn, so it does not count.
         drawn = (changed != 0) & (sensitivity > 0)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.threads import row_parts
+
 __all__ = [
     "ALLOCATIONS",
     "Mask",
@@ -78,9 +80,17 @@ def top_rows(scores: Scores, magnitude: Scores, counts: NDArray[np.int64]) -> Ma
         counts: shape of the rows.
     """
     fan_in = scores.shape[-1]
-    sizes = magnitude.reshape(-1, fan_in)
-    keyed = np.where(sizes > 0, scores.reshape(-1, fan_in), -1.0)
-    count = np.minimum(counts.ravel(), np.count_nonzero(sizes, axis=-1))[:, None]
+    flat, sizes = scores.reshape(-1, fan_in), magnitude.reshape(-1, fan_in)
+    counts, mask = counts.ravel(), np.zeros(flat.shape, np.bool_)
+    for rows in row_parts((1, *flat.shape)):
+        mask[rows] = _top_of_rows(flat[rows], sizes[rows], counts[rows])
+    return mask.reshape(scores.shape)
+
+
+def _top_of_rows(scores: Scores, sizes: Scores, counts: NDArray[np.int64]) -> Mask:
+    fan_in = scores.shape[-1]
+    keyed = np.where(sizes > 0, scores, -1.0)
+    count = np.minimum(counts, np.count_nonzero(sizes, axis=-1))[:, None]
     places = np.minimum(fan_in - count, fan_in - 1)
     threshold = np.take_along_axis(np.sort(keyed, axis=-1), places, axis=-1)
     mask: Mask = (keyed >= threshold) & (count > 0)
@@ -89,7 +99,7 @@ def top_rows(scores: Scores, magnitude: Scores, counts: NDArray[np.int64]) -> Ma
         ties = np.flatnonzero(keyed[row] == threshold[row])
         order = np.argsort(-sizes[row, ties], kind="stable")
         mask[row, ties[order[: count[row, 0] - np.count_nonzero(mask[row])]]] = True
-    return mask.reshape(scores.shape)
+    return mask
 
 
 def shares_of_top(scores: Callable[[], Iterable[Scores]], count: int) -> list[int]:

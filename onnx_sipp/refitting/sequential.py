@@ -18,8 +18,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.allocator import release_memory
 from onnx_sipp.calibration.segments import SegmentedRun
-from onnx_sipp.memory import release_memory
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruning.cells import per_unit
 from onnx_sipp.pruning.evidence import Evidence

@@ -62,7 +62,8 @@ def assemble(
         seconds: wall time.
     """
     outputs = [max(1, found.patches) * prod(found.weight.shape[:2]) for found in measured]
-    basis = Basis(certified, samples_needed(outputs, options.delta), options.delta)
+    needed = samples_needed(outputs, options.delta)
+    basis = Basis(certified, needed, options.delta, options.thread_count)
     rows = layer_rows(dense, findings, measured, outcome, errors, basis)
     layers, original = [rows[layer.name] for layer in findings.layers], dense.plan.original
     total = sum(weight.size for weight in weights)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.threads import row_parts, side_by_side
+
 __all__ = ["CurveReport", "Distribution", "StepReport"]
 
 # Bins per decade, and decades below 1, which no sensitivity is above.
@@ -37,29 +39,45 @@ class Distribution:
     cut: float | None
 
     @classmethod
-    def of(cls, parts: Sequence[tuple[NDArray[np.floating], NDArray[np.bool_]]]) -> Distribution:
+    def of(
+        cls,
+        parts: Sequence[tuple[NDArray[np.floating], NDArray[np.floating]]],
+        threads: int = 1,
+    ) -> Distribution:
         """Count the sensitivities of a weight.
 
         Args:
-            parts: of each block, sensitivities and which weights stay, of one shape.
+            parts: of each block, sensitivities and its weights after, ``[group, out, fan_in]``.
+            threads: parts of the neurons that are looked at at the same time.
         """
-        counts = np.zeros((2, _BINS), np.int64)
-        idle = stay = 0
-        for values, stays in parts:
-            found = values > 0
-            scaled = (np.log10(values[found]) + _DECADES) * _PER_DECADE
-            places = np.clip(scaled, 0, _BINS - 1).astype(np.int64)
-            marked = places + _BINS * stays[found]
-            counts += np.bincount(marked, minlength=2 * _BINS).reshape(2, _BINS)
-            idle += values.size - places.size
-            stay += int(np.count_nonzero(stays))
+        pieces = [
+            (values[:, rows], after[:, rows])
+            for values, after in parts
+            for rows in row_parts(values.shape)
+        ]
+        found = side_by_side(_counted, pieces, threads)
+        counts = np.sum([count for count, _, _ in found], axis=0)
+        stay = sum(stays for _, _, stays in found)
         return cls(
             exponents=[round(edge / _PER_DECADE - _DECADES, 4) for edge in range(_BINS + 1)],
             kept=counts[1].tolist(),
             dropped=counts[0].tolist(),
-            idle=idle,
+            idle=sum(idle for _, idle, _ in found),
             cut=_cut(counts.sum(axis=0), stay),
         )
+
+
+def _counted(
+    part: tuple[NDArray[np.floating], NDArray[np.floating]],
+) -> tuple[NDArray[np.int64], int, int]:
+    """Per bin what goes and what stays, how many are idle, and how many stay in all."""
+    values, stays = part[0], part[1] != 0
+    found = values > 0
+    scaled = (np.log10(values[found]) + _DECADES) * _PER_DECADE
+    places = np.clip(scaled, 0, _BINS - 1).astype(np.int64)
+    marked = places + _BINS * stays[found]
+    counts = np.bincount(marked, minlength=2 * _BINS).reshape(2, _BINS)
+    return counts, values.size - places.size, int(np.count_nonzero(stays))
 
 
 def _cut(counts: NDArray[np.int64], stay: int) -> float | None:

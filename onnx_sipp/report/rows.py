@@ -30,11 +30,13 @@ class Basis:
         samples: that the sensitivities were measured on.
         needed: how many the theory asks for.
         delta: failure probability of the bounds.
+        threads: to work them out.
     """
 
     samples: int
     needed: int
     delta: float
+    threads: int = 1
 
 
 def layer_rows(
@@ -86,20 +88,17 @@ def layer_rows(
         first = weight.layers[0].name
         rows[first] = replace(
             rows[first],
-            sensitivities=_distribution(found, outcome.model),
+            sensitivities=_distribution(found, outcome.model, basis.threads),
             curve=_curve(outcome, index),
         )
     return rows
 
 
-def _distribution(found: Measured, model: Lowered) -> Distribution:
+def _distribution(found: Measured, model: Lowered, threads: int) -> Distribution:
     """How the sensitivities of a weight are distributed."""
-    return Distribution.of(
-        [
-            (found.maximum.block(number), block.matrix_in(model) != 0)
-            for number, block in enumerate(found.weight.blocks)
-        ]
-    )
+    blocks = enumerate(found.weight.blocks)
+    parts = [(found.maximum.block(number), block.matrix_in(model)) for number, block in blocks]
+    return Distribution.of(parts, threads)
 
 
 def _curve(outcome: Outcome, index: int) -> CurveReport | None:
@@ -131,6 +130,7 @@ def _certificate(
             samples=basis.samples,
             needed=basis.needed,
             delta=basis.delta,
+            threads=basis.threads,
         )
         for number, block in enumerate(weight.blocks)
     ]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from onnx_sipp import __version__
+from onnx_sipp.allocator import freed_memory_kept
 from onnx_sipp.budgeting.passes import Passes
 from onnx_sipp.budgeting.run import LEAST_SHARE
 from onnx_sipp.checked import checked_options
@@ -73,11 +74,12 @@ def sweep(
         judge = None if metric is None else Metered(prepared, metric)
         points: list[SweepPoint] = []
         layers: list[LayerCurve] = []
-        if per_layer:
-            layers, notes = layer_curves(prepared, shares)
-            warnings = [*prepared.samples.warnings, *notes]
-        else:
-            points, warnings = _points(prepared, shares, judge)
+        with freed_memory_kept(prepared.largest):
+            if per_layer:
+                layers, notes = layer_curves(prepared, shares)
+                warnings = [*prepared.samples.warnings, *notes]
+            else:
+                points, warnings = _points(prepared, shares, judge)
     sizes = _sizes(prepared.dense, chosen.workdir)
     prepared.finished()
     return Sweep(

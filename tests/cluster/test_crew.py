@@ -8,6 +8,7 @@ from small_models import deep, make_model, mlp, weights
 from onnx_sipp import calibrate, pipeline, prune, sweep
 from onnx_sipp.calibration.multiplying import RuntimeMultiplier
 from onnx_sipp.cluster import crew as crew_module
+from onnx_sipp.cluster import tasks
 from onnx_sipp.cluster.pool import Alone, _Value
 from onnx_sipp.cluster.tasks import merge_sums
 from onnx_sipp.memory import Plan
@@ -104,20 +105,21 @@ def test_samples_of_several_lengths_are_surveyed_in_one_piece(monkeypatch):
 
 @pytest.mark.parametrize("options", [{}, {"method": "sipp-det"}, {"rounds": 2}], ids=str)
 def test_weights_in_blocks(monkeypatch, options):
-    """They have one budget, and a worker makes the pass by it."""
-    done = []
+    """They have one budget, and the pass by it is made here."""
+    made = []
 
-    class Counting(crew_module.Crew):
-        def passed(self, *arguments):
-            done.append("passed")
-            return super().passed(*arguments)
+    class Counting(Alone):
+        def submit(self, function, *arguments):
+            made.append(function)
+            return super().submit(function, *arguments)
 
     monkeypatch.setattr(Plan, "within", classmethod(lambda cls, *_: cls(16, 1)))
     monkeypatch.setattr("onnx_sipp.weights.JURY_SIZE", 4)
-    monkeypatch.setattr("crews.Crew", Counting)
+    monkeypatch.setattr("crews.Alone", Counting)
     plain = prune(mlp(), DATA, **OPTIONS, **options)
     assert_alike(with_crew(monkeypatch, prune, mlp(), DATA, **OPTIONS, **options), plain)
-    assert done == (["passed"] if "method" not in options else [])
+    assert tasks.statistics in made
+    assert not {tasks.trial, tasks.careful} & set(made)
 
 
 def test_padding(monkeypatch):
@@ -138,8 +140,7 @@ def test_large_models_are_calibrated_by_the_crew_alone(monkeypatch):
         raise AssertionError("every worker would hold the statistics")
 
     monkeypatch.setattr("onnx_sipp.cluster.crew.is_large", lambda model: True)
-    for work in ("compare", "passed"):
-        monkeypatch.setattr(crew_module.Crew, work, no_pass)
+    monkeypatch.setattr(crew_module.Crew, "compare", no_pass)
     plain = prune(deep(), DATA, **OPTIONS)
     assert_alike(with_crew(monkeypatch, prune, deep(), DATA, **OPTIONS), plain)
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import distributed
 import psutil
@@ -17,7 +18,7 @@ from small_models import deep
 
 from onnx_sipp import SippError, UsageError, calibrate, prune
 from onnx_sipp.checked import checked_options
-from onnx_sipp.cluster.dask_pool import DaskPool, local_cluster
+from onnx_sipp.cluster.dask_pool import DaskPool, dask_pool, local_cluster
 from onnx_sipp.cluster.hiring import hired
 from onnx_sipp.options import available_threads
 from onnx_sipp.threads import _lenders, borrows, side_by_side, working
@@ -80,6 +81,22 @@ def test_workers_keep_the_memory_they_freed():
     assert int(found["MALLOC_MMAP_THRESHOLD_"]) >= 1 << 20
 
 
+def test_workers_of_other_machines_are_not_here():
+    def elsewhere(dask_worker):
+        import socket
+
+        socket.gethostname = lambda: f"host of {dask_worker.name}"
+
+    with local_cluster(2) as cluster:
+        address = cluster.scheduler_address
+        with dask_pool(address) as pool:
+            assert pool.cores_here == 2
+        with distributed.Client(cluster) as client:
+            client.run(elsewhere, workers=[next(iter(client.nthreads()))])
+        with dask_pool(address) as pool:
+            assert pool.cores_here == 1
+
+
 def test_workers_forget_what_is_over():
     def known():
         from onnx_sipp.cluster.dask_pool import _KNOWN
@@ -87,7 +104,7 @@ def test_workers_forget_what_is_over():
         return sorted(_KNOWN.values())
 
     with local_cluster(1) as cluster, distributed.Client(cluster) as client:
-        pool = DaskPool(client)
+        pool = DaskPool(client, 1)
         first, second = pool.share("a"), pool.share("b")
         assert client.run(known).popitem()[1] == ["a", "b"]
         pool.forget(first)
@@ -97,11 +114,16 @@ def test_workers_forget_what_is_over():
 
 
 @pytest.mark.parametrize(
-    ("cores", "most", "more"), [(4, 9, 3), (4, 2, 2), (1, 5, 0), (2, 0, 0)], ids=str
-)
-def test_this_process_has_the_cores_that_its_workers_leave(monkeypatch, cores, most, more):
+    ("cores", "here", "most", "more"),
+    [(4, 4, 9, 3), (4, 4, 2, 2), (8, 3, 9, 2), (2, 4, 9, 1), (4, 0, 9, 3), (4, 1, 9, 0),
+     (1, 1, 5, 0), (2, 2, 0, 0)],
+    ids=str,
+)  # fmt: skip
+def test_this_process_has_the_cores_of_its_workers_here(monkeypatch, cores, here, most, more):
+    """Of which it has one itself; where there are none, it has those of its machine."""
+    pool = SimpleNamespace(cores_here=here)
     monkeypatch.setattr("onnx_sipp.cluster.hiring.available_threads", lambda: cores)
-    monkeypatch.setattr("onnx_sipp.cluster.dask_pool.dask_pool", nullcontext)
+    monkeypatch.setattr("onnx_sipp.cluster.dask_pool.dask_pool", lambda _: nullcontext(pool))
     with hired("tcp://nowhere"):
         assert borrows()
         with _lenders[0].lent(most, 1) as found, working():
@@ -125,7 +147,7 @@ def test_tasks_that_are_given_up_end(tmp_path, threads):
             path.touch()
 
     with local_cluster(1) as cluster, distributed.Client(cluster) as client:
-        pool = DaskPool(client)
+        pool = DaskPool(client, 1)
         pool.share(None)
         task = client.submit(work, tmp_path / "begun")
         wait_for(tmp_path / "begun")
@@ -153,7 +175,7 @@ def test_workers_lend_each_other_their_cores(tmp_path):
 
     with local_cluster(2) as cluster, distributed.Client(cluster) as client:
         client.wait_for_workers(2)
-        pool = DaskPool(client)
+        pool = DaskPool(client, 1)
         pool._site = pool.share(None)
         busy = pool.submit(sleeping, tmp_path / "begun", tmp_path / "end")
         wait_for(tmp_path / "begun")

@@ -96,6 +96,17 @@ def test_certificate_of_a_mask():
     assert found.median == np.median(found.epsilon)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_neurons_are_looked_at_in_parts(monkeypatch, threads):
+    weight, sensitivity = some_layer(shape=(2, 7, 8))
+    given = {"sampled": None, "patches": 4, "samples": 10, "needed": 20}
+    whole = certify(weight, sensitivity, 0.5 * weight, **given)
+    monkeypatch.setattr("onnx_sipp.threads._PART", 32)
+    parted = certify(weight, sensitivity, 0.5 * weight, **given, threads=threads)
+    assert np.array_equal(parted.epsilon, whole.epsilon)
+    assert np.array_equal(parted.sensitivity_sums, whole.sensitivity_sums)
+
+
 def test_certificate_of_nothing_changed():
     weight, sensitivity = some_layer()
     found = certify(weight, sensitivity, weight, None, patches=1, samples=1, needed=1)

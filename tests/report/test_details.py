@@ -43,18 +43,26 @@ def test_blocks_are_counted_as_one(values):
     assert Distribution.of(parts) == Distribution.of([(values, stays)])
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_large_weights_are_counted_in_parts(monkeypatch, values, threads):
+    stays = RNG.random(values.shape) < 0.4
+    whole = Distribution.of([(values, stays)])
+    monkeypatch.setattr("onnx_sipp.threads._PART", 200)
+    assert Distribution.of([(values, stays)], threads) == whole
+
+
 def test_the_cut_parts_the_kept_if_only_sensitivity_counts():
-    values = (10 ** RNG.uniform(-5, 0, 5000)).astype(np.float32)
+    values = (10 ** RNG.uniform(-5, 0, (1, 50, 100))).astype(np.float32)
     stays = values > np.quantile(values, 0.7)
     found = Distribution.of([(values, stays)])
-    edge = np.log10(np.sort(values)[-np.count_nonzero(stays)])
+    edge = np.log10(np.sort(values, axis=None)[-np.count_nonzero(stays)])
     assert abs(found.cut - edge) < 0.02  # bins are a tenth wide
 
 
 @pytest.mark.parametrize("keep", [0, 3])
 def test_no_cut(keep):
     """Where none stay, or idle ones too."""
-    values, stays = np.array([0.5, 0.1, 0, 0]), np.arange(4) < keep
+    values, stays = np.array([[[0.5, 0.1, 0, 0]]]), np.arange(4)[None, None] < keep
     assert Distribution.of([(values, stays)]).cut is None
 
 

@@ -1,0 +1,69 @@
+"""What the allocator does with memory that was freed; nothing, where it is not that of glibc."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any
+
+__all__ = ["freed_memory_kept", "release_memory"]
+
+# What was freed and is less than this is kept: it is asked for again at once, and getting memory
+# from the system takes long.
+_KEPT = 64 << 20
+# Weights that are worked on at a time from which on arrays are so large that the same holds for all
+# of them. With smaller ones, among many samples, memory would only come to pieces.
+_LARGE = 1 << 21
+# Parameters of mallopt: from which size on memory is given back at once. Values while a run works
+# on large arrays, and those that glibc comes to by itself once some were freed.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_WORKING = {_TRIM_THRESHOLD: 1 << 30, _MMAP_THRESHOLD: 1 << 30}
+_USUAL = {_TRIM_THRESHOLD: 64 << 20, _MMAP_THRESHOLD: 32 << 20}
+# With these in the environment, users have chosen for themselves.
+_CHOSEN = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}
+
+
+@contextmanager
+def freed_memory_kept(largest: int) -> Iterator[None]:
+    """Keep for a while what is freed, where large arrays are made all the time.
+
+    To get them from the system takes as long as to work on them.
+
+    Args:
+        largest: most weights of a layer that are worked on at a time.
+    """
+    if largest < _LARGE or _CHOSEN & os.environ.keys():
+        yield
+        return
+    _set_thresholds(_WORKING)
+    try:
+        yield
+    finally:
+        _set_thresholds(_USUAL)
+        release_memory(_KEPT)
+
+
+def release_memory(freed: int) -> None:
+    """Give what was freed back to the system, where the allocator would keep it for later.
+
+    Args:
+        freed: about how many bytes; a few are not worth it.
+    """
+    if freed >= _KEPT and (trim := _of_glibc("malloc_trim")) is not None:
+        trim(0)
+
+
+def _set_thresholds(values: Mapping[int, int]) -> None:
+    if (mallopt := _of_glibc("mallopt")) is not None:
+        for threshold, value in values.items():
+            mallopt(threshold, value)
+
+
+@cache
+def _of_glibc(name: str) -> Any:
+    with suppress(OSError, AttributeError):  # another allocator
+        return getattr(ctypes.CDLL(None), name)
+    return None
