@@ -14,28 +14,26 @@ __all__ = ["freed_memory_kept", "release_memory"]
 # What was freed and is less than this is kept: it is asked for again at once, and getting memory
 # from the system takes long.
 _KEPT = 64 << 20
-# Weights that are worked on at a time from which on arrays are so large that the same holds for all
-# of them. With smaller ones, among many samples, memory would only come to pieces.
-_LARGE = 1 << 21
 # Parameters of mallopt: from which size on memory is given back at once. Values while a run works
 # on large arrays, and those that glibc comes to by itself once some were freed.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _WORKING = {_TRIM_THRESHOLD: 1 << 30, _MMAP_THRESHOLD: 1 << 30}
 _USUAL = {_TRIM_THRESHOLD: 64 << 20, _MMAP_THRESHOLD: 32 << 20}
-# With these in the environment, users have chosen for themselves.
-_CHOSEN = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}
+# What users have chosen for themselves; glibc reads it when the process starts.
+_NAMES = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}
+_CHOSEN = bool(_NAMES & os.environ.keys())
 
 
 @contextmanager
-def freed_memory_kept(largest: int) -> Iterator[None]:
-    """Keep for a while what is freed, where large arrays are made all the time.
+def freed_memory_kept(*, wanted: bool) -> Iterator[None]:
+    """Keep for a while what is freed; what users tell the allocator counts more.
 
-    To get them from the system takes as long as to work on them.
+    To get large arrays from the system takes as long as to work on them.
 
     Args:
-        largest: most weights of a layer that are worked on at a time.
+        wanted: whether to do it at all.
     """
-    if largest < _LARGE or _CHOSEN & os.environ.keys():
+    if not wanted or _CHOSEN:
         yield
         return
     _set_thresholds(_WORKING)

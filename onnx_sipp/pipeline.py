@@ -138,7 +138,7 @@ def prune(
     chosen = checked_options(options)
     with one_blas_thread(), hired(chosen.scheduler) as crew:
         prepared = prepare(model, calibration, chosen, progress or Silent(), crew=crew)
-        with freed_memory_kept(prepared.largest):
+        with freed_memory_kept(wanted=prepared.makes_large_arrays):
             result = _pruned(prepared)
     prepared.finished()
     return result

@@ -17,6 +17,7 @@ from onnx_sipp.calibration.branches import lower_as_run
 from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
 from onnx_sipp.calibration.observe import Observation
+from onnx_sipp.calibration.runner import is_large
 from onnx_sipp.calibration.samples import Chosen, Samples, open_samples
 from onnx_sipp.choices import DEFAULT_METHOD
 from onnx_sipp.config.applying import WeightRules, names_left_out, rules_of
@@ -53,6 +54,8 @@ __all__ = ["KEPT_BYTES", "ModelSource", "Prepared", "examine", "found_in"]
 DEFAULT_MASK = "attention_mask"
 # Of sensitivities, in memory; the others are in files.
 KEPT_BYTES = 32 << 20
+# Weights of a layer, worked on together, whose arrays are large.
+_WIDE = 1 << 21
 
 ModelSource = ModelProto | bytes | str | Path
 
@@ -126,9 +129,13 @@ class Prepared:
         return sum(weight.units for weight in self.weights)
 
     @property
-    def largest(self) -> int:
-        """Most weights of a layer that are worked on at a time."""
-        return max(block.view.size for weight in self.weights for block in weight.blocks)
+    def makes_large_arrays(self) -> bool:
+        """Whether layers are wide, in a model that is not so large that memory is short.
+
+        With small arrays, among many samples, kept memory would only come to pieces.
+        """
+        sizes = [block.view.size for weight in self.weights for block in weight.blocks]
+        return max(sizes) >= _WIDE and not is_large(self.dense)
 
     @property
     def reachable(self) -> tuple[int, int]:

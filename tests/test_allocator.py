@@ -1,5 +1,9 @@
 """Whether freed memory is kept or given back."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from onnx_sipp import allocator
@@ -26,14 +30,13 @@ def thresholds(monkeypatch):
     told, given_back = {}, []
     known = {"mallopt": told.__setitem__, "malloc_trim": given_back.append}
     monkeypatch.setattr(allocator, "_of_glibc", known.get)
-    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(allocator, "_CHOSEN", False)
     return told, given_back
 
 
 def test_freed_memory_is_kept_for_a_while(thresholds):
     told, given_back = thresholds
-    with freed_memory_kept(1 << 24):
+    with freed_memory_kept(wanted=True):
         assert set(told.values()) == {1 << 30}
         assert not given_back
     assert told == {-1: 64 << 20, -3: 32 << 20}
@@ -41,19 +44,31 @@ def test_freed_memory_is_kept_for_a_while(thresholds):
 
 
 def test_what_the_user_tells_the_allocator_counts(thresholds, monkeypatch):
-    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
-    with freed_memory_kept(1 << 24):
-        assert thresholds == ({}, [])
+    monkeypatch.setattr(allocator, "_CHOSEN", True)
+    with freed_memory_kept(wanted=True):
+        pass
     assert thresholds == ({}, [])
 
 
-def test_small_arrays_are_freed_as_usual(thresholds):
-    with freed_memory_kept(1 << 20):
+@pytest.mark.parametrize("name", ["", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"])
+def test_it_is_told_by_the_environment(name):
+    """The one that the process was started in."""
+    told = {n: v for n, v in os.environ.items() if not n.startswith(("MALLOC", "GLIBC"))}
+    code = "from onnx_sipp import allocator; print(allocator._CHOSEN)"
+    made = subprocess.run(
+        [sys.executable, "-c", code], env={**told, **({name: ""} if name else {})},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert made.stdout.strip() == str(bool(name))
+
+
+def test_it_is_done_where_it_is_wanted(thresholds):
+    with freed_memory_kept(wanted=False):
         pass
     assert thresholds == ({}, [])
 
 
 def test_other_allocators_are_left_alone(monkeypatch):
     monkeypatch.setattr(allocator, "_of_glibc", {}.get)
-    with freed_memory_kept(1 << 24):
+    with freed_memory_kept(wanted=True):
         pass

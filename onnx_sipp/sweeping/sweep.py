@@ -74,7 +74,7 @@ def sweep(
         judge = None if metric is None else Metered(prepared, metric)
         points: list[SweepPoint] = []
         layers: list[LayerCurve] = []
-        with freed_memory_kept(prepared.largest):
+        with freed_memory_kept(wanted=prepared.makes_large_arrays):
             if per_layer:
                 layers, notes = layer_curves(prepared, shares)
                 warnings = [*prepared.samples.warnings, *notes]
