@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
-__all__ = ["freed_memory_kept", "release_memory"]
+__all__ = ["freed_memory_given_back", "keep_freed_memory", "release_memory"]
 
 # What was freed and is less than this is kept: it is asked for again at once, and getting memory
 # from the system takes long.
@@ -24,23 +24,23 @@ _NAMES = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}
 _CHOSEN = bool(_NAMES & os.environ.keys())
 
 
-@contextmanager
-def freed_memory_kept(*, wanted: bool) -> Iterator[None]:
-    """Keep for a while what is freed; what users tell the allocator counts more.
+def keep_freed_memory() -> None:
+    """Keep what is freed, until it is given back; what users tell the allocator counts more.
 
     To get large arrays from the system takes as long as to work on them.
-
-    Args:
-        wanted: whether to do it at all.
     """
-    if not wanted or _CHOSEN:
-        yield
-        return
-    _set_thresholds(_WORKING)
+    if not _CHOSEN:
+        _set_thresholds(_WORKING)
+
+
+@contextmanager
+def freed_memory_given_back() -> Iterator[None]:
+    """At the end, give back what was kept meanwhile."""
     try:
         yield
     finally:
-        _set_thresholds(_USUAL)
+        if not _CHOSEN:
+            _set_thresholds(_USUAL)
         release_memory(_KEPT)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnx_sipp.allocator import freed_memory_given_back
 from onnx_sipp.checked import checked_options
 from onnx_sipp.choices import PRUNE_ONLY
 from onnx_sipp.cluster.hiring import hired
@@ -104,7 +105,7 @@ def calibrate(
     if given:
         raise UsageError(f"to calibrate has no goal; leave {' and '.join(given)} out")
     chosen = checked_options(options)
-    with one_blas_thread(), hired(chosen.scheduler) as crew:
+    with one_blas_thread(), freed_memory_given_back(), hired(chosen.scheduler) as crew:
         found = equipped(model, calibration, chosen, progress or Silent(), crew)
         measured = measure(found)
     return Statistics(

@@ -96,7 +96,7 @@ class Sensitivity:
     ) -> Watch[SensitivityAccumulator]:
         def begin() -> list[SensitivityAccumulator]:
             matrix = self._weight.as_seen_by(layer, block.matrix)
-            count = threads if matrix.size > _SPLIT_SIZE and matrix.shape[1] >= threads else 1
+            count = min(max(2, threads), matrix.shape[1]) if matrix.size > _SPLIT_SIZE else 1
             parts = np.array_split(matrix, count, axis=1)
             return [SensitivityAccumulator(part, self._reduction) for part in parts]
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnx_sipp.allocator import freed_memory_kept
+from onnx_sipp.allocator import freed_memory_given_back
 from onnx_sipp.budgeting.passes import Passes
 from onnx_sipp.checked import checked_options
 from onnx_sipp.cluster.hiring import hired
@@ -136,10 +136,9 @@ def prune(
         SippError: the model or the data cannot be used.
     """
     chosen = checked_options(options)
-    with one_blas_thread(), hired(chosen.scheduler) as crew:
+    with one_blas_thread(), freed_memory_given_back(), hired(chosen.scheduler) as crew:
         prepared = prepare(model, calibration, chosen, progress or Silent(), crew=crew)
-        with freed_memory_kept(wanted=prepared.makes_large_arrays):
-            result = _pruned(prepared)
+        result = _pruned(prepared)
     prepared.finished()
     return result
 

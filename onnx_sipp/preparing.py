@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnx_sipp import __version__
+from onnx_sipp.allocator import keep_freed_memory
 from onnx_sipp.choices import DEFAULT_METHOD
 from onnx_sipp.keeping.fingerprint import Fingerprint
 from onnx_sipp.keeping.folder import RunFolder
@@ -73,8 +74,10 @@ def equipped(
 ) -> Prepared:
     """Read a model and find its layers, and tell the crew, if there is one; see `prepare`."""
     found = replace(examine(model, calibration, options, progress), crew=crew)
+    if found.makes_large_arrays:
+        keep_freed_memory()
     if crew is not None:
-        crew.equip(found)
+        crew.take(found)
     return found
 
 
@@ -97,11 +100,12 @@ def measure(found: Prepared, about: About | None = None) -> list[Measured]:
         if before is not None:
             return before
     found.progress.stage("calibrating")
+    measured = None
     if found.crew is not None:
         measured = found.crew.statistics(
             found.weights, len(found.observed), found.patches, found.progress, store
         )
-    else:
+    if measured is None:
         run = found.observation(found.observed)
         measured = measure_statistics(found.weights, method, run, store)
     if kept is not None and about is not None:

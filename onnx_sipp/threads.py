@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
 __all__ = [
+    "Hands",
     "Lender",
     "blas_threads",
     "borrow_from",
     "borrow_no_more",
     "borrows",
+    "hands",
     "one_blas_thread",
     "row_parts",
     "side_by_side",
@@ -126,11 +129,41 @@ def row_parts(shape: tuple[int, ...]) -> list[slice]:
     return [slice(first, first + size) for first in range(0, max(1, outs), size)]
 
 
-def side_by_side(work: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]:
-    """Call a function on every item, several at a time; inside, products have one thread.
+@dataclass(frozen=True)
+class Hands:
+    """Threads for a while.
+
+    Attributes:
+        count: how many there are.
+        map: calls a function on every item, as many at a time; gives the results in their order.
+    """
+
+    count: int
+    map: Callable[[Callable[[T], R], Iterable[T]], Iterable[R]]
+
+
+@contextmanager
+def hands(most: int, threads: int) -> Iterator[Hands]:
+    """Have threads, and borrow more; inside, products have one.
 
     Threads inside of threads wait for each other and slow everything down, badly so on a busy
     machine.
+
+    Args:
+        most: how many are of use.
+        threads: how many there are at most, if no more can be had.
+    """
+    with one_blas_thread(), _borrowed(max(0, most - threads), threads) as more:
+        count = min(threads + more, most)
+        if count <= 1:
+            yield Hands(1, map)
+            return
+        with ThreadPoolExecutor(count) as pool:
+            yield Hands(count, pool.map)
+
+
+def side_by_side(work: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]:
+    """Call a function on every item, several at a time; see `hands`.
 
     Args:
         work: what to do; must not depend on the order.
@@ -141,12 +174,8 @@ def side_by_side(work: Callable[[T], R], items: Iterable[T], threads: int) -> li
         The results in the order of the items.
     """
     items = list(items)
-    with one_blas_thread(), _borrowed(max(0, len(items) - threads), threads) as more:
-        count = min(threads + more, len(items))
-        if count <= 1:
-            return [work(item) for item in items]
-        with ThreadPoolExecutor(count) as pool:
-            return list(pool.map(work, items))
+    with hands(len(items), threads) as crew:
+        return list(crew.map(work, items))
 
 
 def _borrowed(most: int, threads: int) -> AbstractContextManager[int]:

@@ -5,9 +5,13 @@ import subprocess
 import sys
 
 import pytest
+from small_models import make_model, weights
 
 from onnx_sipp import allocator
-from onnx_sipp.allocator import freed_memory_kept, release_memory
+from onnx_sipp.allocator import freed_memory_given_back, keep_freed_memory, release_memory
+from onnx_sipp.checked import checked_options
+from onnx_sipp.preparing import prepare
+from onnx_sipp.progress import Silent
 
 
 def test_memory_is_given_back(monkeypatch):
@@ -36,8 +40,10 @@ def thresholds(monkeypatch):
 
 def test_freed_memory_is_kept_for_a_while(thresholds):
     told, given_back = thresholds
-    with freed_memory_kept(wanted=True):
-        assert set(told.values()) == {1 << 30}
+    with freed_memory_given_back():
+        assert told == {}
+        keep_freed_memory()
+        assert told == {-1: 1 << 30, -3: 1 << 30}
         assert not given_back
     assert told == {-1: 64 << 20, -3: 32 << 20}
     assert given_back == [0]
@@ -45,9 +51,23 @@ def test_freed_memory_is_kept_for_a_while(thresholds):
 
 def test_what_the_user_tells_the_allocator_counts(thresholds, monkeypatch):
     monkeypatch.setattr(allocator, "_CHOSEN", True)
-    with freed_memory_kept(wanted=True):
-        pass
-    assert thresholds == ({}, [])
+    with freed_memory_given_back():
+        keep_freed_memory()
+    assert thresholds == ({}, [0])
+
+
+@pytest.mark.parametrize(
+    ("width", "large", "kept"), [(2048, False, True), (64, False, False), (2048, True, False)]
+)
+def test_it_is_kept_where_layers_are_wide(thresholds, monkeypatch, width, large, kept):
+    """But not of large models, for which memory is short."""
+    monkeypatch.setattr("onnx_sipp.prepared.is_large", lambda model: large)
+    proto = make_model([("MatMul", "x w", "y")], {"w": weights(width, 1100)}, {"x": ["n", width]})
+    seen = []
+    monkeypatch.setattr("onnx_sipp.preparing.measure", lambda *_: seen.append({**thresholds[0]}))
+    with freed_memory_given_back():
+        prepare(proto, weights(8, width), checked_options({"method": "magnitude"}), Silent())
+    assert bool(seen[0]) == kept
 
 
 @pytest.mark.parametrize("name", ["", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"])
@@ -62,13 +82,7 @@ def test_it_is_told_by_the_environment(name):
     assert made.stdout.strip() == str(bool(name))
 
 
-def test_it_is_done_where_it_is_wanted(thresholds):
-    with freed_memory_kept(wanted=False):
-        pass
-    assert thresholds == ({}, [])
-
-
 def test_other_allocators_are_left_alone(monkeypatch):
     monkeypatch.setattr(allocator, "_of_glibc", {}.get)
-    with freed_memory_kept(wanted=True):
-        pass
+    with freed_memory_given_back():
+        keep_freed_memory()

@@ -31,7 +31,7 @@ class Workers(Protocol):
         patches: float,
         progress: Progress,
         store: TensorStore,
-    ) -> list[Measured]:
+    ) -> list[Measured] | None:
         """Measure what `measure_statistics` does, on shards of the samples.
 
         Args:
@@ -40,6 +40,9 @@ class Workers(Protocol):
             patches: that a weight meets in a sample.
             progress: told after every shard.
             store: keeps what is measured.
+
+        Returns:
+            What was measured; None where it takes longer to send the model than to do the work.
         """
 
     def survey(
@@ -62,7 +65,7 @@ class Workers(Protocol):
 
         Returns:
             What was seen, in the order of the indices; None where the sums of all layers do not fit
-            into memory together, or the samples cannot be parted.
+            into memory together, the samples cannot be parted, or it is not worth it.
         """
 
     def compare(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
@@ -18,7 +17,7 @@ from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.model import Model
 from onnx_sipp.progress import Progress
-from onnx_sipp.threads import one_blas_thread
+from onnx_sipp.threads import Hands, hands
 from onnx_sipp.unfolding.base import (
     MatMulUnfolding,
     Patches,
@@ -45,8 +44,8 @@ class _Fork:
         self.tensor, self.unfolding, self.layer, self.mask = tensor, unfolding, layer, mask
         self.accumulators: list[Accumulator] = []
 
-    def feed(self, batch: Batch, pool: ThreadPoolExecutor | None = None) -> None:
-        """Show a batch to the accumulators, side by side if there is a pool."""
+    def feed(self, batch: Batch, hands: Hands) -> None:
+        """Show a batch to the accumulators, side by side as far as there are hands."""
         activation = batch.tensors[self.tensor]
         if activation.dtype.kind not in "fV":
             raise SippError(
@@ -64,9 +63,7 @@ class _Fork:
             mask = batch.tensors[self.mask][0] != 0
             activation = without_padding(activation[0], mask)[None]
         for patches in pieces(self.unfolding, activation):
-            # list() so that exceptions of the workers arrive here
-            spread = map if pool is None else pool.map
-            list(spread(partial(_show, patches), self.accumulators))
+            list(hands.map(partial(_show, patches), self.accumulators))
 
 
 def _show(patches: Patches, accumulator: Accumulator) -> None:
@@ -133,9 +130,8 @@ def observe(how: Observation, watches: Sequence[Watch[Any]]) -> None:
     execution = how.execution if how.mask is None else replace(how.execution, batch_size=1)
     batching = execution.plan(how.model, stages, how.feeds)
     sweeps = execution.sweeps(how.model, stages, how.feeds, batching)
-    with one_blas_thread(), ThreadPoolExecutor(max_workers=how.threads) as pool:
-        for group, sweep in zip(groups, sweeps, strict=True):
-            _observe_group(how, group, sweep, pool, len(how.feeds) * len(groups))
+    for group, sweep in zip(groups, sweeps, strict=True):
+        _observe_group(how, group, sweep, len(how.feeds) * len(groups))
 
 
 def _groups(watches: Sequence[Watch[Any]], limit: int) -> list[list[Watch[Any]]]:
@@ -159,22 +155,26 @@ def _observe_group(
     how: Observation,
     group: Sequence[Watch[Any]],
     sweep: Sweep,
-    pool: ThreadPoolExecutor,
     total: int,
 ) -> None:
     forks: dict[tuple[str, Unfolding], _Fork] = {}
+    sizes: dict[tuple[str, Unfolding], int] = {}
     accumulators = [watch.begin() for watch in group]
     for watch, own in zip(group, accumulators, strict=True):
         layer = watch.layer
         key = (layer.activation, layer.unfolding)
         fork = forks.setdefault(key, _Fork(layer.activation, layer.unfolding, layer.name, how.mask))
         fork.accumulators.extend(own)
+        sizes[key] = sizes.get(key, 0) + watch.size
+    most = max(len(forks), *(len(fork.accumulators) for fork in forks.values()))
     for batch in sweep:
-        if len(forks) >= how.threads:
-            list(pool.map(lambda fork, b=batch: fork.feed(b), forks.values()))
-        else:  # a few wide layers: their neurons are spread over the threads instead
-            for fork in forks.values():
-                fork.feed(batch, pool)
+        with hands(most, how.threads) as crew:
+            if max(sizes.values()) * crew.count <= sum(sizes.values()):
+                alone = Hands(1, map)
+                list(crew.map(partial(_Fork.feed, batch=batch, hands=alone), forks.values()))
+            else:  # a few wide layers: their neurons are spread over the threads instead
+                for fork in forks.values():
+                    fork.feed(batch, crew)
         how.progress.advance(batch.samples, total)
     for watch, own in zip(group, accumulators, strict=True):
         watch.end(own)

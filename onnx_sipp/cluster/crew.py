@@ -19,7 +19,7 @@ from onnx_sipp.budgeting.looks import LayerLook
 from onnx_sipp.calibration.runner import is_large
 from onnx_sipp.cluster import tasks
 from onnx_sipp.cluster.pool import Pool
-from onnx_sipp.cluster.shards import merged, ranges_of, shards_for
+from onnx_sipp.cluster.shards import is_light, merged, ranges_of, shards_for
 from onnx_sipp.cluster.site import Payload, Sensed
 from onnx_sipp.keeping.outcomes import OutcomeForm
 from onnx_sipp.measures import Measured, PatchCount, second_moment
@@ -42,20 +42,30 @@ class Crew:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._can_survey, self._is_large = True, False
+        self._can_survey, self._is_large, self._is_light = True, False, False
+        self._found: Prepared | None = None
         self._measured: Sequence[Measured] = ()
         self._sensed: Any = None
         self._sums: list[Any] = []
 
-    def equip(self, found: Prepared) -> None:
-        """Tell all workers what a run is about."""
-        payload = Payload.of(found)
-        shapes = {tuple(sorted((n, v.shape) for n, v in f.items())) for f in payload.feeds}
+    def take(self, found: Prepared) -> None:
+        """Begin with another run; workers are told of it as soon as they have something to do."""
+        self._found = found
         self._is_large = is_large(found.lowered)
-        # What samples of several lengths have of patches cannot be told from some of them.
-        self._can_survey = not self._is_large and len(shapes) == 1
+        weights = sum(weight.size for weight in found.weights)
+        self._is_light = is_light(len(found.observed), found.patches, weights)
+        self._can_survey = not self._is_large
         self._sensed, self._sums = None, []
-        self._pool.equip(payload)
+
+    def _equipped(self) -> Pool:
+        """The pool, all workers of which know what the run is about."""
+        if self._found is not None:
+            payload, self._found = Payload.of(self._found), None
+            shapes = {tuple(sorted((n, v.shape) for n, v in f.items())) for f in payload.feeds}
+            # What samples of several lengths have of patches cannot be told from some of them.
+            self._can_survey &= len(shapes) == 1
+            self._pool.equip(payload)
+        return self._pool
 
     def learn(self, measured: Sequence[Measured]) -> None:
         """Take the statistics that everything later rests on."""
@@ -68,9 +78,11 @@ class Crew:
         patches: float,
         progress: Progress,
         store: TensorStore,
-    ) -> list[Measured]:
+    ) -> list[Measured] | None:
         """See `Workers.statistics`."""
-        pool = self._pool
+        if self._is_light:
+            return None
+        pool = self._equipped()
         shards = ranges_of([1] * samples, shards_for(samples, patches))
         parts = [pool.submit(tasks.statistics, shard) for shard in shards]
         whole = merged(parts, partial(pool.submit, tasks.merge_statistics))
@@ -89,9 +101,12 @@ class Crew:
         alone: bool,
     ) -> list[LayerLook] | None:
         """See `Workers.survey`."""
+        if not self._can_survey or (self._is_light and not (alone or self._sums)):
+            return None
+        pool = self._equipped()
         if not self._can_survey:
             return None
-        pool, sensed = self._pool, self._shared()
+        sensed = self._shared()
         with self._told(known) as state:
             try:
                 sums = self._sums_of(len(known.capacities), sizes)
@@ -126,7 +141,7 @@ class Crew:
         As soon as a worker has nothing else to do, a careful pass by the best budget so far is
         begun; it is given up if a later trial does better.
         """
-        pool, sensed = self._pool, self._shared()
+        pool, sensed = self._equipped(), self._shared()
         # Those that do best most often come first, so that what is begun early is seldom in vain.
         order = [plans[-1], *plans[:-1]]
         errors: dict[str, float] = {}

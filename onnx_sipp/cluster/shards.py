@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-__all__ = ["LARGEST", "PATCHES", "SHARDS", "merged", "ranges_of", "shards_for"]
+__all__ = ["LARGEST", "PATCHES", "SHARDS", "is_light", "merged", "ranges_of", "shards_for"]
 
 T = TypeVar("T")
 
@@ -14,6 +14,19 @@ T = TypeVar("T")
 SHARDS, LARGEST = 8, 64
 # Patches that a part has to have, so that statistics take longer than to begin and to merge them.
 PATCHES = 128
+# Weights from which on it takes longer to send a model and its statistics than to begin the work.
+_MANY_WEIGHTS = 1 << 22
+
+
+def is_light(samples: int, patches: float, weights: int) -> bool:
+    """Whether statistics are measured sooner than the model and they have travelled.
+
+    Args:
+        samples: to measure on.
+        patches: see `shards_for`.
+        weights: of the model.
+    """
+    return weights >= _MANY_WEIGHTS and samples * patches < SHARDS * PATCHES
 
 
 def shards_for(samples: int, patches: float) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from onnx_sipp import __version__
-from onnx_sipp.allocator import freed_memory_kept
+from onnx_sipp.allocator import freed_memory_given_back
 from onnx_sipp.budgeting.passes import Passes
 from onnx_sipp.budgeting.run import LEAST_SHARE
 from onnx_sipp.checked import checked_options
@@ -69,17 +69,16 @@ def sweep(
     metric = None if metric is None else read_as(FUNCTION, "metric", metric)
     chosen = _options(options, shares, per_layer=per_layer, metric=metric)
     task = {"sparsities": shares, "per_layer": per_layer}
-    with one_blas_thread(), hired(chosen.scheduler) as crew:
+    with one_blas_thread(), freed_memory_given_back(), hired(chosen.scheduler) as crew:
         prepared = prepare(model, calibration, chosen, progress or Silent(), task, crew)
         judge = None if metric is None else Metered(prepared, metric)
         points: list[SweepPoint] = []
         layers: list[LayerCurve] = []
-        with freed_memory_kept(wanted=prepared.makes_large_arrays):
-            if per_layer:
-                layers, notes = layer_curves(prepared, shares)
-                warnings = [*prepared.samples.warnings, *notes]
-            else:
-                points, warnings = _points(prepared, shares, judge)
+        if per_layer:
+            layers, notes = layer_curves(prepared, shares)
+            warnings = [*prepared.samples.warnings, *notes]
+        else:
+            points, warnings = _points(prepared, shares, judge)
     sizes = _sizes(prepared.dense, chosen.workdir)
     prepared.finished()
     return Sweep(
