@@ -101,7 +101,7 @@ class Crew:
         alone: bool,
     ) -> list[LayerLook] | None:
         """See `Workers.survey`."""
-        if not self._can_survey or (self._is_light and not (alone or self._sums)):
+        if not self._can_survey or (self._is_light and not alone):
             return None
         pool = self._equipped()
         if not self._can_survey:
@@ -110,21 +110,27 @@ class Crew:
         with self._told(known) as state:
             try:
                 sums = self._sums_of(len(known.capacities), sizes)
-                looks = []
-                for index in indices:
+                looks = {}
+                # What takes longest is begun first.
+                for index in sorted(indices, key=lambda index: -known.capacities[index]):
                     given = sensed, state, index, sums[index]
                     ways = WAYS if alone else ()
                     errors = [pool.submit(tasks.alone, *given, way) for way in ways]
-                    looks.append(pool.submit(tasks.look, *given, *errors))
-                for _ in pool.as_done(looks):
+                    looks[index] = pool.submit(tasks.look, *given, *errors)
+                for _ in pool.as_done(list(looks.values())):
                     progress.advance(1, len(looks))
-                return [pool.result(task) for task in looks]
+                return [pool.result(looks[index]) for index in indices]
             except UnevenError:
                 self._can_survey = False  # what cannot be parted once never can
                 return None
 
     def _sums_of(self, weights: int, sizes: Sequence[int]) -> list[Any]:
-        """Sums of all weights, which stay with the workers; they are the same for all goals."""
+        """Sums of all weights, which stay with the workers; they are the same for all goals.
+
+        None where every worker gathers those that it needs in less time than they travel.
+        """
+        if self._is_light:
+            return [None] * weights
         if not self._sums:
             pool, sensed = self._pool, self._shared()
             parts = [pool.submit(tasks.sums, sensed, part, sizes) for part in ranges_of(sizes)]

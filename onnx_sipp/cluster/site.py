@@ -143,7 +143,7 @@ class Site:
         self._payload = payload
         self._refitter: Refitter | None = None
         self._run: Run | None = None
-        self._evidence: tuple[Known, Sequence[Sums], Evidence] | None = None
+        self._evidence: tuple[Known, int, Evidence] | None = None
 
     @cached_property
     def prepared(self) -> Prepared:
@@ -167,7 +167,7 @@ class Site:
         return self._refitter
 
     def evidence(
-        self, surveyor: Surveyor, known: Known, index: int, sums: Sequence[Sums]
+        self, surveyor: Surveyor, known: Known, index: int, sums: Sequence[Sums] | None
     ) -> Evidence:
         """Evidence of a weight; that of the last one is kept, as several tasks ask for it.
 
@@ -175,13 +175,14 @@ class Site:
             surveyor: of the run.
             known: of the model.
             index: of the weight.
-            sums: of its layers.
+            sums: of its layers, None to gather them here.
         """
         kept = self._evidence
-        if kept is None or kept[0] is not known or kept[1] is not sums:
+        if kept is None or kept[0] is not known or kept[1] != index:
             self._evidence = None  # there is room for one only
-            kept = known, sums, surveyor.refitter.evidence(index, deepcopy(list(sums)))
-            self._evidence = kept
+            refitter = surveyor.refitter
+            own = refitter.sums_of(index) if sums is None else deepcopy(list(sums))
+            self._evidence = kept = known, index, refitter.evidence(index, own)
         return kept[2]
 
     def run(self, sensed: Sequence[Sensed], known: Known) -> Run:

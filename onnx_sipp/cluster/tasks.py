@@ -145,7 +145,7 @@ def alone(
     sensed: Sequence[Sensed],
     known: Known,
     index: int,
-    found: Sequence[Sums],
+    found: Sequence[Sums] | None,
     by_neuron: bool,
 ) -> float:
     """Prune one layer alone; see `Surveyor.error_alone`."""
@@ -159,7 +159,7 @@ def look(
     sensed: Sequence[Sensed],
     known: Known,
     index: int,
-    found: Sequence[Sums],
+    found: Sequence[Sums] | None,
     *errors: float,
 ) -> LayerLook:
     """Look at one layer of the dense model; see `Surveyor.look`.
@@ -169,7 +169,7 @@ def look(
         sensed: statistics of the weights.
         known: of the model.
         index: of the weight.
-        found: its sums.
+        found: its sums, None to gather them here.
         *errors: see `alone`, one for each of `WAYS`; none if the layer was not pruned alone.
     """
     surveyor = site.run(sensed, known).surveyor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from copy import copy
 from dataclasses import replace
@@ -16,7 +16,7 @@ from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.keeping.outcomes import OutcomeForm
 from onnx_sipp.measures import Measured
 from onnx_sipp.outcome import Settled
-from onnx_sipp.progress import Progress
+from onnx_sipp.progress import Progress, Silent
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.mixing import Choice
 from onnx_sipp.refitting.batches import Batches, BatchRange
@@ -168,8 +168,14 @@ class Refitter:
         for index, sums in self.sums(progress):
             look(index, self.evidence(index, sums))
 
-    def sums(self, progress: Progress) -> Iterator[tuple[int, list[Sums]]]:
+    def sums(
+        self, progress: Progress, only: int | None = None
+    ) -> Generator[tuple[int, list[Sums]], None, None]:
         """Gather the sums of every weight from the dense model alone.
+
+        Args:
+            progress: told after every stage.
+            only: index of a single weight to do this for, None for all.
 
         Yields:
             Index of the weight, and per layer that sees it alike, its sums.
@@ -179,7 +185,7 @@ class Refitter:
         with closing(self._run(self._staged.dense, dense=True, pruned=True)) as run:
             for stage in stages:
                 tensors = run.advance()
-                places = [place.jury for place in stage]
+                places = [place.jury for place in stage if only in (None, place.index)]
                 for place, found in self._gatherer.observe(places, tensors, tensors):
                     index, weight = place.index, place.weight
                     if not weight.seen_alike(place.layer):
@@ -188,6 +194,11 @@ class Refitter:
                     if len(sums[index]) == sum(map(weight.seen_alike, weight.layers)):
                         yield index, sums.pop(index)
                 progress.advance(1, len(stages))
+
+    def sums_of(self, index: int) -> list[Sums]:
+        """The sums of one weight; see `sums`."""
+        with closing(self.sums(Silent(), index)) as found:
+            return next(found)[1]
 
     def evidence(self, index: int, sums: Sequence[Sums]) -> Evidence:
         """What the sums of a weight tell, nothing left out; `refit` needs it where layers share it.

@@ -104,22 +104,74 @@ def test_samples_of_several_lengths_are_surveyed_in_one_piece(monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{}, {"method": "sipp-det"}, {"rounds": 2}], ids=str)
-def test_weights_in_blocks(monkeypatch, options):
+def test_weights_in_blocks(monkeypatch, made, options):
     """They have one budget, and the pass by it is made here."""
-    made = []
+    monkeypatch.setattr(Plan, "within", classmethod(lambda cls, *_: cls(16, 1)))
+    monkeypatch.setattr("onnx_sipp.weights.JURY_SIZE", 4)
+    plain = prune(mlp(), DATA, **OPTIONS, **options)
+    assert_alike(with_crew(monkeypatch, prune, mlp(), DATA, **OPTIONS, **options), plain)
+    assert "statistics" in made
+    assert not {"trial", "careful"} & set(made)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """What workers did."""
+    names = []
 
     class Counting(Alone):
         def submit(self, function, *arguments):
-            made.append(function)
+            names.append(function.__name__)
             return super().submit(function, *arguments)
 
-    monkeypatch.setattr(Plan, "within", classmethod(lambda cls, *_: cls(16, 1)))
-    monkeypatch.setattr("onnx_sipp.weights.JURY_SIZE", 4)
+        def equip(self, payload):
+            names.append("equipped")
+            super().equip(payload)
+
     monkeypatch.setattr("crews.Alone", Counting)
+    return names
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("options", [{}, {"sparsity": 0.9}, {"pattern": "1x2"}], ids=str)
+def test_light_work_is_shared_without_what_it_takes_longer_to_send(
+    monkeypatch, made, name, options
+):
+    """Statistics are measured here, and whoever looks at a layer gathers its sums."""
+    monkeypatch.setattr("onnx_sipp.cluster.crew.is_light", lambda *_: True)
+    model, data = CASES[name]
+    options = {**OPTIONS, **options}
+    plain = prune(model(), data, **options)
+    assert_alike(with_crew(monkeypatch, prune, model(), data, **options), plain)
+    assert "trial" in made
+    assert "alone" in made
+    assert made.count("equipped") == 1
+    assert not {"statistics", "sums", "merge_sums"} & set(made)
+
+
+@pytest.mark.parametrize("options", [{"allocation": "error"}, {"method": "sipp-det"}], ids=str)
+def test_light_work_without_trials_is_all_done_here(monkeypatch, made, options):
+    monkeypatch.setattr("onnx_sipp.cluster.crew.is_light", lambda *_: True)
     plain = prune(mlp(), DATA, **OPTIONS, **options)
     assert_alike(with_crew(monkeypatch, prune, mlp(), DATA, **OPTIONS, **options), plain)
-    assert tasks.statistics in made
-    assert not {tasks.trial, tasks.careful} & set(made)
+    assert made == []
+
+
+def test_the_largest_layers_are_looked_at_first(monkeypatch):
+    seen = []
+
+    class Seeing(Alone):
+        def submit(self, function, *arguments):
+            if function is tasks.look:
+                seen.append(arguments[2])
+            return super().submit(function, *arguments)
+
+    monkeypatch.setattr("crews.Alone", Seeing)
+    sizes = [(4, 3), (3, 9), (9, 2)]
+    nodes = [("MatMul", "x a", "h"), ("MatMul", "h b", "g"), ("MatMul", "g c", "y")]
+    made = {n: weights(*size, seed=i) for i, (n, size) in enumerate(zip("abc", sizes, strict=True))}
+    with_crew(monkeypatch, prune, make_model(nodes, made, {"x": ["n", 4]}), DATA, **OPTIONS)
+    assert seen[:3] == [1, 2, 0]
 
 
 def test_padding(monkeypatch):

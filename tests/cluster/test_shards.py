@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_sipp.cluster.shards import merged, ranges_of, shards_for
+from onnx_sipp.cluster.shards import is_light, merged, ranges_of, shards_for
 
 SIZES = st.lists(st.integers(1, 300), min_size=1, max_size=100)
 
@@ -49,3 +49,16 @@ def test_merging_keeps_the_order(parts):
 )
 def test_neighbours_are_merged_first(count, tree):
     assert merged([str(n) for n in range(count)], lambda a, b: f"({a}{b})") == tree
+
+
+@pytest.mark.parametrize(
+    ("samples", "patches", "weights", "light"),
+    [
+        (256, 1, 20_000_000, True),
+        (256, 1, 100_000, False),  # little to send
+        (256, 64, 20_000_000, False),  # much to do
+        (10_000, 1, 20_000_000, False),
+    ],
+)
+def test_what_takes_longer_to_send_than_to_do(samples, patches, weights, light):
+    assert is_light(samples, patches, weights) == light
