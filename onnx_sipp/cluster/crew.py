@@ -43,6 +43,7 @@ class Crew:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._can_survey, self._is_large, self._is_light = True, False, False
+        self._meets_many = False
         self._found: Prepared | None = None
         self._measured: Sequence[Measured] = ()
         self._sensed: Any = None
@@ -54,6 +55,7 @@ class Crew:
         self._is_large = is_large(found.lowered)
         weights = sum(weight.size for weight in found.weights)
         self._is_light = is_light(len(found.observed), found.patches, weights)
+        self._meets_many = found.patches > 1
         self._can_survey = not self._is_large
         self._sensed, self._sums = None, []
 
@@ -148,8 +150,9 @@ class Crew:
         begun; it is given up if a later trial does better.
         """
         pool, sensed = self._equipped(), self._shared()
-        # Those that do best most often come first, so that what is begun early is seldom in vain.
-        order = [plans[-1], *plans[:-1]]
+        # Those that do best most often come first, so that what is begun early is seldom in vain:
+        # budgets that have looked at the outputs, but `error` for plain MLPs.
+        order = plans[::-1] if self._meets_many else [plans[-1], *plans[:-1]]
         errors: dict[str, float] = {}
         begun: dict[str, Any] = {}
         with self._told(known) as state:

@@ -320,6 +320,22 @@ def test_the_best_budget_wins_whichever_is_tried_last(monkeypatch, room, last):
     assert (len(careful) > 1) == (room and last == "mild-impact")
 
 
+@pytest.mark.parametrize(("name", "first"), [("mlp", "error"), ("conv", "impact")])
+def test_what_is_likely_to_do_best_is_tried_first(monkeypatch, name, first):
+    tried = []
+
+    class Seeing(Alone):
+        def submit(self, function, *arguments):
+            if function is tasks.trial:
+                tried.append(arguments[-1])
+            return super().submit(function, *arguments)
+
+    monkeypatch.setattr("crews.Alone", Seeing)
+    model, data = CASES[name]
+    with_crew(monkeypatch, prune, model(), data, **OPTIONS)
+    assert tried[:2] == ["mild-impact", first]
+
+
 def test_of_equal_budgets_the_first_wins(monkeypatch):
     class Pool(Alone):
         def share(self, value):
