@@ -10,6 +10,7 @@ import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,7 @@ class TensorStore:
 
     def __init__(self, limit: int = DEFAULT_LIMIT, folder: Path | None = None) -> None:
         self._limit, self._used = limit, 0
+        self._lock = Lock()  # several threads may keep arrays
         self._folder = folder
         self._own: tempfile.TemporaryDirectory[str] | None = None
         self._numbers = itertools.count()
@@ -116,9 +118,10 @@ class TensorStore:
             SippError: it does not fit into memory, and the file cannot be written.
         """
         size = _size(value)
-        if size is None or self._used + size <= self._limit:
-            self._used += size or 0
-            return value
+        with self._lock:
+            if size is None or self._used + size <= self._limit:
+                self._used += size or 0
+                return value
         return self.file_of(_pieces(value), value.shape, value.dtype)
 
     def file_of(
@@ -154,11 +157,13 @@ class TensorStore:
         if isinstance(kept, ArrayFile):
             kept.close()
         else:
-            self._used -= _size(kept) or 0
+            with self._lock:
+                self._used -= _size(kept) or 0
 
     def _file(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> ArrayFile:
-        if self._own is None:
-            self._own = tempfile.TemporaryDirectory(prefix="onnx-sipp-", dir=self._folder)
+        with self._lock:
+            if self._own is None:
+                self._own = tempfile.TemporaryDirectory(prefix="onnx-sipp-", dir=self._folder)
         return ArrayFile(self._own, str(next(self._numbers)), shape, dtype)
 
     def _failure(self, error: OSError) -> SippError:

@@ -33,6 +33,7 @@ from onnx_sipp.refitting.places import Place
 from onnx_sipp.refitting.pruned import PrunedWeights
 from onnx_sipp.refitting.rectified import Rectifier
 from onnx_sipp.store import LiveTensors
+from onnx_sipp.threads import side_by_side
 
 __all__ = ["Decider", "Look", "Pass", "Stage"]
 
@@ -105,7 +106,8 @@ class Pass:
             progress: told after every stage.
         """
         for stage in stages:
-            tensors = [run.advance() for run in runs]
+            # Each by one thread, but side by side where another one can be borrowed.
+            tensors = side_by_side(SegmentedRun.advance, runs, 1)
             self._over(stage, tensors[0], tensors[-1], pruned)
             progress.advance(1, len(stages))
 
