@@ -124,7 +124,7 @@ def _quantized(prepared: Prepared, pruned: Model, report: Report) -> tuple[Model
         bytes_before=Assembly(pruned).size(),
         bytes_after=Assembly(done.model).size(),
     )
-    warnings = [*report.warnings, *([done.note] if done.note else [])]
+    warnings = [*report.warnings, *done.notes]
     outputs = _rows(prepared.compared(done.model))
     return done.model, replace(
         report, outputs=outputs, quantization=quantization, warnings=warnings

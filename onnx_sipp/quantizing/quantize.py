@@ -20,6 +20,7 @@ from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.walk import main_opset
 from onnx_sipp.quantizing.refusal import refuse_quantization
+from onnx_sipp.quantizing.saturation import CUTS_OFF, cuts_off_sums
 from onnx_sipp.quantizing.tidy import tidied
 from onnx_sipp.quantizing.zeros import count_zeros
 from onnx_sipp.report.quantizing import QuantizedWeight
@@ -42,13 +43,13 @@ class Quantized:
         model: it.
         weights: that are integers now.
         left: constants of two or more axes that stayed floating point.
-        note: what could not be done as it should, "" if nothing.
+        notes: what could not be done as it should, and what else to know.
     """
 
     model: Model
     weights: list[QuantizedWeight]
     left: list[str]
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def quantize(
@@ -85,7 +86,7 @@ def quantize(
         plain, folded, integer = (Path(folder) / f"{n}.onnx" for n in ("plain", "folded", "int"))
         model.save(plain)
         open_session(plain, folder=None, threads=threads, providers=None, optimized=folded)
-        source, note = folded, ""
+        source, notes = folded, [CUTS_OFF] if cuts_off_sums() else []
         external = bool(model.sites.external)
         try:
             _run_quantizer(folded, integer, kind, feeds, providers, external=external)
@@ -93,12 +94,12 @@ def quantize(
             _run_quantizer(plain, integer, kind, feeds, providers, external=external)
             cause = error.__cause__
             said = first_line(cause if isinstance(cause, Exception) else error)
-            source, note = plain, f"{_UNFOLDED}: {said}"
+            source, notes = plain, [f"{_UNFOLDED}: {said}", *notes]
         before, after = onnx.load(source), onnx.load(integer)
     weights, left = count_zeros(before, after)
     if not weights:
         raise SippError(_nothing(kind, before))
-    return Quantized(Model(tidied(after, model.proto)), weights, left, note)
+    return Quantized(Model(tidied(after, model.proto)), weights, left, tuple(notes))
 
 
 def _run_quantizer(
