@@ -169,12 +169,12 @@ def _observe_group(
     most = max(len(forks), *(len(fork.accumulators) for fork in forks.values()))
     for batch in sweep:
         with hands(most, how.threads) as crew:
-            if max(sizes.values()) * crew.count <= sum(sizes.values()):
-                alone = Hands(1, map)
-                list(crew.map(partial(_Fork.feed, batch=batch, hands=alone), forks.values()))
-            else:  # a few wide layers: their neurons are spread over the threads instead
-                for fork in forks.values():
-                    fork.feed(batch, crew)
+            # Neurons of layers that are wider than all others together are spread over the threads.
+            wide = [key for key, size in sizes.items() if size * crew.count > sum(sizes.values())]
+            for key in wide:
+                forks[key].feed(batch, crew)
+            others = [fork for key, fork in forks.items() if key not in wide]
+            list(crew.map(partial(_Fork.feed, batch=batch, hands=Hands(1, map)), others))
         how.progress.advance(batch.samples, total)
     for watch, own in zip(group, accumulators, strict=True):
         watch.end(own)

@@ -1,5 +1,8 @@
 """Streaming the inputs of layers past accumulators."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 from small_models import make_model, mlp, weights
@@ -7,11 +10,13 @@ from small_models import make_model, mlp, weights
 from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.observe import Observation, Watch, observe
 from onnx_sipp.calibration.samples import open_samples
+from onnx_sipp.checked import checked_options
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.memory import Plan
+from onnx_sipp.preparing import prepare
 from onnx_sipp.progress import Silent
 from onnx_sipp.store import TensorStore
 
@@ -113,3 +118,37 @@ def test_an_activation_that_overflows(batch_size):
     data[33, 2] = 1000
     with pytest.raises(SippError, match=r"'e' of layer 'layer' is not finite"):
         record(model, data, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (9, 1, 1), (1, 9, 0), (0, 0, 0)])
+def test_wide_layers_and_others_see_all(threads, sizes):
+    """However many threads there are, and however their accumulators are parted among them."""
+    proto = make_model(
+        [("MatMul", "x a", "h"), ("MatMul", "h b", "g"), ("MatMul", "g c", "y")],
+        {n: weights(4, 4, seed=i) for i, n in enumerate("abc")},
+        {"x": ["n", 4]},
+    )
+    found = prepare(proto, weights(30, 4), checked_options({"threads": threads}), Silent())
+    how = replace(found.observation(found.samples.calibration), threads=threads)
+    seen = {}
+
+    class Counts:
+        def __init__(self, name, part):
+            self.key = name, part
+            seen[self.key] = 0
+
+        def update(self, patches):
+            seen[self.key] += patches.samples
+
+    watches = [
+        Watch(w.layers[0], size, partial(_two, Counts, w.layers[0].name), lambda _: None)
+        for w, size in zip(found.weights, sizes, strict=True)
+    ]
+    observe(how, watches)
+    assert len(seen) == 6
+    assert set(seen.values()) == {len(found.samples.calibration)}
+
+
+def _two(kind, name):
+    return [kind(name, 0), kind(name, 1)]
