@@ -22,6 +22,8 @@ _USUAL = {_TRIM_THRESHOLD: 64 << 20, _MMAP_THRESHOLD: 32 << 20}
 # What users have chosen for themselves; glibc reads it when the process starts.
 _NAMES = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}
 _CHOSEN = bool(_NAMES & os.environ.keys())
+# Whether thresholds are raised: those that nobody raised are not touched.
+_raised: list[bool] = []
 
 
 def keep_freed_memory() -> None:
@@ -30,6 +32,7 @@ def keep_freed_memory() -> None:
     To get large arrays from the system takes as long as to work on them.
     """
     if not _CHOSEN:
+        _raised.append(True)
         _set_thresholds(_WORKING)
 
 
@@ -39,9 +42,10 @@ def freed_memory_given_back() -> Iterator[None]:
     try:
         yield
     finally:
-        if not _CHOSEN:
+        if _raised:
+            _raised.clear()
             _set_thresholds(_USUAL)
-        release_memory(_KEPT)
+            release_memory(_KEPT)
 
 
 def release_memory(freed: int) -> None:
@@ -57,7 +61,8 @@ def release_memory(freed: int) -> None:
 def _set_thresholds(values: Mapping[int, int]) -> None:
     if (mallopt := _of_glibc("mallopt")) is not None:
         for threshold, value in values.items():
-            mallopt(threshold, value)
+            if not mallopt(threshold, value):  # older ones refuse what is large
+                mallopt(threshold, _USUAL[threshold])
 
 
 @cache

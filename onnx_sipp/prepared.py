@@ -32,7 +32,7 @@ from onnx_sipp.keeping.fingerprint import data_digest, model_digest
 from onnx_sipp.keeping.folder import RunFolder
 from onnx_sipp.keeping.statistics import About
 from onnx_sipp.measures import Measured
-from onnx_sipp.memory import peak_memory
+from onnx_sipp.memory import DEFAULT_LIMIT, peak_memory
 from onnx_sipp.options import Options
 from onnx_sipp.progress import Progress
 from onnx_sipp.pruning.methods import Goal
@@ -130,12 +130,13 @@ class Prepared:
 
     @property
     def makes_large_arrays(self) -> bool:
-        """Whether layers are wide, in a model that is not so large that memory is short.
+        """Whether layers are wide, and memory is not short, by the limit or for a large model.
 
         With small arrays, among many samples, kept memory would only come to pieces.
         """
-        sizes = [block.view.size for weight in self.weights for block in weight.blocks]
-        return max(sizes) >= _WIDE and not is_large(self.dense)
+        if is_large(self.dense) or self.options.memory_limit < DEFAULT_LIMIT:
+            return False
+        return max(b.view.size for weight in self.weights for b in weight.blocks) >= _WIDE
 
     @property
     def reachable(self) -> tuple[int, int]:
@@ -210,7 +211,7 @@ def examine(model: ModelSource, calibration: Any, options: Options, progress: Pr
     dense = Model.load(model, [Path(library) for library in options.custom_ops])
     if options.quantize:
         refuse_quantization(dense)
-    if not (options.scheduler or options.statistics):  # else others measure, or have measured
+    if not (options.scheduler or options.statistics):  # else others measure as a rule, or have
         load_early()
     found = found_in(dense, partial(_open, dense, calibration, options), options, progress)
     return replace(found, started=started, peak=peak)

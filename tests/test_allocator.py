@@ -32,9 +32,10 @@ def test_memory_is_given_back(monkeypatch):
 def thresholds(monkeypatch):
     """What the allocator is told."""
     told, given_back = {}, []
-    known = {"mallopt": told.__setitem__, "malloc_trim": given_back.append}
+    known = {"mallopt": lambda *pair: told.update([pair]) or 1, "malloc_trim": given_back.append}
     monkeypatch.setattr(allocator, "_of_glibc", known.get)
     monkeypatch.setattr(allocator, "_CHOSEN", False)
+    monkeypatch.setattr(allocator, "_raised", [])
     return told, given_back
 
 
@@ -53,20 +54,49 @@ def test_what_the_user_tells_the_allocator_counts(thresholds, monkeypatch):
     monkeypatch.setattr(allocator, "_CHOSEN", True)
     with freed_memory_given_back():
         keep_freed_memory()
-    assert thresholds == ({}, [0])
+    assert thresholds == ({}, [])
+
+
+def test_what_nobody_has_raised_is_left_alone(thresholds):
+    with freed_memory_given_back():
+        pass
+    assert thresholds == ({}, [])
+
+
+def test_an_older_glibc_refuses_what_is_large(monkeypatch):
+    told = {}
+
+    def mallopt(name, value):
+        if name == -3 and value > 32 << 20:
+            return 0
+        told[name] = value
+        return 1
+
+    monkeypatch.setattr(allocator, "_of_glibc", {"mallopt": mallopt}.get)
+    monkeypatch.setattr(allocator, "_CHOSEN", False)
+    monkeypatch.setattr(allocator, "_raised", [])
+    keep_freed_memory()
+    assert told == {-1: 1 << 30, -3: 32 << 20}
 
 
 @pytest.mark.parametrize(
-    ("width", "large", "kept"), [(2048, False, True), (64, False, False), (2048, True, False)]
+    ("width", "large", "limit", "kept"),
+    [
+        (2048, False, 2 << 30, True),
+        (64, False, 2 << 30, False),
+        (2048, True, 2 << 30, False),
+        (2048, False, 1 << 30, False),
+    ],
 )
-def test_it_is_kept_where_layers_are_wide(thresholds, monkeypatch, width, large, kept):
-    """But not of large models, for which memory is short."""
+def test_it_is_kept_where_layers_are_wide(thresholds, monkeypatch, width, large, limit, kept):
+    """But not where memory is short."""
     monkeypatch.setattr("onnx_sipp.prepared.is_large", lambda model: large)
     proto = make_model([("MatMul", "x w", "y")], {"w": weights(width, 1100)}, {"x": ["n", width]})
+    options = checked_options({"method": "magnitude", "memory_limit": limit})
     seen = []
     monkeypatch.setattr("onnx_sipp.preparing.measure", lambda *_: seen.append({**thresholds[0]}))
     with freed_memory_given_back():
-        prepare(proto, weights(8, width), checked_options({"method": "magnitude"}), Silent())
+        prepare(proto, weights(8, width), options, Silent())
     assert bool(seen[0]) == kept
 
 

@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -177,3 +178,17 @@ def test_ranges(length, row_bytes):
     found = list(ranges(length, row_bytes, limit=12))
     assert [i for part in found for i in range(part.start, part.stop)] == list(range(length))
     assert all((part.stop - part.start) * row_bytes <= max(12, row_bytes) for part in found)
+
+
+def test_several_threads_may_keep_arrays(tmp_path):
+    store = TensorStore(50 * A.nbytes, tmp_path)
+
+    def work(_):
+        kept = [store.keep(A) for _ in range(200)]
+        assert all(np.array_equal(load(one), A) for one in kept)
+        for one in kept:
+            store.drop(one)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(8)))
+    assert sum(store.keep(A) is A for _ in range(60)) == 50

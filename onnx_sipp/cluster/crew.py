@@ -27,6 +27,7 @@ from onnx_sipp.outcome import Outcome
 from onnx_sipp.prepared import Prepared
 from onnx_sipp.progress import Progress
 from onnx_sipp.refitting.batches import UnevenError
+from onnx_sipp.statistics.sensitivity import load_early
 from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import Weight
 
@@ -53,8 +54,12 @@ class Crew:
         """Begin with another run; workers are told of it as soon as they have something to do."""
         self._found = found
         self._is_large = is_large(found.lowered)
-        weights = sum(weight.size for weight in found.weights)
-        self._is_light = is_light(len(found.observed), found.patches, weights)
+        sizes = [weight.size for weight in found.weights for _ in weight.layers]
+        self._is_light = is_light(len(found.observed), found.patches, sizes) and len(sizes) == len(
+            found.weights
+        )
+        if self._is_light:
+            load_early()  # statistics are measured here
         self._meets_many = found.patches > 1
         self._can_survey = not self._is_large
         self._sensed, self._sums = None, []

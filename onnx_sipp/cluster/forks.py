@@ -14,9 +14,8 @@ __all__ = ["ENVIRONMENT", "can_fork", "environment", "get_ready"]
 # Workers are processes of one thread. Dask has glibc give back to the system at once what is freed;
 # workers would spend much of their time on getting it again.
 ENVIRONMENT = {
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",

@@ -16,17 +16,20 @@ SHARDS, LARGEST = 8, 64
 PATCHES = 128
 # Weights from which on it takes longer to send a model and its statistics than to begin the work.
 _MANY_WEIGHTS = 1 << 22
+# Layers up to which a model is run once more for each of them.
+_FEW_LAYERS = 16
 
 
-def is_light(samples: int, patches: float, weights: int) -> bool:
+def is_light(samples: int, patches: float, sizes: Sequence[int]) -> bool:
     """Whether statistics are measured sooner than the model and they have travelled.
 
     Args:
         samples: to measure on.
         patches: see `shards_for`.
-        weights: of the model.
+        sizes: of the weights of all layers.
     """
-    return weights >= _MANY_WEIGHTS and samples * patches < SHARDS * PATCHES
+    is_wide = sum(sizes) >= _MANY_WEIGHTS and len(sizes) <= _FEW_LAYERS
+    return is_wide and samples * patches < SHARDS * PATCHES
 
 
 def shards_for(samples: int, patches: float) -> int:

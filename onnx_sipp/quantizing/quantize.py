@@ -86,7 +86,8 @@ def quantize(
         plain, folded, integer = (Path(folder) / f"{n}.onnx" for n in ("plain", "folded", "int"))
         model.save(plain)
         open_session(plain, folder=None, threads=threads, providers=None, optimized=folded)
-        source, notes = folded, [CUTS_OFF] if cuts_off_sums() else []
+        on_cpu = set(providers or ()) <= {"CPUExecutionProvider"}
+        source, notes = folded, [CUTS_OFF] if on_cpu and cuts_off_sums() else []
         external = bool(model.sites.external)
         try:
             _run_quantizer(folded, integer, kind, feeds, providers, external=external)

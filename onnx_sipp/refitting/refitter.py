@@ -250,8 +250,9 @@ class Refitter:
         pruned = self._staged.pruned(self._store, remember=look is not None)
         rectifier = self._rectifier if rectify else None
         made = Pass(
-            decider, self._gatherer, self._makes, rectifier, self._shared, self._idle, before, look
-        )
+            decider, self._gatherer, self._makes, rectifier, self._shared, self._idle,
+            self._execution.threads or 1, before, look,
+        )  # fmt: skip
         with ExitStack() as stack:
             dense = self._run(self._staged.dense, dense=True, pruned=not sequential)
             runs = [stack.enter_context(closing(dense))]

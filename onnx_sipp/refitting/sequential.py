@@ -76,6 +76,7 @@ class Pass:
         rectifier: makes what the next node cuts off free; None if nothing is to be gained there.
         shared: evidence of weights that layers share, by their index.
         idle: per weight, what is left out of all choices; empty if nothing is.
+        threads: of onnxruntime.
         before: an earlier pass to start from, None for the dense model.
         look: called for every weight with its new values if another pass follows.
     """
@@ -86,6 +87,7 @@ class Pass:
     rectifier: Rectifier | None
     shared: Mapping[int, Evidence]
     idle: Sequence[Idle]
+    threads: int
     before: PrunedWeights | None = None
     look: Look | None = None
 
@@ -106,10 +108,15 @@ class Pass:
             progress: told after every stage.
         """
         for stage in stages:
-            # Each by one thread, but side by side where another one can be borrowed.
-            tensors = side_by_side(SegmentedRun.advance, runs, 1)
+            tensors = self._advanced(runs)
             self._over(stage, tensors[0], tensors[-1], pruned)
             progress.advance(1, len(stages))
+
+    def _advanced(self, runs: Sequence[SegmentedRun]) -> list[list[LiveTensors]]:
+        """The next stage of all runs: side by side where a second thread can be borrowed."""
+        if self.threads > 1:  # which onnxruntime has already
+            return [run.advance() for run in runs]
+        return side_by_side(SegmentedRun.advance, runs, 1)
 
     def _over(
         self,

@@ -52,13 +52,15 @@ def test_neighbours_are_merged_first(count, tree):
 
 
 @pytest.mark.parametrize(
-    ("samples", "patches", "weights", "light"),
+    ("samples", "patches", "sizes", "light"),
     [
-        (256, 1, 20_000_000, True),
-        (256, 1, 100_000, False),  # little to send
-        (256, 64, 20_000_000, False),  # much to do
-        (10_000, 1, 20_000_000, False),
+        (256, 1, [16_000_000, 4_000_000], True),
+        (256, 1, [100_000], False),  # little to send
+        (256, 64, [20_000_000], False),  # much to do
+        (10_000, 1, [20_000_000], False),
+        (256, 1, [1_000_000] * 16, True),
+        (256, 1, [1_000_000] * 17, False),  # the model would be run for each of them
     ],
 )
-def test_what_takes_longer_to_send_than_to_do(samples, patches, weights, light):
-    assert is_light(samples, patches, weights) == light
+def test_what_takes_longer_to_send_than_to_do(samples, patches, sizes, light):
+    assert is_light(samples, patches, sizes) == light

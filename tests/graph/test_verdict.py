@@ -16,6 +16,28 @@ def changed(model):
     return result
 
 
+@pytest.fixture(params=[False, True], ids=["small", "large"], autouse=True)
+def size(request, monkeypatch):
+    """Whether constants count as large, and are not shown to the checker."""
+    if request.param:
+        monkeypatch.setattr("onnx_sipp.graph.verdict._LARGE", 1)
+
+
+def test_large_constants_are_not_copied(monkeypatch):
+    shown = []
+    monkeypatch.setattr("onnx_sipp.graph.verdict._LARGE", 100)
+    monkeypatch.setattr("onnx.checker.check_model", shown.append)
+    model = Model.load(mlp())
+    ensure_same_verdict(model, model)
+    for proto in shown:
+        for before, after in zip(
+            model.proto.graph.initializer, proto.graph.initializer, strict=True
+        ):
+            assert after.name == before.name
+            assert (after.ByteSize() < before.ByteSize()) == (before.ByteSize() >= 100)
+    assert len(shown) == 2
+
+
 def test_a_good_model_stays_good():
     model = Model.load(mlp())
     onnx.checker.check_model(model.proto)

@@ -1,5 +1,6 @@
 """What a refitter holds: activations of some samples, and the outputs of the dense model."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -7,12 +8,15 @@ import numpy as np
 import pytest
 from small_models import make_model, weights
 
+from onnx_sipp import prune
 from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.checked import checked_options
+from onnx_sipp.cluster.hiring import _Idle
 from onnx_sipp.preparing import prepare
 from onnx_sipp.progress import Silent
 from onnx_sipp.refitting import refitter as module
 from onnx_sipp.store import TensorStore
+from onnx_sipp.threads import borrow_from, borrow_no_more
 
 PROTO = make_model(
     [("MatMul", "x v", "h"), ("Relu", "h", "a"), ("MatMul", "a w", "y")],
@@ -123,3 +127,29 @@ def test_memory_changes_no_result(monkeypatch):
     for index, evidence in found[0].items():
         np.testing.assert_array_equal(evidence.fit.cross, found[1][index].fit.cross)
         np.testing.assert_array_equal(evidence.fit.gram, found[1][index].fit.gram)
+
+
+@pytest.mark.parametrize(("threads", "at_once"), [(1, 2), (2, 1)])
+def test_both_models_run_at_once_where_a_core_is_borrowed(monkeypatch, threads, at_once):
+    """With the same result; but not where onnxruntime has several threads by itself."""
+    running, most = [], []
+    advance = module.SegmentedRun.advance
+
+    def advancing(run):
+        running.append(run)
+        time.sleep(0.05)
+        most.append(len(running))
+        try:
+            return advance(run)
+        finally:
+            running.remove(run)
+
+    plain = prune(PROTO, weights(80, 6, seed=5), sparsity=0.5, threads=threads)
+    monkeypatch.setattr(module.SegmentedRun, "advance", advancing)
+    borrow_from(_Idle(2 * threads))
+    try:
+        found = prune(PROTO, weights(80, 6, seed=5), sparsity=0.5, threads=threads)
+    finally:
+        borrow_no_more()
+    assert found.model.SerializeToString() == plain.model.SerializeToString()
+    assert max(most) == at_once
