@@ -169,7 +169,9 @@ class Crew:
                 if begun and best not in begun:
                     pool.give_up(begun.popitem()[1])
                 missing = len(plans) - len(errors)
-                if not begun and (not missing or pool.has_room(missing)):
+                # Of plain MLPs, what is between the others beats one where the other may beat it.
+                unclear = best == order[0] and not self._meets_many
+                if not begun and (not missing or (pool.has_room(missing) and not unclear)):
                     begun[best] = pool.submit(tasks.careful, sensed, state, best)
             (careful,) = begun.values()
             outcome = self._outcome(careful, form)

@@ -279,9 +279,10 @@ def test_patches_of_other_batches():
             BatchRange(1, sizes).every(counts)
 
 
+@pytest.mark.parametrize("many", [True, False])
 @pytest.mark.parametrize("room", [True, False])
 @pytest.mark.parametrize("last", ["error", "impact", "mild-impact"])
-def test_the_best_budget_wins_whichever_is_tried_last(monkeypatch, room, last):
+def test_the_best_budget_wins_whichever_is_tried_last(monkeypatch, room, last, many):
     """A pass that was begun in vain is given up."""
     made, given_up = [], []
 
@@ -302,7 +303,9 @@ def test_the_best_budget_wins_whichever_is_tried_last(monkeypatch, room, last):
 
         def as_done(self, tasks):
             first = [n for n, task in enumerate(tasks) if task.value != ERRORS[last]]
-            return iter([*first, *(n for n in range(len(tasks)) if n not in first)])
+            yield from first
+            made.append(("the last", ""))
+            yield from (n for n in range(len(tasks)) if n not in first)
 
     class Form:
         def outcome(self, header, read):
@@ -311,6 +314,7 @@ def test_the_best_budget_wins_whichever_is_tried_last(monkeypatch, room, last):
     ERRORS = {"error": 0.3, "impact": 0.2, "mild-impact": 0.1}
     crew = crew_module.Crew(Pool())
     monkeypatch.setattr(crew, "_sensed", object())
+    monkeypatch.setattr(crew, "_meets_many", many)
     errors, outcome = crew.compare(None, list(ERRORS), Form(), Silent())
     assert errors == ERRORS
     assert list(errors) == list(ERRORS)
@@ -319,6 +323,9 @@ def test_the_best_budget_wins_whichever_is_tried_last(monkeypatch, room, last):
     assert careful[-1] == "mild-impact"
     assert given_up == careful[:-1]
     assert (len(careful) > 1) == (room and last == "mild-impact")
+    kinds = [kind for kind, _ in made]
+    early = kinds.index("careful") < kinds.index("the last")
+    assert early == (room and (many or last == "mild-impact"))
 
 
 @pytest.mark.parametrize(("name", "first"), [("mlp", "error"), ("conv", "impact")])
