@@ -15,6 +15,8 @@ from typing import Any, Protocol, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
+from onnx_sipp.store import ranges
+
 __all__ = [
     "Hands",
     "Lender",
@@ -125,8 +127,7 @@ def row_parts(shape: tuple[int, ...]) -> list[slice]:
         shape: of the weights.
     """
     groups, outs, fan_in = shape
-    size = max(1, _PART // (groups * fan_in))
-    return [slice(first, first + size) for first in range(0, max(1, outs), size)]
+    return list(ranges(outs, groups * fan_in, _PART))
 
 
 @dataclass(frozen=True)

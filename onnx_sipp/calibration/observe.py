@@ -44,7 +44,7 @@ class _Fork:
         self.tensor, self.unfolding, self.layer, self.mask = tensor, unfolding, layer, mask
         self.accumulators: list[Accumulator] = []
 
-    def feed(self, batch: Batch, hands: Hands) -> None:
+    def feed(self, batch: Batch, spread: Hands) -> None:
         """Show a batch to the accumulators, side by side as far as there are hands."""
         activation = batch.tensors[self.tensor]
         if activation.dtype.kind not in "fV":
@@ -63,7 +63,7 @@ class _Fork:
             mask = batch.tensors[self.mask][0] != 0
             activation = without_padding(activation[0], mask)[None]
         for patches in pieces(self.unfolding, activation):
-            list(hands.map(partial(_show, patches), self.accumulators))
+            list(spread.map(partial(_show, patches), self.accumulators))
 
 
 def _show(patches: Patches, accumulator: Accumulator) -> None:
@@ -174,7 +174,7 @@ def _observe_group(
             for key in wide:
                 forks[key].feed(batch, crew)
             others = [fork for key, fork in forks.items() if key not in wide]
-            list(crew.map(partial(_Fork.feed, batch=batch, hands=Hands(1, map)), others))
+            list(crew.map(partial(_Fork.feed, batch=batch, spread=Hands(1, map)), others))
         how.progress.advance(batch.samples, total)
     for watch, own in zip(group, accumulators, strict=True):
         watch.end(own)

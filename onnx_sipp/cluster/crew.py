@@ -54,10 +54,10 @@ class Crew:
         """Begin with another run; workers are told of it as soon as they have something to do."""
         self._found = found
         self._is_large = is_large(found.lowered)
-        sizes = [weight.size for weight in found.weights for _ in weight.layers]
-        self._is_light = is_light(len(found.observed), found.patches, sizes) and len(sizes) == len(
-            found.weights
-        )
+        sizes = [weight.size for weight in found.weights]
+        # Sums of layers that share a weight are added up in one order, whoever gathers them.
+        shared = any(len(weight.layers) > 1 for weight in found.weights)
+        self._is_light = not shared and is_light(len(found.observed), found.patches, sizes)
         if self._is_light:
             load_early()  # statistics are measured here
         self._meets_many = found.patches > 1
@@ -169,7 +169,7 @@ class Crew:
                 if begun and best not in begun:
                     pool.give_up(begun.popitem()[1])
                 missing = len(plans) - len(errors)
-                # Of plain MLPs, what is between the others beats one where the other may beat it.
+                # Of plain MLPs, where `mild-impact` does better than `error`, so may `impact`.
                 unclear = best == order[0] and not self._meets_many
                 if not begun and (not missing or (pool.has_room(missing) and not unclear)):
                     begun[best] = pool.submit(tasks.careful, sensed, state, best)

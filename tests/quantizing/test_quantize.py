@@ -1,6 +1,5 @@
 """Quantising: zeros stay zeros, names stay, and the result runs."""
 
-import importlib
 import logging
 
 import numpy as np
@@ -13,6 +12,7 @@ from small_models import make_model, save_external, weights
 import onnx_sipp.quantizing.quantize as module
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.model import Model
+from onnx_sipp.quantizing import saturation
 from onnx_sipp.quantizing.quantize import quantize
 from onnx_sipp.quantizing.saturation import CUTS_OFF, cuts_off_sums
 
@@ -176,7 +176,6 @@ def test_whether_sums_are_cut_off_is_tried(monkeypatch, cuts_off):
     """As onnxruntime has it: two products of 255 and 127 do not fit into 16 bits."""
     right = 64 * 255 * 127
     found = np.full((1, 16), 32 * 32767 if cuts_off else right, np.int32)
-    saturation = importlib.import_module("onnx_sipp.quantizing.saturation")
     monkeypatch.setattr(saturation, "run_session", lambda *_: [found])
     assert cuts_off_sums.__wrapped__() == cuts_off
 
