@@ -100,12 +100,12 @@ def _ordered(evidence: Evidence, keep: int, seed: int, threads: int) -> Proposal
             return Proposal(_n_of_m(evidence, evidence.cells, keep, threads))
         (costs,) = output_costs(evidence, [evidence.by_neuron], threads).values()
         return Proposal(evidence.pick(costs, keep))
-    gain = np.abs(evidence.gain)[..., None].astype(np.float32)
     kept, start = gradual_mask(
         evidence.fit,
         evidence.weight,
         keep,
-        lambda score, count: evidence.pick(score * gain, count),
+        evidence.pick,
+        gain=evidence.gain,
         damping=damping_for(evidence),
         schedule=evidence.effort.schedule,
         steps=evidence.effort.stage_steps,

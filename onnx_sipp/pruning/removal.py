@@ -21,6 +21,7 @@ from onnx_sipp.pruning.cells import Cells, alive_units
 from onnx_sipp.pruning.compensation import refit
 from onnx_sipp.pruning.selection import Mask, top
 from onnx_sipp.statistics.regression import Regression
+from onnx_sipp.threads import row_parts
 
 __all__ = ["Pick", "gradual_costs", "gradual_mask", "greedy_work", "input_scale"]
 
@@ -44,6 +45,7 @@ def gradual_mask(
     keep: int,
     pick: Pick,
     *,
+    gain: Float,
     damping: float,
     schedule: Sequence[float],
     steps: int,
@@ -60,6 +62,7 @@ def gradual_mask(
         weight: ``[group, out, fan_in]``; zeros in it stay zero.
         keep: how many weights stay.
         pick: the mask of the so many largest scores.
+        gain: ``[group, out]``, factor from the outputs to what the next nodes see.
         damping: λ, see `Regression.scale`.
         schedule: per stage, how far it goes: the share of the logarithm of the fraction to keep.
         steps: conjugate gradient steps of each stage.
@@ -69,23 +72,31 @@ def gradual_mask(
     Returns:
         The mask, and weights to start the refit from.
     """
-    scale = input_scale(problem).astype(np.float32)
-    wanted: Float = weight
+    factors = input_scale(problem).astype(np.float32), np.abs(gain)[..., None].astype(np.float32)
     start: Float = weight
+    wishes: Float | None = None
     alive = int(np.count_nonzero(weight)) if alive is None else alive
     fraction = keep / max(1, alive)
     kept = weight != 0
     for stage, done in enumerate(schedule):
-        kept = pick(np.abs(wanted) * scale, keep if done == 1 else round(alive * fraction**done))
+        score = _scores(start, wishes, *factors)
+        kept = pick(score, keep if done == 1 else round(alive * fraction**done))
         if stage < len(schedule) - 1:
             solution = refit(
                 problem, weight, kept,
                 damping=damping, steps=steps, start=start, threads=threads, with_wishes=True,
             )  # fmt: skip
-            assert solution.wishes is not None
-            start = solution.weight
-            wanted = start + solution.wishes
+            start, wishes = solution.weight, solution.wishes
     return kept, start
+
+
+def _scores(weight: Float, wishes: Float | None, scale: Float32, gain: Float32) -> Float:
+    """|w| · rms(a) · gain; of dropped weights by what they would become."""
+    scores = np.empty(weight.shape, np.result_type(weight, np.float32))
+    for rows in row_parts(weight.shape):
+        own = weight[:, rows] if wishes is None else weight[:, rows] + wishes[:, rows]
+        scores[:, rows] = np.abs(own) * scale * gain[:, rows]
+    return scores
 
 
 def gradual_costs(

@@ -98,16 +98,18 @@ class Gatherer:
         groups, _, fan_in = places[0].layer.view.matrix
         wide = 2 * 8 * groups * fan_in**2 + max(place.sums_bytes for place in places) > _WIDE_BYTES
         batches = range(len(self._judges))
-        parts = [batches] if wide else turns(batches, self._threads)
+        threads = self._threads if wide else None
 
         def work(part: Iterable[int]) -> list[Sums]:
-            return self._sums_of_batches(places, part, dense, pruned, with_gram=grams is None)
+            return self._sums_of_batches(
+                places, part, dense, pruned, threads, with_gram=grams is None
+            )
 
         if wide:
             with blas_threads(self._threads):
-                gathered = [work(part) for part in parts]
+                gathered = [work(batches)]
         else:
-            gathered = side_by_side(work, parts, self._threads)
+            gathered = side_by_side(work, turns(batches, self._threads), self._threads)
         for other in gathered[1:]:
             for own, theirs in zip(gathered[0], other, strict=True):
                 own.merge(theirs)
@@ -122,6 +124,7 @@ class Gatherer:
         batches: Iterable[int],
         dense: Sequence[LiveTensors],
         pruned: Sequence[LiveTensors],
+        threads: int | None,
         *,
         with_gram: bool,
     ) -> list[Sums]:
@@ -138,7 +141,7 @@ class Gatherer:
             if with_gram:
                 sums[0].gram_of(judge=judge).update(columns)
             for place, own, output in zip(places, sums, outputs, strict=True):
-                own.cross_of(judge=judge).update(columns, product_of(place, output))
+                own.cross_of(judge=judge).update(columns, product_of(place, output), threads)
         return sums
 
     def _pairs(

@@ -8,9 +8,14 @@ from numpy.typing import NDArray
 from onnx_sipp.statistics.gram import VERY_WIDE, suited
 from onnx_sipp.statistics.multiplying import NUMPY, Multiplier
 from onnx_sipp.statistics.sending import SentWithoutZeros
+from onnx_sipp.store import ranges
+from onnx_sipp.threads import side_by_side
 from onnx_sipp.unfolding.base import Float32
 
 __all__ = ["Cross"]
+
+# Neurons whose products are made together where they are parted among threads.
+_NEURONS = 256
 
 Float = NDArray[np.floating]
 Float64 = NDArray[np.float64]
@@ -47,11 +52,25 @@ class Cross(SentWithoutZeros):
         """The largest mean square of a target."""
         return float(self.squares.max(initial=0.0)) / max(1, self.count)
 
-    def update(self, columns: Float32, targets: Float32) -> None:
-        """Take in patches ``[group, fan_in, patches]`` and targets ``[group, out, patches]``."""
+    def update(self, columns: Float32, targets: Float32, threads: int | None = None) -> None:
+        """Take in patches and what comes out for them.
+
+        Args:
+            columns: ``[group, fan_in, patches]``.
+            targets: ``[group, out, patches]``.
+            threads: to part the neurons among; None to take all of them at once.
+        """
         self.count += columns.shape[2]
-        with np.errstate(over="ignore", invalid="ignore"):  # see `largest`
-            self._products += self.multiplier.hold(columns).times_transposed(targets)
+        held = self.multiplier.hold(columns)
+
+        def add(neurons: slice) -> None:
+            with np.errstate(over="ignore", invalid="ignore"):  # see `largest`
+                self._products[:, neurons] += held.times_transposed(targets[:, neurons])
+
+        if threads is None:
+            add(slice(None))
+        else:
+            side_by_side(add, ranges(targets.shape[1], 1, _NEURONS), threads)
         self.sums += targets.sum(axis=2, dtype=np.float64)
         self.squares += np.einsum("gop,gop->go", targets, targets, dtype=np.float64)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx_sipp.statistics.cross import Cross
 from onnx_sipp.statistics.gram import VERY_WIDE, WIDE, Gram
 from onnx_sipp.statistics.input_moments import Moments
+from onnx_sipp.threads import row_parts
 
 __all__ = ["Regression"]
 
@@ -200,11 +201,15 @@ def _regression(
     count = max(1, seen)
     mean_target = cross.sums / count
     b, power = cross.products, cross.squares / count
-    b /= b.dtype.type(count)  # it may be large, and is not needed as a sum any more
+    targets, inputs = mean_target.astype(b.dtype)[:, :, None], mean_input.astype(b.dtype)[:, None]
+    still = moments.diagonal == 0
+    for rows in row_parts(b.shape):
+        own = b[:, rows]  # it may be large, and is not needed as a sum any more
+        own /= b.dtype.type(count)
+        if centred:
+            own -= targets[:, rows] * inputs
+            for group in np.flatnonzero(still.any(axis=-1)):
+                own[group][:, still[group]] = 0
     if centred:
-        targets, inputs = mean_target.astype(b.dtype), mean_input.astype(b.dtype)
-        for group, still in enumerate(moments.diagonal == 0):
-            b[group] -= targets[group, :, None] * inputs[group]
-            b[group][:, still] = 0
         power -= mean_target**2
     return Regression(moments, b, np.maximum(power, 0), mean_input, mean_target, centred, seen)

@@ -28,8 +28,9 @@ def gradual(problem, weight, keep, *, by_neuron=False, schedule=GENTLY, threads=
         return top_rows(score, np.abs(weight), counts)
 
     return gradual_mask(
-        problem, weight, keep, pick, damping=0.05, schedule=schedule, steps=8, threads=threads
-    )
+        problem, weight, keep, pick,
+        gain=np.ones(weight.shape[:2]), damping=0.05, schedule=schedule, steps=8, threads=threads,
+    )  # fmt: skip
 
 
 @given(st.integers(0, 999), st.floats(0, 1.1))
