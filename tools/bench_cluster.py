@@ -151,7 +151,7 @@ def tried(model: Path, calib: Path, samples: int) -> tuple[list[Cost], float]:
     @contextmanager
     def hired(scheduler: str) -> Iterator[Crew]:
         del scheduler
-        yield Crew(Timed())
+        yield Crew(Timed)
 
     begun = time.process_time()
     with mock.patch("onnx_sipp.pipeline.hired", hired):

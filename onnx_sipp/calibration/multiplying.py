@@ -8,10 +8,10 @@ from itertools import takewhile
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from onnx_sipp.calibration.runtime import runtime
 from onnx_sipp.calibration.session import first_line, open_session
 from onnx_sipp.errors import SippError
 from onnx_sipp.statistics.multiplying import NUMPY, Held, Multiplier
@@ -69,7 +69,7 @@ class RuntimeMultiplier:
         """A matrix as onnxruntime takes it, on the device."""
         with self._telling(matrix):
             device = _DEVICES.get(self._provider, "cpu")
-            return ort.OrtValue.ortvalue_from_numpy(matrix, device, 0)
+            return runtime().OrtValue.ortvalue_from_numpy(matrix, device, 0)
 
     def product(self, a: Any, b: Any, *, transposed: bool) -> Float:
         """A B or A Bᵀ, as a numpy array, of what `value` has made.
@@ -83,6 +83,7 @@ class RuntimeMultiplier:
         return result
 
     def _session(self, *, transposed: bool) -> Any:
+        ort = runtime()
         if transposed not in self._sessions:
             # Whoever asks for products works on several at a time itself.
             session = open_session(
@@ -100,6 +101,7 @@ class RuntimeMultiplier:
 
     @contextmanager
     def _telling(self, *matrices: Any) -> Iterator[None]:
+        ort = runtime()
         try:
             yield
         except Exception as error:  # onnxruntime's exceptions share no base class
@@ -133,7 +135,9 @@ class _OnDevice:
 
 
 def _shape(matrix: Any) -> Sequence[int]:
-    shape: Sequence[int] = matrix.shape() if isinstance(matrix, ort.OrtValue) else matrix.shape
+    shape: Sequence[int] = (
+        matrix.shape() if isinstance(matrix, runtime().OrtValue) else matrix.shape
+    )
     return shape
 
 

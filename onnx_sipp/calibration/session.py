@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
+from onnx_sipp.calibration.runtime import runtime
 from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.errors import SippError, UsageError
 
@@ -47,6 +47,7 @@ def open_session(
         UsageError: this onnxruntime lacks a provider, or cannot load a library.
         SippError: onnxruntime refuses the model.
     """
+    ort = runtime()
     _refuse_unknown(providers or ())
     options = _session_options(idle=idle, optimized=optimized)
     if threads is not None:
@@ -74,7 +75,7 @@ def open_session(
 
 
 def _refuse_unknown(providers: Sequence[str]) -> None:
-    available = ort.get_available_providers()
+    available = runtime().get_available_providers()
     for provider in providers:
         if provider not in available:
             raise UsageError(
@@ -85,6 +86,7 @@ def _refuse_unknown(providers: Sequence[str]) -> None:
 
 def _session_options(*, idle: bool, optimized: Path | None) -> Any:
     """Options of a session that logs nothing; see `open_session`."""
+    ort = runtime()
     options = ort.SessionOptions()
     options.log_severity_level = 4  # refusals arrive as exceptions; the rest is noise here
     # Its threads would otherwise spin between runs, at the cost of whatever runs meanwhile.
@@ -101,6 +103,7 @@ def _session_options(*, idle: bool, optimized: Path | None) -> Any:
 
 
 def _register(options: Any, libraries: Sequence[Path]) -> None:
+    ort = runtime()
     for library in libraries:
         try:
             options.register_custom_ops_library(str(library))

@@ -6,9 +6,9 @@ to be done again because a worker died; so the result does not, either.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
@@ -19,7 +19,7 @@ from onnx_sipp.budgeting.looks import LayerLook
 from onnx_sipp.calibration.runner import is_large
 from onnx_sipp.cluster import tasks
 from onnx_sipp.cluster.pool import Pool
-from onnx_sipp.cluster.shards import is_light, merged, ranges_of, shards_for
+from onnx_sipp.cluster.shards import is_light, is_quick, merged, ranges_of, shards_for
 from onnx_sipp.cluster.site import Payload, Sensed
 from onnx_sipp.keeping.outcomes import OutcomeForm
 from onnx_sipp.measures import Measured, PatchCount, second_moment
@@ -38,17 +38,18 @@ class Crew:
     """Workers that know the model and the samples; see `Workers`.
 
     Args:
-        pool: runs their tasks.
+        pool: gives what runs their tasks; asked when there is something to do.
     """
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, pool: Callable[[], Pool]) -> None:
+        self._hire = pool
         self._can_survey, self._is_large, self._is_light = True, False, False
+        self._measures = True
         self._meets_many = False
         self._found: Prepared | None = None
         self._measured: Sequence[Measured] = ()
         self._sensed: Any = None
-        self._sums: list[Any] = []
+        self._sums: dict[int, Any] = {}
 
     def take(self, found: Prepared) -> None:
         """Begin with another run; workers are told of it as soon as they have something to do."""
@@ -57,12 +58,18 @@ class Crew:
         sizes = [weight.size for weight in found.weights]
         # Sums of layers that share a weight are added up in one order, whoever gathers them.
         shared = any(len(weight.layers) > 1 for weight in found.weights)
-        self._is_light = not shared and is_light(len(found.observed), found.patches, sizes)
-        if self._is_light:
+        given = len(found.observed), found.patches, sizes
+        self._is_light = not shared and is_light(*given)
+        self._measures = not self._is_light and not is_quick(*given)
+        if not self._measures:
             load_early()  # statistics are measured here
         self._meets_many = found.patches > 1
         self._can_survey = not self._is_large
-        self._sensed, self._sums = None, []
+        self._sensed, self._sums = None, {}
+
+    @cached_property
+    def _pool(self) -> Pool:
+        return self._hire()
 
     def _equipped(self) -> Pool:
         """The pool, all workers of which know what the run is about."""
@@ -87,7 +94,7 @@ class Crew:
         store: TensorStore,
     ) -> list[Measured] | None:
         """See `Workers.statistics`."""
-        if self._is_light:
+        if not self._measures:
             return None
         pool = self._equipped()
         shards = ranges_of([1] * samples, shards_for(samples, patches))
@@ -116,10 +123,9 @@ class Crew:
         sensed = self._shared()
         with self._told(known) as state:
             try:
-                sums = self._sums_of(len(known.capacities), sizes)
+                sums = self._sums_of(known.capacities, sizes)
                 looks = {}
-                # What takes longest is begun first.
-                for index in sorted(indices, key=lambda index: -known.capacities[index]):
+                for index in _largest_first(indices, known.capacities):
                     given = sensed, state, index, sums[index]
                     ways = WAYS if alone else ()
                     errors = [pool.submit(tasks.alone, *given, way) for way in ways]
@@ -131,19 +137,20 @@ class Crew:
                 self._can_survey = False  # what cannot be parted once never can
                 return None
 
-    def _sums_of(self, weights: int, sizes: Sequence[int]) -> list[Any]:
+    def _sums_of(self, capacities: Sequence[int], sizes: Sequence[int]) -> Mapping[int, Any]:
         """Sums of all weights, which stay with the workers; they are the same for all goals.
 
         None where every worker gathers those that it needs in less time than they travel.
         """
+        weights = range(len(capacities))
         if self._is_light:
-            return [None] * weights
+            return dict.fromkeys(weights)
         if not self._sums:
             pool, sensed = self._pool, self._shared()
             parts = [pool.submit(tasks.sums, sensed, part, sizes) for part in ranges_of(sizes)]
-            for index in range(weights):
+            for index in _largest_first(weights, capacities):
                 own = [pool.submit(tasks.of_weight, part, index) for part in parts]
-                self._sums.append(merged(own, partial(pool.submit, tasks.merge_sums)))
+                self._sums[index] = merged(own, partial(pool.submit, tasks.merge_sums))
         return self._sums
 
     def compare(
@@ -201,6 +208,11 @@ class Crew:
         if self._sensed is None:
             self._sensed = self._pool.share([Sensed.of(found) for found in self._measured])
         return self._sensed
+
+
+def _largest_first(indices: Iterable[int], capacities: Sequence[int]) -> list[int]:
+    """What takes longest is begun first, or it would be waited for at the end."""
+    return sorted(indices, key=lambda index: -capacities[index])
 
 
 def _measured(weight: Weight, made: tasks.Partial, store: TensorStore) -> Measured:

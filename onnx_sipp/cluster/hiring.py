@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from threading import Event
+from typing import TYPE_CHECKING, TypeVar
 
 from onnx_sipp.errors import UsageError
 from onnx_sipp.options import available_threads
@@ -13,6 +15,9 @@ from onnx_sipp.threads import borrow_from, borrow_no_more
 
 if TYPE_CHECKING:
     from onnx_sipp.cluster.crew import Crew
+    from onnx_sipp.cluster.dask_pool import DaskPool
+
+T = TypeVar("T")
 
 __all__ = ["hired"]
 
@@ -21,16 +26,18 @@ class _Idle:
     """Lends a process the cores of its workers, which idle while it works itself.
 
     Args:
-        cores: of the workers on its machine; if there are none, all cores of the machine are free.
+        cores: of the workers on its machine, as far as they are known; if there are none, all cores
+            of the machine are free.
     """
 
-    def __init__(self, cores: int) -> None:
-        self._cores = min(cores or available_threads(), available_threads())
+    def __init__(self, cores: Callable[[], int]) -> None:
+        self._cores = cores
 
     @contextmanager
     def lent(self, most: int, threads: int) -> Iterator[int]:
         """See `Lender.lent`."""
-        yield max(0, min(most, self._cores - threads))
+        cores = min(self._cores() or available_threads(), available_threads())
+        yield max(0, min(most, cores - threads))
 
     def working(self) -> AbstractContextManager[None]:
         """See `Lender.working`."""
@@ -42,7 +49,7 @@ class _Idle:
 
 @contextmanager
 def hired(scheduler: str) -> Iterator[Crew | None]:
-    """Hire workers for a while.
+    """Hire workers for a while; they are waited for when there is something for them to do.
 
     Args:
         scheduler: see `Options`.
@@ -52,7 +59,8 @@ def hired(scheduler: str) -> Iterator[Crew | None]:
 
     Raises:
         UsageError: Dask is not installed.
-        SippError: the scheduler cannot be reached, has no workers, or they are of no use.
+        SippError: the scheduler cannot be reached, has no workers, or they are of no use; when
+            they are needed, or at the end.
     """
     if not scheduler:
         yield None
@@ -61,16 +69,60 @@ def hired(scheduler: str) -> Iterator[Crew | None]:
         raise UsageError(
             "--scheduler needs Dask, which is not installed: pip install 'onnx-sipp[cluster]'"
         )
-    if scheduler.startswith("local:"):
+    kind, _, count = scheduler.partition(":")
+    if kind == "local":
         from onnx_sipp.cluster.forks import get_ready  # noqa: PLC0415 - few runs have one
 
         get_ready()  # while this process loads Dask, too
     from onnx_sipp.cluster.crew import Crew  # noqa: PLC0415
-    from onnx_sipp.cluster.dask_pool import dask_pool  # noqa: PLC0415
 
-    with dask_pool(scheduler) as pool:
-        borrow_from(_Idle(pool.cores_here))
+    def cores() -> int:
+        if kind == "local":
+            return int(count)
+        return pool.result().cores_here if pool.done() else 1
+
+    with _beside(lambda: _pool(scheduler)) as pool:
+        borrow_from(_Idle(cores))
         try:
-            yield Crew(pool)
+            yield Crew(pool.result)
         finally:
             borrow_no_more()
+
+
+def _pool(scheduler: str) -> AbstractContextManager[DaskPool]:
+    from onnx_sipp.cluster.dask_pool import dask_pool  # noqa: PLC0415 - loading it takes a while
+
+    return dask_pool(scheduler)
+
+
+@contextmanager
+def _beside(enter: Callable[[], AbstractContextManager[T]]) -> Iterator[Future[T]]:
+    """Enter a context in a thread beside this one, and leave it there at the end.
+
+    Args:
+        enter: gives the context.
+
+    Yields:
+        What it gives once it is entered.
+    """
+    entered: Future[T] = Future()
+    over = Event()
+
+    def stay() -> None:
+        try:
+            with enter() as value:
+                entered.set_result(value)
+                over.wait()
+        except BaseException as error:
+            if entered.done():
+                raise
+            entered.set_exception(error)
+
+    with ThreadPoolExecutor(1) as thread:
+        left = thread.submit(stay)
+        try:
+            yield entered
+        finally:
+            over.set()
+    entered.result()  # who never asked is told now
+    left.result()

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-__all__ = ["LARGEST", "PATCHES", "SHARDS", "is_light", "merged", "ranges_of", "shards_for"]
+__all__ = [
+    "LARGEST",
+    "PATCHES",
+    "SHARDS",
+    "is_light",
+    "is_quick",
+    "merged",
+    "ranges_of",
+    "shards_for",
+]
 
 T = TypeVar("T")
 
@@ -16,6 +25,8 @@ SHARDS, LARGEST = 8, 64
 PATCHES = 128
 # Weights from which on it takes longer to send a model and its statistics than to begin the work.
 _MANY_WEIGHTS = 1 << 22
+# Products of weights and inputs that statistics look at before workers have started and know of it.
+_QUICK = 1 << 30
 # Layers up to which a model is run once more for each of them.
 _FEW_LAYERS = 16
 
@@ -30,6 +41,17 @@ def is_light(samples: int, patches: float, sizes: Sequence[int]) -> bool:
     """
     is_wide = sum(sizes) >= _MANY_WEIGHTS and len(sizes) <= _FEW_LAYERS
     return is_wide and samples * patches < SHARDS * PATCHES
+
+
+def is_quick(samples: int, patches: float, sizes: Sequence[int]) -> bool:
+    """Whether statistics are measured sooner than workers are there and have been told.
+
+    Args:
+        samples: to measure on.
+        patches: see `shards_for`.
+        sizes: of the weights of all layers.
+    """
+    return samples * patches * sum(sizes) < _QUICK
 
 
 def shards_for(samples: int, patches: float) -> int:

@@ -31,7 +31,7 @@ IMAGES = weights(50, 2, 8, 8, seed=6)
 @contextmanager
 def alone(scheduler):
     """In the place of `hired`."""
-    yield Crew(Alone()) if scheduler else None
+    yield Crew(Alone) if scheduler else None
 
 
 def with_crew(monkeypatch, work, *arguments, **options):

@@ -10,6 +10,7 @@ from onnx_sipp.calibration.multiplying import RuntimeMultiplier
 from onnx_sipp.cluster import crew as crew_module
 from onnx_sipp.cluster import tasks
 from onnx_sipp.cluster.pool import Alone, _Value
+from onnx_sipp.cluster.shards import is_quick
 from onnx_sipp.cluster.tasks import merge_sums
 from onnx_sipp.memory import Plan
 from onnx_sipp.progress import Silent
@@ -148,6 +149,14 @@ def test_light_work_is_shared_without_what_it_takes_longer_to_send(
     assert made.count("equipped") == 1
     # Layers that share a weight have their sums added up, always in the same order.
     assert ({"statistics", "sums", "merge_sums"} & set(made) == set()) == (name != "shared")
+
+
+def test_statistics_that_are_quick_are_measured_before_workers_are_there(monkeypatch, made):
+    monkeypatch.setattr("onnx_sipp.cluster.crew.is_quick", is_quick)
+    plain = prune(mlp(), DATA, **OPTIONS)
+    assert_alike(with_crew(monkeypatch, prune, mlp(), DATA, **OPTIONS), plain)
+    assert made[:2] == ["equipped", "sums"]
+    assert "statistics" not in made
 
 
 @pytest.mark.parametrize("options", [{"allocation": "error"}, {"method": "sipp-det"}], ids=str)
@@ -312,7 +321,7 @@ def test_the_best_budget_wins_whichever_is_tried_last(monkeypatch, room, last, m
             return header
 
     ERRORS = {"error": 0.3, "impact": 0.2, "mild-impact": 0.1}
-    crew = crew_module.Crew(Pool())
+    crew = crew_module.Crew(Pool)
     monkeypatch.setattr(crew, "_sensed", object())
     monkeypatch.setattr(crew, "_meets_many", many)
     errors, outcome = crew.compare(None, list(ERRORS), Form(), Silent())
@@ -356,7 +365,7 @@ def test_of_equal_budgets_the_first_wins(monkeypatch):
         def outcome(self, header, read):
             return header
 
-    crew = crew_module.Crew(Pool())
+    crew = crew_module.Crew(Pool)
     monkeypatch.setattr(crew, "_sensed", object())
     plans = ["error", "impact", "mild-impact"]
     assert crew.compare(None, plans, Form(), Silent())[1] == "error"

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import distributed
@@ -124,10 +124,63 @@ def test_this_process_has_the_cores_of_its_workers_here(monkeypatch, cores, here
     pool = SimpleNamespace(cores_here=here)
     monkeypatch.setattr("onnx_sipp.cluster.hiring.available_threads", lambda: cores)
     monkeypatch.setattr("onnx_sipp.cluster.dask_pool.dask_pool", lambda _: nullcontext(pool))
-    with hired("tcp://nowhere"):
+    with hired("tcp://nowhere") as crew:
         assert borrows()
+        crew._hire()
         with _lenders[0].lent(most, 1) as found, working():
             assert found == more
+    assert not borrows()
+
+
+@contextmanager
+def waiting(began, ended):
+    """A pool that is there when something has begun, and tells when it is left."""
+    began.wait(60)
+    try:
+        yield SimpleNamespace(cores_here=2)
+    finally:
+        ended.set()
+
+
+@pytest.mark.parametrize(("scheduler", "cores"), [("tcp://nowhere", 1), ("local:3", 3)])
+def test_workers_are_waited_for_when_they_are_needed(monkeypatch, scheduler, cores):
+    """Until then, only those that are asked for on this machine are known to have cores."""
+    began, ended = threading.Event(), threading.Event()
+    monkeypatch.setattr("onnx_sipp.cluster.hiring.available_threads", lambda: 4)
+    monkeypatch.setattr("onnx_sipp.cluster.dask_pool.dask_pool", lambda _: waiting(began, ended))
+    with hired(scheduler) as crew:
+        with _lenders[0].lent(9, 1) as found:
+            assert found == cores - 1
+        began.set()
+        assert crew._pool is crew._hire()
+        assert not ended.is_set()
+    assert ended.is_set()
+
+
+@contextmanager
+def failing(*, late):
+    """A pool that cannot be had, or not be left."""
+    if late:
+        yield SimpleNamespace(cores_here=1)
+    raise SippError("the scheduler is away")
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    "work", [lambda crew: crew._hire(), lambda crew: None], ids=["some", "none"]
+)
+def test_workers_that_fail_are_told_of(monkeypatch, work, late):
+    """At the latest at the end, even if they had nothing to do."""
+    monkeypatch.setattr("onnx_sipp.cluster.dask_pool.dask_pool", lambda _: failing(late=late))
+    with pytest.raises(SippError, match="is away"), hired("tcp://nowhere") as crew:
+        work(crew)
+    assert not borrows()
+
+
+def test_what_went_wrong_first_is_told(monkeypatch):
+    monkeypatch.setattr("onnx_sipp.cluster.dask_pool.dask_pool", lambda _: failing(late=False))
+    with pytest.raises(ValueError, match="first"), hired("tcp://nowhere"):
+        raise ValueError("first")
     assert not borrows()
 
 

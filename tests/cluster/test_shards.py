@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_sipp.cluster.shards import is_light, merged, ranges_of, shards_for
+from onnx_sipp.cluster.shards import is_light, is_quick, merged, ranges_of, shards_for
 
 SIZES = st.lists(st.integers(1, 300), min_size=1, max_size=100)
 
@@ -64,3 +64,17 @@ def test_neighbours_are_merged_first(count, tree):
 )
 def test_what_takes_longer_to_send_than_to_do(samples, patches, sizes, light):
     assert is_light(samples, patches, sizes) == light
+
+
+@pytest.mark.parametrize(
+    ("samples", "patches", "sizes", "quick"),
+    [
+        (400, 1, [250_000, 1_000_000], True),
+        (400, 1, [4_000_000], False),
+        (400, 64, [250_000], False),
+        (400, 2, [250_000, 1_000_000], True),
+        (4000, 1, [250_000, 1_000_000], False),
+    ],
+)
+def test_what_is_done_before_workers_are_there(samples, patches, sizes, quick):
+    assert is_quick(samples, patches, sizes) == quick

@@ -146,7 +146,7 @@ def test_both_models_run_at_once_where_a_core_is_borrowed(monkeypatch, threads, 
 
     plain = prune(PROTO, weights(80, 6, seed=5), sparsity=0.5, threads=threads)
     monkeypatch.setattr(module.SegmentedRun, "advance", advancing)
-    borrow_from(_Idle(2 * threads))
+    borrow_from(_Idle(lambda: 2 * threads))
     try:
         found = prune(PROTO, weights(80, 6, seed=5), sparsity=0.5, threads=threads)
     finally:
