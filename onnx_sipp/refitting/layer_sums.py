@@ -52,6 +52,7 @@ class Gatherer:
         limit: bytes of sums in memory at a time; those of a single place may take more.
         part: which batches of all these are, None if they are all.
         multiplier: of wide layers.
+        hasty: see `Thinning`.
     """
 
     def __init__(
@@ -62,9 +63,11 @@ class Gatherer:
         limit: int = Plan.sums,
         part: BatchRange | None = None,
         multiplier: Multiplier = NUMPY,
+        *,
+        hasty: bool = False,
     ) -> None:
         self._judges, self._mask, self._threads, self._limit = judges, mask, threads, limit
-        self._part, self._multiplier = part, multiplier
+        self._part, self._multiplier, self._hasty = part, multiplier, hasty
 
     def observe(
         self,
@@ -135,7 +138,7 @@ class Gatherer:
         shapes = [live.shape(layer.activation) for live in pruned]
         counts = patches_in(layer.unfolding, layer.view.matrix, shapes)
         every = counts if self._part is None else self._part.every(counts)
-        thinning = Thinning(layer.unfolding, layer.view.matrix, every)
+        thinning = Thinning(layer.unfolding, layer.view.matrix, every, hasty=self._hasty)
         pairs = self._pairs(places, thinning, batches, dense, pruned)
         for judge, columns, outputs in joined(pairs):
             if with_gram:

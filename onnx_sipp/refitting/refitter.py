@@ -82,7 +82,9 @@ class Refitter:
         self._batches, staged, threads = batches, self._staged, self._execution.threads or 1
         judges, limit = batches.judges, self._execution.memory.sums
         multiplier = self._multiplier
-        self._gatherer = Gatherer(judges, staged.mask, threads, limit, self._part, multiplier)
+        self._gatherer = Gatherer(
+            judges, staged.mask, threads, limit, self._part, multiplier, hasty=self._hasty
+        )
         self._rectifier = Rectifier(judges, staged.mask, threads, multiplier)
         count = len(batches.samples.calibration)
         self._makes = EvidenceMaker(staged.dense, staged.tails, self._measured, count, self._hasty)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from onnx_sipp.statistics.gram import VERY_WIDE, suited
 from onnx_sipp.statistics.multiplying import NUMPY, Multiplier
 from onnx_sipp.statistics.sending import SentWithoutZeros
+from onnx_sipp.statistics.totals import square_sums, sums
 from onnx_sipp.store import ranges
 from onnx_sipp.threads import side_by_side
 from onnx_sipp.unfolding.base import Float32
@@ -71,8 +72,8 @@ class Cross(SentWithoutZeros):
             add(slice(None))
         else:
             side_by_side(add, ranges(targets.shape[1], 1, _NEURONS), threads)
-        self.sums += targets.sum(axis=2, dtype=np.float64)
-        self.squares += np.einsum("gop,gop->go", targets, targets, dtype=np.float64)
+        self.sums += sums(targets)
+        self.squares += square_sums(targets)
 
     def merge(self, other: Cross) -> None:
         """Take in what another accumulator of the same layer has seen."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx_sipp.statistics.input_moments import ROWS, Moments, add_outer
 from onnx_sipp.statistics.multiplying import NUMPY, Multiplier
 from onnx_sipp.statistics.sending import SentWithoutZeros
+from onnx_sipp.statistics.totals import square_sums, sums
 from onnx_sipp.unfolding.base import Float32
 
 __all__ = [
@@ -84,7 +85,7 @@ class Gram(SentWithoutZeros):
 
     def update(self, columns: Float32) -> None:
         """Take in patches ``[group, fan_in, patches]``."""
-        self.sums += columns.sum(axis=2, dtype=np.float64)
+        self.sums += sums(columns)
         self.count += columns.shape[2]
         if self._columns is None:
             self._add(columns)
@@ -123,7 +124,7 @@ class Gram(SentWithoutZeros):
         else:
             diagonal = np.zeros(self._shape[:2])
             for part in self._columns:
-                diagonal += np.einsum("gfn,gfn->gf", part, part, dtype=np.float64)
+                diagonal += square_sums(part)
         return float(diagonal.max(initial=0.0)) / max(1, self.count)
 
     @property

@@ -8,6 +8,7 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.statistics.totals import square_sums
 from onnx_sipp.unfolding.base import Patches
 
 __all__ = ["Energies", "OutputError", "SecondMoment"]
@@ -30,12 +31,7 @@ class SecondMoment:
     def update(self, patches: Patches) -> None:
         """Take in the patches of some samples."""
         columns = patches.columns
-        # A dot product per row: its float32 sums are kept short, unlike those of einsum.
-        with np.errstate(over="ignore"):
-            squares = (columns[:, :, None, :] @ columns[:, :, :, None])[..., 0, 0]
-        if not np.isfinite(squares).all():  # too large for float32, but not for float64
-            squares = np.einsum("gfn,gfn->gf", columns, columns, dtype=np.float64)
-        self._sum += squares
+        self._sum += square_sums(columns)
         self._count += columns.shape[2]
 
     def merge(self, other: SecondMoment) -> None:

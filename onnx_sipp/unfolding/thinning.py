@@ -18,10 +18,10 @@ from onnx_sipp.unfolding.base import Float32, MatMulUnfolding, Unfolding
 
 __all__ = ["Thinning", "patches_in"]
 
-# Multiplications that the sums of a layer may take.
-PRODUCTS = 5e10
-# Patches per input of a neuron that are kept whatever they cost.
-PATCHES_PER_INPUT = 256
+# Multiplications that the sums of a layer may take; and patches per input of a neuron that are kept
+# whatever they cost. Fewer do in haste, to compare budgets.
+PRODUCTS, HASTY_PRODUCTS = 5e10, 2e9
+PATCHES_PER_INPUT, HASTY_PATCHES = 256, 64
 
 # Multiples of the golden ratio, modulo 1, are spread evenly over any stretch of places.
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -43,17 +43,25 @@ class Thinning:
             not lie sample after sample; of a very wide one, H would not fit into memory.
         matrix: shape ``(groups, out, fan_in)`` of the layer's matrix.
         counts: of patches, batch after batch.
+        hasty: whether a rough solution will do.
     """
 
     def __init__(
-        self, unfolding: Unfolding, matrix: tuple[int, int, int], counts: Sequence[int]
+        self,
+        unfolding: Unfolding,
+        matrix: tuple[int, int, int],
+        counts: Sequence[int],
+        *,
+        hasty: bool = False,
     ) -> None:
         self._shares = 1.0
         groups, _, fan_in = matrix
         *self._first, total = accumulate(counts, initial=0)
         wanted = float(total)
         if not isinstance(unfolding, MatMulUnfolding):
-            wanted = max(PATCHES_PER_INPUT * fan_in, PRODUCTS / (groups * fan_in**2))
+            products = HASTY_PRODUCTS if hasty else PRODUCTS
+            per_input = HASTY_PATCHES if hasty else PATCHES_PER_INPUT
+            wanted = max(per_input * fan_in, products / (groups * fan_in**2))
         if 4 * fan_in**2 > MOST_BYTES:  # then patches stand for H
             wanted = min(wanted, MOST_BYTES / (4 * fan_in))
         if wanted < total:
