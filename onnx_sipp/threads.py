@@ -6,6 +6,7 @@ how work is parted does not depend on that.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -61,6 +62,8 @@ class Lender(Protocol):
 
 
 _lenders: list[Lender] = []  # one at most
+# Of a thread: whether it is one of several that were had together.
+_this = threading.local()
 
 
 def borrow_from(lender: Lender) -> None:
@@ -148,19 +151,26 @@ def hands(most: int, threads: int) -> Iterator[Hands]:
     """Have threads, and borrow more; inside, products have one.
 
     Threads inside of threads wait for each other and slow everything down, badly so on a busy
-    machine.
+    machine: such a thread has none but itself.
 
     Args:
         most: how many are of use.
         threads: how many there are at most, if no more can be had.
     """
+    if getattr(_this, "is_hand", False):
+        yield Hands(1, map)
+        return
     with one_blas_thread(), _borrowed(max(0, most - threads), threads) as more:
         count = min(threads + more, most)
         if count <= 1:
             yield Hands(1, map)
             return
-        with ThreadPoolExecutor(count) as pool:
+        with ThreadPoolExecutor(count, initializer=_be_a_hand) as pool:
             yield Hands(count, pool.map)
+
+
+def _be_a_hand() -> None:
+    _this.is_hand = True
 
 
 def side_by_side(work: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]:

@@ -17,6 +17,7 @@ from onnx_sipp.threads import (
     borrow_from,
     borrow_no_more,
     borrows,
+    hands,
     side_by_side,
     turns,
 )
@@ -164,3 +165,17 @@ def test_threads_by_default_are_the_cores_that_the_process_may_use():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(found.stdout) == 1
+
+
+def test_threads_have_no_threads_of_their_own():
+    """Whoever lends; but the next ones do."""
+
+    def inner(_):
+        with hands(3, 3) as crew:
+            return crew.count, set(crew.map(lambda _: threading.get_ident(), range(3)))
+
+    with hands(2, 2) as crew:
+        found = list(crew.map(inner, range(2)))
+    assert [count for count, _ in found] == [1, 1]
+    assert all(threading.get_ident() not in used for _, used in found)
+    assert inner(0)[0] == 3

@@ -16,6 +16,7 @@ from onnx_sipp.calibration.runner import (
     Batching,
     Runner,
     Tried,
+    batch_threads,
     batches,
     is_large,
     joined,
@@ -27,6 +28,7 @@ from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.model import Model
 from onnx_sipp.memory import Plan
 from onnx_sipp.store import LiveTensors, TensorStore
+from onnx_sipp.threads import hands
 
 __all__ = ["Execution", "Sweep"]
 
@@ -137,6 +139,10 @@ class Execution:
             names = [value.name for value in model.proto.graph.output]
             for tensors in self._in_segments(model, [names], feeds):
                 yield from tensors
+        elif several := batch_threads(model, len(feeds), self.threads, self.providers):
+            run = Runner(model, threads=1, providers=self.providers).run
+            with hands(len(feeds), several) as crew:
+                yield from crew.map(run, feeds)
         else:
             yield from map(self.runner(model).run, feeds)
 

@@ -14,6 +14,7 @@ from onnx_sipp.calibration.session import open_session, run_session
 from onnx_sipp.calibration.specs import Feed, InputSpec, input_specs, output_specs
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.node import is_random
 from onnx_sipp.graph.walk import all_nodes
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Batching",
     "Runner",
     "Tried",
+    "batch_threads",
     "batches",
     "decides",
     "grouped",
@@ -29,6 +31,8 @@ __all__ = [
     "joined",
     "plan_batching",
 ]
+
+_CPU = "CPUExecutionProvider"
 
 Tensor = NDArray[Any]
 # Runs feeds; gives, per stage, the tensors of each feed that the stage asks for.
@@ -44,6 +48,27 @@ LARGE_BYTES = 128 << 20
 def is_large(model: Model) -> bool:
     """Whether the constants of a model are too much to have in memory all at once."""
     return sum(map(model.constant_bytes, model.stored)) > LARGE_BYTES
+
+
+def batch_threads(
+    model: Model, batches: int, threads: int | None, providers: Sequence[str] | None
+) -> int | None:
+    """How many batches to run at the same time; None if it is better one after the other.
+
+    Threads of onnxruntime have less to do each, and wait for each other. But batches take memory
+    each; and what a model draws, or an operator from elsewhere keeps, would depend on their order.
+
+    Args:
+        model: that they are run through.
+        batches: how many there are.
+        threads: that there are; None for those of onnxruntime.
+        providers: execution providers, None for the CPU.
+    """
+    if threads is None or batches < 2 * threads or set(providers or [_CPU]) != {_CPU}:
+        return None
+    if model.libraries or is_large(model) or any(map(is_random, all_nodes(model.proto))):
+        return None
+    return threads
 
 
 class Runner:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.calibration.held import Held
 from onnx_sipp.calibration.rollout import RolloutSource
 from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.sources import Source, held_out_mask, open_source
@@ -162,6 +163,7 @@ def open_samples(
             "state_reset says after how many samples states begin anew, but no input is fed back "
             "from an output here; name such pairs (--state IN=OUT), or leave state_reset out"
         )
+    source = Held(source)
     held_out = np.zeros(len(source), np.bool_)
     if hold_out:
         held_out = _sequences_held_out(source) if states else held_out_mask(len(source))

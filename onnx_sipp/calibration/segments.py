@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TypeProto
 
 from onnx_sipp.calibration.products import WideProduct
+from onnx_sipp.calibration.runner import batch_threads
 from onnx_sipp.calibration.session import open_session, run_session
 from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.graph.flow import Flow, Segment, cut
 from onnx_sipp.graph.handing_over import hand_over, mapped
 from onnx_sipp.graph.model import Model
 from onnx_sipp.store import LiveTensors, TensorStore
+from onnx_sipp.threads import side_by_side
 
 __all__ = ["SegmentedRun"]
 
@@ -63,6 +65,7 @@ class SegmentedRun:
                 live.add(name, value)
             self._live.append(live)
         self._threads, self._providers = threads, providers
+        self._at_once = batch_threads(model, len(self._live), threads, providers)
         self._stage = self._next = 0
 
     def _weigh(self, node: int) -> int:
@@ -120,17 +123,24 @@ class SegmentedRun:
         session = open_session(
             proto.SerializeToString(),
             folder=None,
-            threads=self._threads,
+            threads=1 if self._at_once else self._threads,
             providers=self._providers,
             libraries=self._model.libraries,
             lent=lent,
         )
         del proto
-        for live in self._live:
+
+        def run(live: LiveTensors) -> None:
             feed = {name: live[name] for name in segment.inputs if name in live}
             values = run_session(session, segment.outputs, feed, fed)
             for name, value in zip(segment.outputs, values, strict=True):
                 live.add(name, value)
+
+        if self._at_once:
+            side_by_side(run, self._live, self._at_once)
+        else:
+            for live in self._live:
+                run(live)
 
 
 def _fed_constants(model: Model, flow: Flow, segment: Segment) -> dict[str, Tensor]:

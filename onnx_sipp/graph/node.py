@@ -156,7 +156,16 @@ def attributes(node: NodeProto) -> dict[str, Any]:
     return result
 
 
+def is_random(node: NodeProto) -> bool:
+    """Whether a node draws numbers, each time others."""
+    trains = node.op_type == "Dropout" and len(node.input) > 2
+    return _draws(node) or trains
+
+
 def is_deterministic(node: NodeProto) -> bool:
     """Whether a node gives the same for the same inputs; those with subgraphs do not count."""
-    random = node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
-    return not random and not any(a.HasField("g") or a.graphs for a in node.attribute)
+    return not _draws(node) and not any(a.HasField("g") or a.graphs for a in node.attribute)
+
+
+def _draws(node: NodeProto) -> bool:
+    return node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")

@@ -110,3 +110,12 @@ def test_a_large_model_that_is_not_run_is_not_prepared(monkeypatch):
     assert [spec.name for spec in Runner(Model(mlp()), []).inputs] == ["x"]
     Runner(Model(mlp()), ["y"])
     assert seen == [True, False]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 11])
+def test_outputs_do_not_depend_on_how_many_batches_run_at_once(execution, threads):
+    model = Model(mlp())
+    several = Execution(execution.inputs, execution.store, threads=threads)
+    expected = [Runner(model, threads=1).run(feed) for feed in FEEDS]
+    for found, wanted in zip(several.outputs(model, FEEDS), expected, strict=True):
+        np.testing.assert_array_equal(found["y"], wanted["y"])

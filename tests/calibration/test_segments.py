@@ -6,6 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 from small_models import constant, make_model, mlp, save_external, tensor, weights
 
+from onnx_sipp.calibration import segments
 from onnx_sipp.calibration.products import WideProduct
 from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.segments import SegmentedRun
@@ -283,3 +284,21 @@ def test_a_failure_of_the_runtime_is_told(pieces, tmp_path):
     run = open_run(Model.load(path), [{"y"}], [{"x": weights(3, 5)}])
     with pytest.raises(SippError, match="onnxruntime fails on the input"):
         run.advance()
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+def test_batches_may_run_at_the_same_time(monkeypatch, count):
+    feeds = [{"x": weights(3, 4, seed=seed)} for seed in range(count)]
+    model, store, at_once = Model.load(mlp()), TensorStore(100), []
+    side_by_side = segments.side_by_side
+    monkeypatch.setattr(
+        segments, "side_by_side", lambda *given: at_once.append(given[2]) or side_by_side(*given)
+    )
+    held = [(feed, store) for feed in feeds]
+    run = SegmentedRun(model, Flow(model), [{"h"}, {"y"}], held, store, threads=2, providers=None)
+    whole = Runner(model, ["h", "y"], threads=1)
+    for name in ("h", "y"):
+        for live, feed in zip(run.advance(), feeds, strict=True):
+            np.testing.assert_array_equal(live[name], whole.run(feed)[name])
+    run.close()
+    assert at_once == ([2, 2] if count >= 4 else [])
