@@ -38,9 +38,9 @@ Tensor = NDArray[Any]
 # Runs feeds; gives, per stage, the tensors of each feed that the stage asks for.
 Tried = Callable[[Iterable[Feed]], Iterator[Sequence[Mapping[str, Tensor]]]]
 
-# Tapped tensors of one batch take at most about this much memory.
-BATCH_BYTES = 48 << 20
-MAX_BATCH = 256
+# Tapped tensors of one batch take at most about this much memory; several may run at once.
+BATCH_BYTES = 24 << 20
+MAX_BATCH = 64
 # A model whose constants take more is never run as a whole.
 LARGE_BYTES = 128 << 20
 

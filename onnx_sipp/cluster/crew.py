@@ -45,7 +45,7 @@ class Crew:
         self._hire = pool
         self._can_survey, self._is_large, self._is_light = True, False, False
         self._measures = True
-        self._meets_many = False
+        self._meets_many, self._patches = False, 0.0
         self._found: Prepared | None = None
         self._measured: Sequence[Measured] = ()
         self._sensed: Any = None
@@ -63,7 +63,7 @@ class Crew:
         self._measures = not self._is_light and not is_quick(*given)
         if not self._measures:
             load_early()  # statistics are measured here
-        self._meets_many = found.patches > 1
+        self._meets_many, self._patches = found.patches > 1, found.patches
         self._can_survey = not self._is_large
         self._sensed, self._sums = None, {}
 
@@ -147,7 +147,8 @@ class Crew:
             return dict.fromkeys(weights)
         if not self._sums:
             pool, sensed = self._pool, self._shared()
-            parts = [pool.submit(tasks.sums, sensed, part, sizes) for part in ranges_of(sizes)]
+            ranges = ranges_of(sizes, shards_for(sum(sizes), self._patches))
+            parts = [pool.submit(tasks.sums, sensed, part, sizes) for part in ranges]
             for index in _largest_first(weights, capacities):
                 own = [pool.submit(tasks.of_weight, part, index) for part in parts]
                 self._sums[index] = merged(own, partial(pool.submit, tasks.merge_sums))
