@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.calibration.runner import (
+    AT_ONCE,
     Batch,
     Batching,
     Runner,
@@ -140,8 +141,9 @@ class Execution:
             for tensors in self._in_segments(model, [names], feeds):
                 yield from tensors
         elif several := batch_threads(model, len(feeds), self.threads, self.providers):
-            run = Runner(model, threads=1, providers=self.providers).run
-            with hands(len(feeds), several) as crew:
+            each = (self.threads or 1) // several
+            run = Runner(model, threads=each, providers=self.providers).run
+            with hands(min(len(feeds), AT_ONCE), several) as crew:
                 yield from crew.map(run, feeds)
         else:
             yield from map(self.runner(model).run, feeds)

@@ -18,6 +18,7 @@ from onnx_sipp.graph.node import is_random
 from onnx_sipp.graph.walk import all_nodes
 
 __all__ = [
+    "AT_ONCE",
     "Batch",
     "Batching",
     "Runner",
@@ -41,6 +42,8 @@ Tried = Callable[[Iterable[Feed]], Iterator[Sequence[Mapping[str, Tensor]]]]
 # Tapped tensors of one batch take at most about this much memory; several may run at once.
 BATCH_BYTES = 24 << 20
 MAX_BATCH = 64
+# Batches that are run at the same time at most, as each takes memory.
+AT_ONCE = 4
 # A model whose constants take more is never run as a whole.
 LARGE_BYTES = 128 << 20
 
@@ -64,11 +67,14 @@ def batch_threads(
         threads: that there are; None for those of onnxruntime.
         providers: execution providers, None for the CPU.
     """
-    if threads is None or batches < 2 * threads or set(providers or [_CPU]) != {_CPU}:
+    if threads is None or set(providers or [_CPU]) != {_CPU}:
+        return None
+    several = min(threads, AT_ONCE)
+    if batches < 2 * several:
         return None
     if model.libraries or is_large(model) or any(map(is_random, all_nodes(model.proto))):
         return None
-    return threads
+    return several
 
 
 class Runner:

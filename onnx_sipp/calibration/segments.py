@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TypeProto
 
 from onnx_sipp.calibration.products import WideProduct
-from onnx_sipp.calibration.runner import batch_threads
+from onnx_sipp.calibration.runner import AT_ONCE, batch_threads
 from onnx_sipp.calibration.session import open_session, run_session
 from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.graph.flow import Flow, Segment, cut
 from onnx_sipp.graph.handing_over import hand_over, mapped
 from onnx_sipp.graph.model import Model
 from onnx_sipp.store import LiveTensors, TensorStore
-from onnx_sipp.threads import side_by_side
+from onnx_sipp.threads import hands
 
 __all__ = ["SegmentedRun"]
 
@@ -66,6 +66,7 @@ class SegmentedRun:
             self._live.append(live)
         self._threads, self._providers = threads, providers
         self._at_once = batch_threads(model, len(self._live), threads, providers)
+        self._threads_each = (threads or 1) // self._at_once if self._at_once else threads
         self._stage = self._next = 0
 
     def _weigh(self, node: int) -> int:
@@ -123,7 +124,7 @@ class SegmentedRun:
         session = open_session(
             proto.SerializeToString(),
             folder=None,
-            threads=1 if self._at_once else self._threads,
+            threads=self._threads_each,
             providers=self._providers,
             libraries=self._model.libraries,
             lent=lent,
@@ -137,7 +138,8 @@ class SegmentedRun:
                 live.add(name, value)
 
         if self._at_once:
-            side_by_side(run, self._live, self._at_once)
+            with hands(min(len(self._live), AT_ONCE), self._at_once) as crew:
+                list(crew.map(run, self._live))
         else:
             for live in self._live:
                 run(live)

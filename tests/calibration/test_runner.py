@@ -279,6 +279,8 @@ def drawing(op_type, *inputs, **attributes):
         (2, 1, None, 1),  # of which a borrowed one makes two
         (1, 1, None, None),
         (4, None, None, None),
+        (8, 16, None, 4),  # more would take much memory
+        (7, 16, None, None),
         (4, 2, ["CUDAExecutionProvider", "CPUExecutionProvider"], None),
     ],
 )

@@ -290,10 +290,8 @@ def test_a_failure_of_the_runtime_is_told(pieces, tmp_path):
 def test_batches_may_run_at_the_same_time(monkeypatch, count):
     feeds = [{"x": weights(3, 4, seed=seed)} for seed in range(count)]
     model, store, at_once = Model.load(mlp()), TensorStore(100), []
-    side_by_side = segments.side_by_side
-    monkeypatch.setattr(
-        segments, "side_by_side", lambda *given: at_once.append(given[2]) or side_by_side(*given)
-    )
+    hands = segments.hands
+    monkeypatch.setattr(segments, "hands", lambda *given: at_once.append(given) or hands(*given))
     held = [(feed, store) for feed in feeds]
     run = SegmentedRun(model, Flow(model), [{"h"}, {"y"}], held, store, threads=2, providers=None)
     whole = Runner(model, ["h", "y"], threads=1)
@@ -301,4 +299,4 @@ def test_batches_may_run_at_the_same_time(monkeypatch, count):
         for live, feed in zip(run.advance(), feeds, strict=True):
             np.testing.assert_array_equal(live[name], whole.run(feed)[name])
     run.close()
-    assert at_once == ([2, 2] if count >= 4 else [])
+    assert at_once == ([(4, 2)] * 2 if count >= 4 else [])
