@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.calibration.at_once import AT_ONCE, batch_threads
 from onnx_sipp.calibration.runner import (
-    AT_ONCE,
     Batch,
     Batching,
     Runner,
     Tried,
-    batch_threads,
     batches,
     is_large,
     joined,

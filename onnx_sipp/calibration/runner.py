@@ -14,16 +14,13 @@ from onnx_sipp.calibration.session import open_session, run_session
 from onnx_sipp.calibration.specs import Feed, InputSpec, input_specs, output_specs
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.model import Model
-from onnx_sipp.graph.node import is_random
 from onnx_sipp.graph.walk import all_nodes
 
 __all__ = [
-    "AT_ONCE",
     "Batch",
     "Batching",
     "Runner",
     "Tried",
-    "batch_threads",
     "batches",
     "decides",
     "grouped",
@@ -33,8 +30,6 @@ __all__ = [
     "plan_batching",
 ]
 
-_CPU = "CPUExecutionProvider"
-
 Tensor = NDArray[Any]
 # Runs feeds; gives, per stage, the tensors of each feed that the stage asks for.
 Tried = Callable[[Iterable[Feed]], Iterator[Sequence[Mapping[str, Tensor]]]]
@@ -42,8 +37,6 @@ Tried = Callable[[Iterable[Feed]], Iterator[Sequence[Mapping[str, Tensor]]]]
 # Tapped tensors of one batch take at most about this much memory; several may run at once.
 BATCH_BYTES = 24 << 20
 MAX_BATCH = 64
-# Batches that are run at the same time at most, as each takes memory.
-AT_ONCE = 4
 # A model whose constants take more is never run as a whole.
 LARGE_BYTES = 128 << 20
 
@@ -51,30 +44,6 @@ LARGE_BYTES = 128 << 20
 def is_large(model: Model) -> bool:
     """Whether the constants of a model are too much to have in memory all at once."""
     return sum(map(model.constant_bytes, model.stored)) > LARGE_BYTES
-
-
-def batch_threads(
-    model: Model, batches: int, threads: int | None, providers: Sequence[str] | None
-) -> int | None:
-    """How many batches to run at the same time; None if it is better one after the other.
-
-    Threads of onnxruntime have less to do each, and wait for each other. But batches take memory
-    each; and what a model draws, or an operator from elsewhere keeps, would depend on their order.
-
-    Args:
-        model: that they are run through.
-        batches: how many there are.
-        threads: that there are; None for those of onnxruntime.
-        providers: execution providers, None for the CPU.
-    """
-    if threads is None or set(providers or [_CPU]) != {_CPU}:
-        return None
-    several = min(threads, AT_ONCE)
-    if batches < 2 * several:
-        return None
-    if model.libraries or is_large(model) or any(map(is_random, all_nodes(model.proto))):
-        return None
-    return several
 
 
 class Runner:

@@ -9,8 +9,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TypeProto
 
+from onnx_sipp.calibration.at_once import AT_ONCE, batch_threads
 from onnx_sipp.calibration.products import WideProduct
-from onnx_sipp.calibration.runner import AT_ONCE, batch_threads
 from onnx_sipp.calibration.session import open_session, run_session
 from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.graph.flow import Flow, Segment, cut
@@ -132,6 +132,7 @@ class SegmentedRun:
         del proto
 
         def run(live: LiveTensors) -> None:
+            """Run one batch, and keep what comes out."""
             feed = {name: live[name] for name in segment.inputs if name in live}
             values = run_session(session, segment.outputs, feed, fed)
             for name, value in zip(segment.outputs, values, strict=True):

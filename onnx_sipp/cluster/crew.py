@@ -45,7 +45,7 @@ class Crew:
         self._hire = pool
         self._can_survey, self._is_large, self._is_light = True, False, False
         self._measures = True
-        self._meets_many, self._patches = False, 0.0
+        self._patches = 0.0
         self._found: Prepared | None = None
         self._measured: Sequence[Measured] = ()
         self._sensed: Any = None
@@ -63,7 +63,7 @@ class Crew:
         self._measures = not self._is_light and not is_quick(*given)
         if not self._measures:
             load_early()  # statistics are measured here
-        self._meets_many, self._patches = found.patches > 1, found.patches
+        self._patches = found.patches
         self._can_survey = not self._is_large
         self._sensed, self._sums = None, {}
 
@@ -165,7 +165,8 @@ class Crew:
         pool, sensed = self._equipped(), self._shared()
         # Those that do best most often come first, so that what is begun early is seldom in vain:
         # budgets that have looked at the outputs, but `error` for plain MLPs.
-        order = plans[::-1] if self._meets_many else [plans[-1], *plans[:-1]]
+        meets_many = self._patches > 1
+        order = plans[::-1] if meets_many else [plans[-1], *plans[:-1]]
         errors: dict[str, float] = {}
         begun: dict[str, Any] = {}
         with self._told(known) as state:
@@ -178,7 +179,7 @@ class Crew:
                     pool.give_up(begun.popitem()[1])
                 missing = len(plans) - len(errors)
                 # Of plain MLPs, where `mild-impact` does better than `error`, so may `impact`.
-                unclear = best == order[0] and not self._meets_many
+                unclear = best == order[0] and not meets_many
                 if not begun and (not missing or (pool.has_room(missing) and not unclear)):
                     begun[best] = pool.submit(tasks.careful, sensed, state, best)
             (careful,) = begun.values()

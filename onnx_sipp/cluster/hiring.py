@@ -77,6 +77,7 @@ def hired(scheduler: str) -> Iterator[Crew | None]:
     from onnx_sipp.cluster.crew import Crew  # noqa: PLC0415
 
     def cores() -> int:
+        """Of the workers on this machine; that of this process alone while they are not known."""
         if kind == "local":
             return int(count)
         return pool.result().cores_here if pool.done() else 1

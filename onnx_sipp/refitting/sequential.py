@@ -114,7 +114,7 @@ class Pass:
 
     def _advanced(self, runs: Sequence[SegmentedRun]) -> list[list[LiveTensors]]:
         """The next stage of all runs: side by side where a second thread can be borrowed."""
-        if self.threads > 1:  # which onnxruntime has already
+        if self.threads > 1:  # which the batches of each share, or onnxruntime has
             return [run.advance() for run in runs]
         return side_by_side(SegmentedRun.advance, runs, 1)
 

@@ -6,10 +6,10 @@ from onnx import TensorProto, helper
 from small_models import make_model, mlp, weights
 
 from onnx_sipp.calibration import runner as module
+from onnx_sipp.calibration.at_once import batch_threads
 from onnx_sipp.calibration.runner import (
     Batching,
     Runner,
-    batch_threads,
     batches,
     plan_batching,
 )

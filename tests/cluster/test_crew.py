@@ -323,7 +323,7 @@ def test_the_best_budget_wins_whichever_is_tried_last(monkeypatch, room, last, m
     ERRORS = {"error": 0.3, "impact": 0.2, "mild-impact": 0.1}
     crew = crew_module.Crew(Pool)
     monkeypatch.setattr(crew, "_sensed", object())
-    monkeypatch.setattr(crew, "_meets_many", many)
+    monkeypatch.setattr(crew, "_patches", 2 if many else 1)
     errors, outcome = crew.compare(None, list(ERRORS), Form(), Silent())
     assert errors == ERRORS
     assert list(errors) == list(ERRORS)
