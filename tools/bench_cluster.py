@@ -188,7 +188,6 @@ def span(costs: Sequence[Cost], own: float, workers: int) -> float:
         "sums",
         "of_weight",
         "merge_sums",
-        "alone",
         "look",
     ):
         total += stretched(of.get(kind, []), [0.0] * workers)
@@ -251,7 +250,6 @@ def main() -> None:
         lines, tasks, spans = [], [], []
         for model, calib in places:
             costs, own = tried(model, calib, given.samples)
-            print(model.stem, "alone", own, flush=True)
             tasks += task_rows(model.stem, costs, own)
             spans.append(span_row(model.stem, costs, own))
             runs: dict[int, list[Run]] = {count: [] for count in counts}

@@ -231,7 +231,7 @@ class Run:
         )
 
     def _look_again(self, looks: Looks, index: int, evidence: Evidence) -> None:
-        looks.take(self.surveyor.look(index, evidence, {}))
+        looks.take(self.surveyor.look(index, evidence, alone=False))
 
     def improved(self, best: Outcome, impacts: Sequence[Impact], plan: str = "") -> Outcome:
         """Repeat a pass where there is something to gain.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 
-from onnx_sipp.budgeting.alone import WAYS, better_way, error_alone
+from onnx_sipp.budgeting.alone import prune_alone
 from onnx_sipp.budgeting.budgets import Budgets
 from onnx_sipp.budgeting.known import Known
 from onnx_sipp.budgeting.looks import LayerLook, Looks
@@ -171,9 +171,7 @@ class Surveyor:
 
         def see(index: int, evidence: Evidence) -> None:
             if index in indices:
-                ways = WAYS if alone else ()
-                errors = {way: self.error_alone(index, evidence, by_neuron=way) for way in ways}
-                self.looks.take(self.look(index, evidence, errors))
+                self.looks.take(self.look(index, evidence, alone=alone))
 
         self.refitter.survey(see, self._progress)
 
@@ -191,19 +189,16 @@ class Surveyor:
         self.refitter.know({**self.refitter.shared, **shared}, self.budgets.idle)
         return True
 
-    def look(self, index: int, evidence: Evidence, errors: Mapping[bool, float]) -> LayerLook:
+    def look(self, index: int, evidence: Evidence, *, alone: bool) -> LayerLook:
         """Follow the error of a layer as its weights are removed, as far as budgets may need it.
 
         Args:
             index: of the weight.
             evidence: of it, nothing left out.
-            errors: see `error_alone`, by way; empty if the layer has not been pruned alone.
+            alone: whether to prune it alone, to see what that does to the outputs of the model.
         """
-        impact = self.looks.impacts.get(index)
-        if errors:
-            error, by_neuron = better_way(errors)
-            impact = Impact(by_neuron, self._share, error)
         weight, left = self.budgets.weights[index], self.refitter.left(index, evidence)
+        impact = self._impact(index, left) if alone else self.looks.impacts.get(index)
         found: Mapping[bool, Survey] = {}
         if self._by_error and left.is_seen:
             ways = (False, True) if impact is not None and impact.by_neuron else (False,)
@@ -211,14 +206,14 @@ class Surveyor:
             found = surveys_of(left, ways, weight.units, room, threads)
         return LayerLook(index, impact, found, evidence if len(weight.layers) > 1 else None)
 
-    def error_alone(self, index: int, evidence: Evidence, *, by_neuron: bool) -> float:
-        """Prune a layer alone, and look at the outputs of the model; see `alone.error_alone`."""
-        evidence = self.refitter.left(index, evidence)
+    def _impact(self, index: int, evidence: Evidence) -> Impact:
+        """What it does to the outputs of the model to prune a layer alone; see `prune_alone`."""
         if not evidence.is_seen:
-            return 0.0
+            return Impact(by_neuron=False, share=self._share, error=0.0)
         keep = min(round(self._share * evidence.units), evidence.alive)
         threads = self._options.thread_count
-        return error_alone(self.refitter, index, evidence, keep, threads, by_neuron=by_neuron)
+        error, by_neuron = prune_alone(self.refitter, index, evidence, keep, threads)
+        return Impact(by_neuron, self._share, error)
 
 
 def _nothing(index: int, evidence: Evidence) -> None:

@@ -61,7 +61,7 @@ class Workers(Protocol):
             indices: of the weights to look at.
             sizes: see `Refitter.batch_sizes`.
             progress: told after every layer.
-            alone: whether to prune every layer alone; see `Surveyor.error_alone`.
+            alone: whether to prune every layer alone; see `Surveyor.look`.
 
         Returns:
             What was seen, in the order of the indices; None where the sums of all layers do not fit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import io
 import os
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from click.shell_completion import CompletionItem
@@ -22,7 +23,7 @@ from onnx_sipp.cli.guard import bounded_memory, refuse_little_memory
 from onnx_sipp.cli.help import WIDTH
 from onnx_sipp.errors import SippError, UsageError
 
-__all__ = ["cli", "main"]
+__all__ = ["cli", "main", "run"]
 
 # One module per command, imported when it is asked for: they take a while.
 _COMMANDS = {
@@ -148,6 +149,25 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     finally:
         if arguments is None:
             _ignore_signals()
+
+
+def run() -> NoReturn:
+    """Run the command line as the process that it was called in, and end that at once.
+
+    Python would take the libraries down one by one, for some tenths of a second.
+    """
+    code: Any = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    atexit._run_exitfuncs()  # noqa: SLF001 - what else is left to do
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except OSError:  # nobody reads it any more; Python itself would say the same
+        code = code or 120
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _open_closed_streams() -> None:

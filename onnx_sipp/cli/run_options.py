@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,17 @@ def run_options(given: Mapping[str, Any]) -> dict[str, Any]:
 def _added(options: Sequence[Callable[[F], F]], function: F) -> F:
     """Add options in the order that help is to show them in."""
     return reduce(lambda made, option: option(made), reversed(options), function)
+
+
+def _early(ctx: click.Context, parameter: click.Parameter, scheduler: str | None) -> str | None:
+    """Have what workers of this machine need be loaded while this process loads what it needs."""
+    del ctx, parameter
+    if scheduler and find_spec("distributed") is not None:
+        from onnx_sipp.cluster.forks import get_ready, workers_here  # noqa: PLC0415 - few runs do
+
+        if workers_here(scheduler) is not None:
+            get_ready()
+    return scheduler
 
 
 def data_options(function: F) -> F:
@@ -163,6 +175,7 @@ def runtime_options(function: F) -> F:
         ),
         click.option(
             "--scheduler",
+            callback=_early,
             metavar="WHERE",
             help="Share the work: local:N processes, or Dask's tcp://host:8786.",
         ),

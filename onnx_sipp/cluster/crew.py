@@ -13,7 +13,6 @@ from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
-from onnx_sipp.budgeting.alone import WAYS
 from onnx_sipp.budgeting.known import Known
 from onnx_sipp.budgeting.looks import LayerLook
 from onnx_sipp.calibration.runner import is_large
@@ -126,10 +125,8 @@ class Crew:
                 sums = self._sums_of(known.capacities, sizes)
                 looks = {}
                 for index in _largest_first(indices, known.capacities):
-                    given = sensed, state, index, sums[index]
-                    ways = WAYS if alone else ()
-                    errors = [pool.submit(tasks.alone, *given, way) for way in ways]
-                    looks[index] = pool.submit(tasks.look, *given, *errors)
+                    given = sensed, state, index, sums[index], alone
+                    looks[index] = pool.submit(tasks.look, *given)
                 for _ in pool.as_done(list(looks.values())):
                     progress.advance(1, len(looks))
                 return [pool.result(looks[index]) for index in indices]

@@ -22,7 +22,7 @@ import dask
 import distributed
 
 from onnx_sipp import __version__
-from onnx_sipp.cluster.forks import ENVIRONMENT, can_fork, environment, get_ready
+from onnx_sipp.cluster.forks import ENVIRONMENT, can_fork, environment, get_ready, workers_here
 from onnx_sipp.cluster.seat import Seat
 from onnx_sipp.cluster.site import Payload, Site
 from onnx_sipp.errors import SippError
@@ -257,9 +257,9 @@ def dask_pool(scheduler: str) -> Iterator[DaskPool]:
         SippError: it cannot be reached, has no workers, or they have another onnx-sipp.
     """
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is raised
-    kind, _, count = scheduler.partition(":")
-    if kind == "local":
-        with local_cluster(int(count)) as cluster, distributed.Client(cluster) as client:
+    here = workers_here(scheduler)
+    if here is not None:
+        with local_cluster(here) as cluster, distributed.Client(cluster) as client:
             yield from _working(client, scheduler)
         return
     try:

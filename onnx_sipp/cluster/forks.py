@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import forkserver
 
-__all__ = ["ENVIRONMENT", "can_fork", "environment", "get_ready"]
+__all__ = ["ENVIRONMENT", "can_fork", "environment", "get_ready", "workers_here"]
 
 # Workers are processes of one thread. Dask has glibc give back to the system at once what is freed;
 # workers would spend much of their time on getting it again.
@@ -21,6 +22,12 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 _LOADED = ["distributed", "onnx_sipp.cluster.loaded"]
+
+
+def workers_here(scheduler: str) -> int | None:
+    """How many workers of this machine ``local:N`` asks for; None for all other schedulers."""
+    named = re.fullmatch(r"local:(\d+)", scheduler)
+    return None if named is None else int(named[1])
 
 
 def can_fork() -> bool:

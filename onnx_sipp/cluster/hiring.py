@@ -69,17 +69,17 @@ def hired(scheduler: str) -> Iterator[Crew | None]:
         raise UsageError(
             "--scheduler needs Dask, which is not installed: pip install 'onnx-sipp[cluster]'"
         )
-    kind, _, count = scheduler.partition(":")
-    if kind == "local":
-        from onnx_sipp.cluster.forks import get_ready  # noqa: PLC0415 - few runs have one
+    from onnx_sipp.cluster.forks import get_ready, workers_here  # noqa: PLC0415 - few runs do
 
+    here = workers_here(scheduler)
+    if here is not None:
         get_ready()  # while this process loads Dask, too
     from onnx_sipp.cluster.crew import Crew  # noqa: PLC0415
 
     def cores() -> int:
         """Of the workers on this machine; that of this process alone while they are not known."""
-        if kind == "local":
-            return int(count)
+        if here is not None:
+            return here
         return pool.result().cores_here if pool.done() else 1
 
     with _beside(lambda: _pool(scheduler)) as pool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 
 from onnx_sipp.budgeting.known import Known
 from onnx_sipp.budgeting.run import Run
-from onnx_sipp.budgeting.surveying import Surveyor
 from onnx_sipp.calibration.samples import Chosen, Samples
 from onnx_sipp.calibration.specs import Feed, InputSpec
 from onnx_sipp.graph.messages import serialized
@@ -22,8 +20,6 @@ from onnx_sipp.measures import Measured, PatchCount, Sensitivity
 from onnx_sipp.options import Options
 from onnx_sipp.prepared import KEPT_BYTES, Prepared, found_in
 from onnx_sipp.progress import Silent
-from onnx_sipp.pruning.evidence import Evidence
-from onnx_sipp.refitting.layer_sums import Sums
 from onnx_sipp.refitting.refitter import Refitter
 from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import Weight
@@ -143,7 +139,6 @@ class Site:
         self._payload = payload
         self._refitter: Refitter | None = None
         self._run: Run | None = None
-        self._evidence: tuple[Known, int, Evidence] | None = None
 
     @cached_property
     def prepared(self) -> Prepared:
@@ -165,25 +160,6 @@ class Site:
             self.prepared = replace(self.prepared, measured=measured)
             self._refitter = self.prepared.refitter()
         return self._refitter
-
-    def evidence(
-        self, surveyor: Surveyor, known: Known, index: int, sums: Sequence[Sums] | None
-    ) -> Evidence:
-        """Evidence of a weight; that of the last one is kept, as several tasks ask for it.
-
-        Args:
-            surveyor: of the run.
-            known: of the model.
-            index: of the weight.
-            sums: of its layers, None to gather them here.
-        """
-        kept = self._evidence
-        if kept is None or kept[0] is not known or kept[1] != index:
-            self._evidence = None  # there is room for one only
-            refitter = surveyor.refitter
-            own = refitter.sums_of(index) if sums is None else deepcopy(list(sums))
-            self._evidence = kept = known, index, refitter.evidence(index, own)
-        return kept[2]
 
     def run(self, sensed: Sequence[Sensed], known: Known) -> Run:
         """The run, as far as it is known.

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_sipp.budgeting.alone import WAYS
 from onnx_sipp.budgeting.known import Known
 from onnx_sipp.budgeting.looks import LayerLook
 from onnx_sipp.calibration.samples import Chosen
@@ -28,7 +27,6 @@ from onnx_sipp.store import TensorStore
 
 __all__ = [
     "Partial",
-    "alone",
     "careful",
     "look",
     "merge_statistics",
@@ -140,27 +138,13 @@ def merge_sums(site: Site, one: Sequence[Sums], other: Sequence[Sums]) -> list[S
     return made
 
 
-def alone(
-    site: Site,
-    sensed: Sequence[Sensed],
-    known: Known,
-    index: int,
-    found: Sequence[Sums] | None,
-    by_neuron: bool,
-) -> float:
-    """Prune one layer alone; see `Surveyor.error_alone`."""
-    surveyor = site.run(sensed, known).surveyor
-    evidence = site.evidence(surveyor, known, index, found)
-    return surveyor.error_alone(index, evidence, by_neuron=by_neuron)
-
-
 def look(
     site: Site,
     sensed: Sequence[Sensed],
     known: Known,
     index: int,
     found: Sequence[Sums] | None,
-    *errors: float,
+    alone: bool,
 ) -> LayerLook:
     """Look at one layer of the dense model; see `Surveyor.look`.
 
@@ -170,11 +154,12 @@ def look(
         known: of the model.
         index: of the weight.
         found: its sums, None to gather them here.
-        *errors: see `alone`, one for each of `WAYS`; none if the layer was not pruned alone.
+        alone: whether to prune it alone.
     """
     surveyor = site.run(sensed, known).surveyor
-    evidence = site.evidence(surveyor, known, index, found)
-    return surveyor.look(index, evidence, dict(zip(WAYS, errors, strict=False)))
+    refitter = surveyor.refitter
+    own = refitter.sums_of(index) if found is None else deepcopy(list(found))
+    return surveyor.look(index, refitter.evidence(index, own), alone=alone)
 
 
 def trial(site: Site, sensed: Sequence[Sensed], known: Known, plan: str) -> float:

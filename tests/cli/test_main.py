@@ -98,6 +98,32 @@ def test_the_package_runs_as_a_module(folder):
     assert (folder / "out.onnx").exists()
 
 
+@pytest.mark.parametrize(("argument", "code"), [("--version", 0), ("--nonsense", 2)])
+def test_the_process_ends_at_once_but_not_before_all_is_done(argument, code):
+    program = (
+        "import atexit\n"
+        "from onnx_sipp.cli.main import run\n"
+        "class Late:\n"
+        "    def __del__(self): print('taken down')\n"
+        "late = Late()\n"
+        "atexit.register(print, 'at exit')\n"
+        "run()\n"
+    )
+    command = [sys.executable, "-c", program, argument]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == code
+    assert result.stdout.splitlines()[-1] == "at exit"
+    assert ("nonsense" in result.stderr) == (code == 2)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_what_cannot_be_printed_is_a_failure():
+    command = [sys.executable, "-c", "from onnx_sipp.cli.main import run; run()", "--version"]
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert result.returncode != 0
+
+
 def test_once_all_is_done_signals_do_not_end_the_process(monkeypatch):
     before = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
     monkeypatch.setattr(sys, "argv", ["onnx-sipp", "--version"])

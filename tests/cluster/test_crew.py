@@ -145,7 +145,7 @@ def test_light_work_is_shared_without_what_it_takes_longer_to_send(
     plain = prune(model(), data, **options)
     assert_alike(with_crew(monkeypatch, prune, model(), data, **options), plain)
     assert "trial" in made
-    assert "alone" in made
+    assert "look" in made
     assert made.count("equipped") == 1
     # Layers that share a weight have their sums added up, always in the same order.
     assert ({"statistics", "sums", "merge_sums"} & set(made) == set()) == (name != "shared")

@@ -8,7 +8,7 @@ import distributed
 import pytest
 
 from onnx_sipp.cluster.dask_pool import local_cluster
-from onnx_sipp.cluster.forks import ENVIRONMENT, can_fork, get_ready
+from onnx_sipp.cluster.forks import ENVIRONMENT, can_fork, get_ready, workers_here
 
 linux = pytest.mark.skipif(not can_fork(), reason="workers are forks on Linux only")
 
@@ -55,3 +55,11 @@ def test_elsewhere_workers_are_started_anew(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     assert not can_fork()
     get_ready()  # and that does nothing
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "count"),
+    [("local:1", 1), ("local:12", 12), ("local:", None), ("local:x", None), ("tcp://a:1", None)],
+)
+def test_workers_of_this_machine_are_told_by_their_name(scheduler, count):
+    assert workers_here(scheduler) == count
