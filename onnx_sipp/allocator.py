@@ -9,7 +9,12 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
-__all__ = ["freed_memory_given_back", "keep_freed_memory", "release_memory"]
+__all__ = [
+    "freed_memory_given_back",
+    "give_back_freed_memory",
+    "keep_freed_memory",
+    "release_memory",
+]
 
 # What was freed and is less than this is kept: it is asked for again at once, and getting memory
 # from the system takes long.
@@ -22,18 +27,29 @@ _USUAL = {_TRIM_THRESHOLD: 64 << 20, _MMAP_THRESHOLD: 32 << 20}
 # What users have chosen for themselves; glibc reads it when the process starts.
 _NAMES = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}
 _CHOSEN = bool(_NAMES & os.environ.keys())
-# Whether thresholds are raised: those that nobody raised are not touched.
-_raised: list[bool] = []
+# While freed memory is kept: whether thresholds are raised for it.
+_keeping: list[bool] = []
 
 
 def keep_freed_memory() -> None:
-    """Keep what is freed, until it is given back; what users tell the allocator counts more.
+    """Keep what is freed, until it is given back; thresholds that users have chosen stay.
 
     To get large arrays from the system takes as long as to work on them.
     """
+    _keeping.append(not _CHOSEN)
     if not _CHOSEN:
-        _raised.append(True)
         _set_thresholds(_WORKING)
+
+
+def give_back_freed_memory() -> None:
+    """Give back what was kept, if it was, and keep no more."""
+    if not _keeping:
+        return
+    raised = any(_keeping)
+    _keeping.clear()
+    if raised:
+        _set_thresholds(_USUAL)
+    release_memory(_KEPT)
 
 
 @contextmanager
@@ -42,19 +58,16 @@ def freed_memory_given_back() -> Iterator[None]:
     try:
         yield
     finally:
-        if _raised:
-            _raised.clear()
-            _set_thresholds(_USUAL)
-            release_memory(_KEPT)
+        give_back_freed_memory()
 
 
 def release_memory(freed: int) -> None:
-    """Give what was freed back to the system, where the allocator would keep it for later.
+    """Give what was freed back to the system, unless it is kept for what comes next.
 
     Args:
         freed: about how many bytes; a few are not worth it.
     """
-    if freed >= _KEPT and (trim := _of_glibc("malloc_trim")) is not None:
+    if not _keeping and freed >= _KEPT and (trim := _of_glibc("malloc_trim")) is not None:
         trim(0)
 
 

@@ -35,7 +35,7 @@ def thresholds(monkeypatch):
     known = {"mallopt": lambda *pair: told.update([pair]) or 1, "malloc_trim": given_back.append}
     monkeypatch.setattr(allocator, "_of_glibc", known.get)
     monkeypatch.setattr(allocator, "_CHOSEN", False)
-    monkeypatch.setattr(allocator, "_raised", [])
+    monkeypatch.setattr(allocator, "_keeping", [])
     return told, given_back
 
 
@@ -45,6 +45,7 @@ def test_freed_memory_is_kept_for_a_while(thresholds):
         assert told == {}
         keep_freed_memory()
         assert told == {-1: 1 << 30, -3: 1 << 30}
+        release_memory(1 << 30)
         assert not given_back
     assert told == {-1: 64 << 20, -3: 32 << 20}
     assert given_back == [0]
@@ -54,7 +55,9 @@ def test_what_the_user_tells_the_allocator_counts(thresholds, monkeypatch):
     monkeypatch.setattr(allocator, "_CHOSEN", True)
     with freed_memory_given_back():
         keep_freed_memory()
-    assert thresholds == ({}, [])
+        release_memory(1 << 30)
+        assert thresholds == ({}, [])
+    assert thresholds == ({}, [0])
 
 
 def test_what_nobody_has_raised_is_left_alone(thresholds):
@@ -74,7 +77,7 @@ def test_an_older_glibc_refuses_what_is_large(monkeypatch):
 
     monkeypatch.setattr(allocator, "_of_glibc", {"mallopt": mallopt}.get)
     monkeypatch.setattr(allocator, "_CHOSEN", False)
-    monkeypatch.setattr(allocator, "_raised", [])
+    monkeypatch.setattr(allocator, "_keeping", [])
     keep_freed_memory()
     assert told == {-1: 1 << 30, -3: 32 << 20}
 

@@ -123,13 +123,16 @@ class Crew:
         with self._told(known) as state:
             try:
                 sums = self._sums_of(known.capacities, sizes)
+                order = _largest_first(indices, known.capacities)
+                jobs = [
+                    partial(pool.submit, tasks.look, sensed, state, index, sums[index], alone)
+                    for index in order
+                ]
                 looks = {}
-                for index in _largest_first(indices, known.capacities):
-                    given = sensed, state, index, sums[index], alone
-                    looks[index] = pool.submit(tasks.look, *given)
-                for _ in pool.as_done(list(looks.values())):
-                    progress.advance(1, len(looks))
-                return [pool.result(looks[index]) for index in indices]
+                for place, task in _in_turn(jobs, pool):
+                    looks[order[place]] = pool.result(task)
+                    progress.advance(1, len(order))
+                return [looks[index] for index in indices]
             except UnevenError:
                 self._can_survey = False  # what cannot be parted once never can
                 return None
@@ -160,10 +163,9 @@ class Crew:
         begun; it is given up if a later trial does better.
         """
         pool, sensed = self._equipped(), self._shared()
-        # Those that do best most often come first, so that what is begun early is seldom in vain:
-        # budgets that have looked at the outputs, but `error` for plain MLPs.
-        meets_many = self._patches > 1
-        order = plans[::-1] if meets_many else [plans[-1], *plans[:-1]]
+        # Budgets that have looked at the outputs do best most often. They come first, so that what
+        # is begun early is seldom in vain.
+        order = plans[::-1]
         errors: dict[str, float] = {}
         begun: dict[str, Any] = {}
         with self._told(known) as state:
@@ -175,9 +177,7 @@ class Crew:
                 if begun and best not in begun:
                     pool.give_up(begun.popitem()[1])
                 missing = len(plans) - len(errors)
-                # Of plain MLPs, where `mild-impact` does better than `error`, so may `impact`.
-                unclear = best == order[0] and not meets_many
-                if not begun and (not missing or (pool.has_room(missing) and not unclear)):
+                if not begun and (not missing or pool.has_room(missing)):
                     begun[best] = pool.submit(tasks.careful, sensed, state, best)
             (careful,) = begun.values()
             outcome = self._outcome(careful, form)
@@ -207,6 +207,32 @@ class Crew:
         if self._sensed is None:
             self._sensed = self._pool.share([Sensed.of(found) for found in self._measured])
         return self._sensed
+
+
+def _in_turn(jobs: Sequence[Callable[[], Any]], pool: Pool) -> Iterator[tuple[int, Any]]:
+    """Submit tasks only when there is a worker for them: nobody then waits behind a long one.
+
+    Args:
+        jobs: each submits a task.
+        pool: that it is submitted to.
+
+    Yields:
+        The places of jobs and their tasks, in the order in which these are finished.
+    """
+    running: dict[int, Any] = {}
+    for place, submit in enumerate(jobs):
+        while running and not pool.has_room(len(running)):
+            yield _next_done(running, pool)
+        running[place] = submit()
+    while running:
+        yield _next_done(running, pool)
+
+
+def _next_done(running: dict[int, Any], pool: Pool) -> tuple[int, Any]:
+    """Take the task that is done first from those that run."""
+    places = list(running)
+    place = places[next(iter(pool.as_done([running[place] for place in places])))]
+    return place, running.pop(place)
 
 
 def _largest_first(indices: Iterable[int], capacities: Sequence[int]) -> list[int]:

@@ -22,6 +22,7 @@ import dask
 import distributed
 
 from onnx_sipp import __version__
+from onnx_sipp.allocator import give_back_freed_memory
 from onnx_sipp.cluster.forks import ENVIRONMENT, can_fork, environment, get_ready, workers_here
 from onnx_sipp.cluster.seat import Seat
 from onnx_sipp.cluster.site import Payload, Site
@@ -114,6 +115,7 @@ class _Knowledge(distributed.WorkerPlugin):  # type: ignore[misc]
         _KNOWN.pop(self.name, None)
         if not _KNOWN:
             borrow_no_more()
+            give_back_freed_memory()
 
 
 def _call(site: str, function: Callable[..., Any], *arguments: Any) -> Any:

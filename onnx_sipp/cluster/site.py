@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.allocator import keep_freed_memory
 from onnx_sipp.budgeting.known import Known
 from onnx_sipp.budgeting.run import Run
 from onnx_sipp.calibration.samples import Chosen, Samples
@@ -145,7 +146,10 @@ class Site:
         """The model with its layers; nothing is measured."""
         libraries = [Path(library) for library in self._payload.options.custom_ops]
         dense = Model.load(self._payload.model, libraries)
-        return found_in(dense, self._payload.samples, self._payload.options, Silent())
+        found = found_in(dense, self._payload.samples, self._payload.options, Silent())
+        if found.makes_large_arrays:
+            keep_freed_memory()
+        return found
 
     def refitter(self, sensed: Sequence[Sensed]) -> Refitter:
         """What passes over the layers.
