@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from onnx_sipp.pruning.cells import Cells
 from onnx_sipp.pruning.evidence import Evidence, damping_for
 from onnx_sipp.pruning.removal import (
+    activation_scores,
     gradual_costs,
     gradual_mask,
     greedy_work,
-    input_scale,
 )
 from onnx_sipp.pruning.sampling import sample_halves
 from onnx_sipp.pruning.selection import Mask, apportion
@@ -134,7 +134,7 @@ def _magnitude(evidence: Evidence, keep: int, seed: int, threads: int) -> Propos
 def _activation(evidence: Evidence, keep: int, seed: int, threads: int) -> Proposal:
     """By |w| · rms(a) · gain."""
     del seed, threads
-    score = np.abs(evidence.weight * evidence.gain[..., None]) * input_scale(evidence.fit)
+    score = activation_scores(evidence.fit, evidence.weight, evidence.gain)
     return Proposal(evidence.pick(score, keep))
 
 

@@ -23,7 +23,14 @@ from onnx_sipp.pruning.selection import Mask, top
 from onnx_sipp.statistics.regression import Regression
 from onnx_sipp.threads import row_parts
 
-__all__ = ["Pick", "gradual_costs", "gradual_mask", "greedy_work", "input_scale"]
+__all__ = [
+    "Pick",
+    "activation_scores",
+    "gradual_costs",
+    "gradual_mask",
+    "greedy_work",
+    "input_scale",
+]
 
 Float = NDArray[np.floating]
 Float32 = NDArray[np.float32]
@@ -72,14 +79,13 @@ def gradual_mask(
     Returns:
         The mask, and weights to start the refit from.
     """
-    factors = input_scale(problem).astype(np.float32), np.abs(gain)[..., None].astype(np.float32)
     start: Float = weight
     wishes: Float | None = None
     alive = int(np.count_nonzero(weight)) if alive is None else alive
     fraction = keep / max(1, alive)
     kept = weight != 0
     for stage, done in enumerate(schedule):
-        score = _scores(start, wishes, *factors)
+        score = activation_scores(problem, start, gain, wishes)
         kept = pick(score, keep if done == 1 else round(alive * fraction**done))
         if stage < len(schedule) - 1:
             solution = refit(
@@ -90,12 +96,23 @@ def gradual_mask(
     return kept, start
 
 
-def _scores(weight: Float, wishes: Float | None, scale: Float32, gain: Float32) -> Float:
-    """|w| · rms(a) · gain; of dropped weights by what they would become."""
+def activation_scores(
+    problem: Regression, weight: Float, gain: Float, wishes: Float | None = None
+) -> Float:
+    """|w| · rms(a) · |gain|, ``[group, out, fan_in]``.
+
+    Args:
+        problem: H of the layer.
+        weight: ``[group, out, fan_in]``.
+        gain: see `gradual_mask`.
+        wishes: what weights that were dropped would become, 0 for others; None if none were.
+    """
+    scale = input_scale(problem).astype(np.float32)
+    factor = np.abs(gain)[..., None].astype(np.float32)
     scores = np.empty(weight.shape, np.result_type(weight, np.float32))
     for rows in row_parts(weight.shape):
         own = weight[:, rows] if wishes is None else weight[:, rows] + wishes[:, rows]
-        scores[:, rows] = np.abs(own) * scale * gain[:, rows]
+        scores[:, rows] = np.abs(own) * scale * factor[:, rows]
     return scores
 
 
