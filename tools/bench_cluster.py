@@ -32,7 +32,11 @@ from onnx_sipp.cluster.crew import Crew
 from onnx_sipp.cluster.dask_pool import local_cluster
 from onnx_sipp.cluster.pool import Alone
 
-MLPS = {"wide-mlp": (256, 1024, 1024, 10), "very-wide-mlp": (1024, 4096, 4096, 10)}
+MLPS = {
+    "mlp-1024": (256, 1024, 1024, 10),
+    "mlp-2048": (784, 2048, 2048, 10),
+    "mlp-4096": (1024, 4096, 4096, 10),
+}
 SAMPLES = 512
 
 
@@ -274,8 +278,8 @@ PAGE = """# Workers
 A default run of `prune` (50 % zeros, {samples} samples) on workers with one thread each, all on one
 machine with {cores} cores; the fastest of {repeats} in turn. `none` is one process with one thread.
 `faster` is against one worker, start included. `equal` says whether all runs on workers gave the
-same bytes. The MLPs have layers of 256, 1024, 1024, 10 and of 1024, 4096, 4096, 10: no budgets are
-tried for the second. [cluster.md](cluster.md) tells what is done where.
+same bytes. The MLPs have layers of 256, 1024, 1024, 10, of 784, 2048, 2048, 10, and of 1024, 4096,
+4096, 10: no budgets are tried for the last one. [cluster.md](cluster.md) tells what is done where.
 
 | model | workers | start, s | run, s | faster | CPU s | moved | memory | error | equal |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
