@@ -129,7 +129,8 @@ class Crew:
                     for index in order
                 ]
                 looks = {}
-                for place, task in _in_turn(jobs, pool):
+                # Tasks that bring data go where it is, and it travels while others run.
+                for place, task in _in_turn(jobs, pool, all_at_once=not self._is_light):
                     looks[order[place]] = pool.result(task)
                     progress.advance(1, len(order))
                 return [looks[index] for index in indices]
@@ -209,19 +210,23 @@ class Crew:
         return self._sensed
 
 
-def _in_turn(jobs: Sequence[Callable[[], Any]], pool: Pool) -> Iterator[tuple[int, Any]]:
-    """Submit tasks only when there is a worker for them: nobody then waits behind a long one.
+def _in_turn(
+    jobs: Sequence[Callable[[], Any]], pool: Pool, *, all_at_once: bool
+) -> Iterator[tuple[int, Any]]:
+    """Submit tasks, and wait for them.
 
     Args:
         jobs: each submits a task.
         pool: that it is submitted to.
+        all_at_once: else each is submitted when there is a worker for it, so that none waits behind
+            a long one.
 
     Yields:
         The places of jobs and their tasks, in the order in which these are finished.
     """
     running: dict[int, Any] = {}
     for place, submit in enumerate(jobs):
-        while running and not pool.has_room(len(running)):
+        while running and not all_at_once and not pool.has_room(len(running)):
             yield _next_done(running, pool)
         running[place] = submit()
     while running:

@@ -186,7 +186,7 @@ class DaskPool:
     def has_room(self, running: int) -> bool:
         """See `Pool.has_room`."""
         with _understood():
-            return running < len(self._client.nthreads())
+            return running < sum(map(int, self._client.nthreads().values()))
 
     def give_up(self, task: distributed.Future) -> None:
         """See `Pool.give_up`."""

@@ -184,7 +184,8 @@ def test_the_largest_layers_are_looked_at_first(monkeypatch):
     assert seen[:3] == [1, 2, 0]
 
 
-def test_looks_are_handed_out_as_workers_fall_free(monkeypatch):
+@pytest.mark.parametrize(("light", "count"), [(True, 2), (False, 3)])
+def test_looks_that_bring_no_data_are_handed_out_as_workers_fall_free(monkeypatch, light, count):
     """So that none waits behind a long one while another worker has nothing to do."""
     out, most = [], []
 
@@ -200,16 +201,19 @@ def test_looks_are_handed_out_as_workers_fall_free(monkeypatch):
             return running < 2
 
         def as_done(self, given):
-            last = len(given) - 1
-            if given[last] in out:
-                out.remove(given[last])
-                return iter([last])
-            return super().as_done(given)
+            for place in reversed(range(len(given))):
+                if given[place] in out:
+                    out.remove(given[place])
+                yield place
 
     monkeypatch.setattr("crews.Alone", Two)
-    plain = prune(deep(), DATA, **OPTIONS)
-    assert_alike(with_crew(monkeypatch, prune, deep(), DATA, **OPTIONS), plain)
-    assert max(most) == 2
+    monkeypatch.setattr("onnx_sipp.cluster.crew.is_light", lambda *_: light)
+    nodes = [("MatMul", "x a", "h"), ("MatMul", "h b", "g"), ("MatMul", "g c", "y")]
+    made = {name: weights(4, 4, seed=seed) for seed, name in enumerate("abc")}
+    model = make_model(nodes, made, {"x": ["n", 4]})
+    plain = prune(model, DATA, **OPTIONS)
+    assert_alike(with_crew(monkeypatch, prune, model, DATA, **OPTIONS), plain)
+    assert max(most) == count
     assert out == []
 
 
