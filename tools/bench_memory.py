@@ -21,7 +21,7 @@ import numpy as np
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 LARGEST_RATIO = 1.10
-CLI = "from onnx_sipp.cli.main import main; main()"
+CLI = "from onnx_sipp.cli.main import run; run()"
 
 
 def write_samples(source: Path, target: Path, count: int) -> None:
