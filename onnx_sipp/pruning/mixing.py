@@ -208,8 +208,7 @@ def _settled(
     error = judges.error(judges.of(solution.weight))
     if not error < before:
         return Choice(kept, plain, evidence.fit.best_bias(plain), candidate, 0.0, before, before)
-    # A kept weight that comes out as zero would be one zero too many.
-    weight = np.where(kept & (solution.weight == 0), plain, solution.weight)
+    weight = _none_lost(solution.weight, kept, plain)
     bias = evidence.fit.best_bias(weight)
     return Choice(kept, weight, bias, candidate, damping, before, error)
 
@@ -227,8 +226,14 @@ def resettle(evidence: Evidence, choice: Choice, *, threads: int) -> Choice:
         damping=choice.damping, steps=evidence.effort.steps,
         start=choice.weight, threads=threads,
     )  # fmt: skip
-    weight = np.where(choice.kept & (solution.weight == 0), choice.weight, solution.weight)
+    weight = _none_lost(solution.weight, choice.kept, choice.weight)
     return replace(choice, weight=weight, bias=evidence.fit.best_bias(weight))
+
+
+def _none_lost(weight: Float, kept: Mask, before: Float) -> Float:
+    """Refitted weights; a kept one that comes out as zero, one zero too many, is as before."""
+    lost = kept & (weight == 0)
+    return np.where(lost, before, weight) if lost.any() else weight
 
 
 def _best_damping(jury: Evidence, proposal: Proposal, threads: int) -> float:

@@ -111,8 +111,10 @@ def activation_scores(
     factor = np.abs(gain)[..., None].astype(np.float32)
     scores = np.empty(weight.shape, np.result_type(weight, np.float32))
     for rows in row_parts(weight.shape):
-        own = weight[:, rows] if wishes is None else weight[:, rows] + wishes[:, rows]
-        scores[:, rows] = np.abs(own) * scale * factor[:, rows]
+        own = scores[:, rows]
+        np.abs(weight[:, rows] if wishes is None else weight[:, rows] + wishes[:, rows], out=own)
+        own *= scale
+        own *= factor[:, rows]
     return scores
 
 

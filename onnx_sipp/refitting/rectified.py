@@ -179,7 +179,9 @@ class _Cut:
         assert tail is not None
         shape = (*place.shape[:2], 1)
         gain = tail.gain.reshape(shape)
-        self._weight = (choice.weight * gain).astype(np.float32)
+        # In pieces: as a whole, the product in float64 would take room of its own.
+        room = np.empty(choice.weight.shape, np.float32)
+        self._weight = np.multiply(choice.weight, gain, out=room, casting="same_kind")
         shift = gain * choice.bias[..., None] + tail.offset.reshape(shape)
         self._shift = shift.astype(np.float32)
         self._low, self._high = (np.float32(limit) for limit in tail.span)
