@@ -14,7 +14,7 @@ from onnx import ModelProto
 
 from onnx_sipp.budgeting.workers import Workers
 from onnx_sipp.calibration.branches import lower_as_run
-from onnx_sipp.calibration.execution import Execution
+from onnx_sipp.calibration.execution import Execution, Tensors
 from onnx_sipp.calibration.fidelity import OutputFidelity, measure_fidelity
 from onnx_sipp.calibration.observe import Observation
 from onnx_sipp.calibration.runner import is_large
@@ -218,7 +218,11 @@ def examine(model: ModelSource, calibration: Any, options: Options, progress: Pr
 
 
 def found_in(
-    dense: Model, open_: Callable[[], Samples], options: Options, progress: Progress
+    dense: Model,
+    open_: Callable[[], Samples],
+    options: Options,
+    progress: Progress,
+    known: Tensors | None = None,
 ) -> Prepared:
     """Find the layers of a model, and how it is run; nothing is measured yet.
 
@@ -227,6 +231,7 @@ def found_in(
         open_: opens the samples, once it is known that there is something to prune.
         options: of the run.
         progress: told how far it is.
+        known: what others have found out of the same model's tensors.
     """
     started, peak = time.perf_counter(), peak_memory()
     lowered = lower(dense, spare_biases=options.adds_biases)
@@ -240,6 +245,7 @@ def found_in(
     if masks is not None:
         findings = masks.fitted(lowered, findings)
     execution, layers = _execution(samples, options), findings.layers
+    execution = replace(execution, known=known or execution.known)
     patches = patch_counts(execution, lowered, layers, samples)
     work = multiplications(layers, patches)
     samples = made_up_for(samples, work, options.num_samples)

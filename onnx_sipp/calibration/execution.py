@@ -30,10 +30,23 @@ from onnx_sipp.memory import Plan
 from onnx_sipp.store import LiveTensors, TensorStore
 from onnx_sipp.threads import hands
 
-__all__ = ["Execution", "Sweep"]
+__all__ = ["Execution", "Sweep", "Tensors"]
 
 Sweep = Iterable[Batch]
 Tensor = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """What runs have told of tensors so far.
+
+    Attributes:
+        plans: how samples are joined, by names of the tensors and most samples at a time.
+        shapes: for one feed, by name.
+    """
+
+    plans: dict[tuple[frozenset[str], int | None], Batching] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,7 @@ class Execution:
         providers: of the runtime.
         batch_size: most samples at a time, None to choose.
         memory: how work is parted.
+        known: of the tensors of the model that is pruned.
     """
 
     inputs: tuple[InputSpec, ...]
@@ -55,12 +69,23 @@ class Execution:
     providers: Sequence[str] | None = None
     batch_size: int | None = None
     memory: Plan = field(default_factory=Plan)
-    _plans: dict[tuple[frozenset[str], int | None], Batching] = field(
-        default_factory=dict, repr=False
-    )
+    known: Tensors = field(default_factory=Tensors, repr=False)
+
+    def whole(self, model: Model, stages: Sequence[Collection[str]]) -> Runner | None:
+        """A session on a whole model, for `plan` and then `sweeps`; None if it is run in segments.
+
+        Args:
+            model: to run.
+            stages: names of tensors, as for `sweeps`.
+        """
+        return None if len(stages) > 1 or is_large(model) else self.runner(model, stages[0])
 
     def plan(
-        self, model: Model, stages: Sequence[Collection[str]], feeds: Iterable[Feed]
+        self,
+        model: Model,
+        stages: Sequence[Collection[str]],
+        feeds: Iterable[Feed],
+        whole: Runner | None = None,
     ) -> Batching:
         """Find out by running how samples can be joined so that tensors fall apart again.
 
@@ -68,21 +93,22 @@ class Execution:
             model: to run.
             stages: names of tensors, in stages as for `sweeps`.
             feeds: the samples; later calls for the same tensors reuse what the first one found.
+            whole: a session on the model, None to open one.
 
         Raises:
             SippError: the model fails on a single sample.
         """
         taps = frozenset().union(*stages)
-        key = taps, self.batch_size
-        if key not in self._plans:
+        key, plans = (taps, self.batch_size), self.known.plans
+        if key not in plans:
             first = list(islice(feeds, 2))
             tried: Tried
             if is_large(model):
                 tried = partial(self._in_segments, model, stages)
             else:
-                tried = self.runner(model, taps).run_all
-            self._plans[key] = plan_batching(model, tried, self.inputs, first, self.batch_size)
-        return self._plans[key]
+                tried = (whole or self.runner(model, taps)).run_all
+            plans[key] = plan_batching(model, tried, self.inputs, first, self.batch_size)
+        return plans[key]
 
     def sweeps(
         self,
@@ -90,6 +116,7 @@ class Execution:
         stages: Sequence[Collection[str]],
         feeds: Iterable[Feed],
         batching: Batching,
+        whole: Runner | None = None,
     ) -> Iterator[Sweep]:
         """Run samples past several stages, one after the other.
 
@@ -99,6 +126,7 @@ class Execution:
                 same, or lie further on in the graph.
             feeds: the samples; iterated over once per sweep, or once in all.
             batching: planned for these tensors.
+            whole: a session on the model, None to open one.
 
         Yields:
             Per stage its batches, to be gone through any number of times until the next stage.
@@ -107,7 +135,8 @@ class Execution:
             SippError: the runtime fails on an input.
         """
         if len(stages) == 1 and not is_large(model):
-            yield _WholeSweep(self.runner(model, stages[0]), feeds, batching, self.inputs)
+            runner = whole or self.runner(model, stages[0])
+            yield _WholeSweep(runner, feeds, batching, self.inputs)
             return
         counts: list[int] = []
         batched = _counted(joined(feeds, batching, self.inputs), counts)
@@ -117,17 +146,18 @@ class Execution:
     def shapes(
         self, model: Model, names: Collection[str], feed: Feed
     ) -> dict[str, tuple[int, ...]]:
-        """Shapes of tensors for one feed.
+        """Shapes of tensors for one feed; later calls reuse what the first one found.
 
         Raises:
             SippError: the runtime fails on it.
         """
-        if not is_large(model):
-            values: Mapping[str, Tensor] = self.runner(model, names).run(feed)
-            return {name: np.shape(values[name]) for name in names}
-        for (tensors,) in self._in_segments(model, [names], [feed]):
-            return {name: np.shape(tensors[name]) for name in names}
-        raise AssertionError("there is one stage")
+        shapes = self.known.shapes
+        if not shapes.keys() >= set(names):
+            whole = self.whole(model, [names])
+            run = partial(self._in_segments, model, [names]) if whole is None else whole.run_all
+            for (tensors,) in run([feed]):
+                shapes.update({name: np.shape(tensors[name]) for name in names})
+        return {name: shapes[name] for name in names}
 
     def outputs(self, model: Model, feeds: Sequence[Feed]) -> Iterator[Mapping[str, Tensor]]:
         """The outputs of a model for every feed.

@@ -136,9 +136,13 @@ def measure_fidelity(
     if states:
         pairs = _fed_back(execution.runner(dense), execution.runner(pruned), feeds, states)
     else:
-        batching = execution.plan(dense, [names], feeds)
+        whole = execution.whole(dense, [names])
+        batching = execution.plan(dense, [names], feeds, whole)
         batching = replace(batching, size=min(batching.size, _TOGETHER))
-        runs = [execution.sweeps(model, [names], feeds, batching) for model in (dense, pruned)]
+        runs = [
+            execution.sweeps(dense, [names], feeds, batching, whole),
+            execution.sweeps(pruned, [names], feeds, batching),
+        ]
         pairs = zip(*map(next, runs), strict=True)
     for before, after in pairs:
         for meter in meters:

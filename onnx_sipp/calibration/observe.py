@@ -128,8 +128,9 @@ def observe(how: Observation, watches: Sequence[Watch[Any]]) -> None:
     groups = _groups(watches, how.execution.memory.sums)
     stages = [_taps(group, how.mask) for group in groups]
     execution = how.execution if how.mask is None else replace(how.execution, batch_size=1)
-    batching = execution.plan(how.model, stages, how.feeds)
-    sweeps = execution.sweeps(how.model, stages, how.feeds, batching)
+    whole = execution.whole(how.model, stages)
+    batching = execution.plan(how.model, stages, how.feeds, whole)
+    sweeps = execution.sweeps(how.model, stages, how.feeds, batching, whole)
     for group, sweep in zip(groups, sweeps, strict=True):
         _observe_group(how, group, sweep, len(how.feeds) * len(groups))
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx_sipp.allocator import keep_freed_memory
 from onnx_sipp.budgeting.known import Known
 from onnx_sipp.budgeting.run import Run
+from onnx_sipp.calibration.execution import Tensors
 from onnx_sipp.calibration.samples import Chosen, Samples
 from onnx_sipp.calibration.specs import Feed, InputSpec
 from onnx_sipp.graph.messages import serialized
@@ -60,6 +61,7 @@ class Payload:
         calibration: which samples to calibrate on.
         held_out: which are held out.
         options: of the run.
+        known: of the model's tensors.
     """
 
     model: bytes | Path
@@ -68,6 +70,7 @@ class Payload:
     calibration: Mask
     held_out: Mask
     options: Options
+    known: Tensors
 
     @classmethod
     def of(cls, found: Prepared) -> Payload:
@@ -86,6 +89,7 @@ class Payload:
                 found.options, workdir=None, statistics=None, scheduler="", eval_script=None,
                 max_drop=None, threads=found.options.thread_count,
             ),
+            known=found.execution.known,
         )  # fmt: skip
 
     def samples(self) -> Samples:
@@ -144,9 +148,10 @@ class Site:
     @cached_property
     def prepared(self) -> Prepared:
         """The model with its layers; nothing is measured."""
-        libraries = [Path(library) for library in self._payload.options.custom_ops]
-        dense = Model.load(self._payload.model, libraries)
-        found = found_in(dense, self._payload.samples, self._payload.options, Silent())
+        told = self._payload
+        libraries = [Path(library) for library in told.options.custom_ops]
+        dense = Model.load(told.model, libraries)
+        found = found_in(dense, told.samples, told.options, Silent(), told.known)
         if found.makes_large_arrays:
             keep_freed_memory()
         return found
