@@ -1,5 +1,7 @@
 """A large model gives in segments what it gives as a whole."""
 
+import pickle
+
 import numpy as np
 import pytest
 from small_models import make_model, mlp, save_external, weights
@@ -7,6 +9,7 @@ from small_models import make_model, mlp, save_external, weights
 from onnx_sipp.calibration import runner as runner_module
 from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.runner import Runner, is_large
+from onnx_sipp.calibration.session import open_session
 from onnx_sipp.graph.model import Model
 from onnx_sipp.store import TensorStore
 
@@ -49,6 +52,45 @@ def test_sweeps(execution, stages, batch_size):
                 found = np.concatenate([batch.tensors[name] for batch in batches])
                 whole = np.stack([tensors[name] for tensors in expected])
                 np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """What sessions were opened on."""
+    sessions = []
+
+    def counting(data, **settings):
+        sessions.append(data)
+        return open_session(data, **settings)
+
+    monkeypatch.setattr(runner_module, "open_session", counting)
+    return sessions
+
+
+def test_a_session_on_a_whole_model_serves_to_plan_and_to_run(execution, opened):
+    model, stages = Model(mlp()), [["r", "y"]]
+    whole = execution.whole(model, stages)
+    assert (whole is None) == is_large(model)
+    if whole is not None:
+        batching = execution.plan(model, stages, FEEDS, whole)
+        (sweep,) = execution.sweeps(model, stages, FEEDS, batching, whole)
+        assert sum(batch.samples for batch in sweep) == len(FEEDS)
+        assert len(opened) == 1
+    assert execution.whole(model, [["r"], ["y"]]) is None
+
+
+def test_what_is_known_of_tensors_is_not_found_out_again(execution, opened):
+    model = Model(mlp())
+    shapes = execution.shapes(model, ["x", "r"], FEEDS[0])
+    assert shapes == {name: np.shape(Runner(model, [name]).run(FEEDS[0])[name]) for name in shapes}
+    batching = execution.plan(model, [["r"]], FEEDS)
+    opened.clear()
+    told = pickle.loads(pickle.dumps(execution.known))
+    other = Execution(execution.inputs, execution.store, known=told)
+    assert other.shapes(model, ["r"], FEEDS[1]) == {"r": shapes["r"]}
+    assert other.plan(model, [["r"]], FEEDS) == batching
+    assert not opened
+    assert other.shapes(model, ["r", "y"], FEEDS[1]).keys() == {"r", "y"}  # one is new
 
 
 def test_nothing_is_asked_for_but_what_was_named(execution):

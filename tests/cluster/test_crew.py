@@ -1,16 +1,19 @@
 """A crew in this process: parted work gives what is done in one piece, up to rounding."""
 
+import crews
 import numpy as np
 import pytest
 from crews import DATA, IMAGES, assert_alike, convolutions, with_crew
 from small_models import deep, make_model, mlp, weights
 
 from onnx_sipp import calibrate, pipeline, prune, sweep
+from onnx_sipp.calibration import runner
 from onnx_sipp.calibration.multiplying import RuntimeMultiplier
 from onnx_sipp.cluster import crew as crew_module
 from onnx_sipp.cluster import tasks
 from onnx_sipp.cluster.pool import Alone, _Value
 from onnx_sipp.cluster.shards import is_quick
+from onnx_sipp.cluster.site import Sensed, Site
 from onnx_sipp.cluster.tasks import merge_sums
 from onnx_sipp.memory import Plan
 from onnx_sipp.progress import Silent
@@ -42,6 +45,25 @@ def test_it_is_as_in_one_process(monkeypatch, name, options):
     options = {**OPTIONS, **options}
     plain = prune(model(), data, **options)
     assert_alike(with_crew(monkeypatch, prune, model(), data, **options), plain)
+
+
+def test_workers_are_told_what_the_model_shows(monkeypatch):
+    told = []
+
+    class Listening(Alone):
+        def equip(self, payload):
+            told.append(payload)
+            super().equip(payload)
+
+    monkeypatch.setattr(crews, "Alone", Listening)
+    with_crew(monkeypatch, prune, mlp(), DATA, **OPTIONS)
+    (payload,) = told
+    site, opened = Site(payload), []
+    monkeypatch.setattr(runner, "open_session", lambda *given, **settings: opened.append(given))
+    shapes = [weight.shape for weight in site.prepared.weights]
+    site.refitter([Sensed(np.zeros(shape, np.float32), None, None, []) for shape in shapes])
+    assert site.prepared.patches == 1
+    assert not opened
 
 
 def test_what_was_done_by_the_crew(monkeypatch):
