@@ -244,8 +244,7 @@ def found_in(
     masks = None if options.masks is None else GivenMasks(options.masks)
     if masks is not None:
         findings = masks.fitted(lowered, findings)
-    execution, layers = _execution(samples, options), findings.layers
-    execution = replace(execution, known=known or execution.known)
+    execution, layers = _execution(samples, options, known or Tensors()), findings.layers
     patches = patch_counts(execution, lowered, layers, samples)
     work = multiplications(layers, patches)
     samples = made_up_for(samples, work, options.num_samples)
@@ -329,13 +328,14 @@ def _lowered(model: Model, samples: Samples, options: Options) -> Lowered:
     )
 
 
-def _execution(samples: Samples, options: Options) -> Execution:
+def _execution(samples: Samples, options: Options, known: Tensors) -> Execution:
     return Execution(
         samples.inputs,
         TensorStore(folder=options.workdir),
         options.thread_count,
         options.providers,
         options.batch_size,
+        known=known,
     )
 
 

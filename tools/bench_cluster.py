@@ -2,7 +2,7 @@
 
     python tools/bench_cluster.py resnet20.onnx=calib.npz --out docs/results-cluster.md
 
-Prunes every model, and two MLPs that are made up here, in one process with one thread and on 1, 2
+Prunes every model, and MLPs that are made up here, in one process with one thread and on 1, 2
 and 4 workers with one thread each, all on this machine; several times in turn, and the fastest
 counts. Bytes moved are those that crossed the loopback interface, so nothing else should use it.
 """

@@ -21,7 +21,6 @@ import numpy as np
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 LARGEST_RATIO = 1.10
-CLI = "from onnx_sipp.cli.main import run; run()"
 
 
 def write_samples(source: Path, target: Path, count: int) -> None:
@@ -91,7 +90,7 @@ def main() -> int:
         for count in sorted(arguments.samples):
             data = Path(folder) / f"{count}.npz"
             write_samples(arguments.calib, data, count)
-            command = [sys.executable, "-c", CLI, str(arguments.model)]
+            command = [sys.executable, "-m", "onnx_sipp", str(arguments.model)]
             command += [str(Path(folder) / "out.onnx"), "--calib", str(data)]
             command += ["--num-samples", str(count), *arguments.options]
             peak, seconds = peak_memory(command)

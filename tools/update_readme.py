@@ -19,7 +19,7 @@ def example() -> str:
     with tempfile.TemporaryDirectory() as folder:
         result = subprocess.run(
             [
-                *(sys.executable, "-c", "from onnx_sipp.cli.main import run; run()"),
+                *(sys.executable, "-m", "onnx_sipp"),
                 *("models/lenet5.onnx", str(Path(folder) / "pruned.onnx")),
                 *("--calib", "models/digits-calib.npz", "--sparsity", "0.7"),
             ],

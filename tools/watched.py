@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 # As the installed command does it: the current folder is no place for modules (-P).
-COMMAND = [sys.executable, "-P", "-c", "from onnx_sipp.cli.main import run; run()"]
+COMMAND = [sys.executable, "-P", "-m", "onnx_sipp"]
 _ROOT = Path(__file__).parents[1]
 _TICK = 0.01
 

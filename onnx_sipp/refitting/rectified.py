@@ -181,7 +181,7 @@ class _Cut:
         gain = tail.gain.reshape(shape)
         # In pieces: as a whole, the product in float64 would take room of its own.
         room = np.empty(choice.weight.shape, np.float32)
-        self._weight = np.multiply(choice.weight, gain, out=room, casting="same_kind")
+        self._weight = np.multiply(choice.weight, gain, out=room)
         shift = gain * choice.bias[..., None] + tail.offset.reshape(shape)
         self._shift = shift.astype(np.float32)
         self._low, self._high = (np.float32(limit) for limit in tail.span)

@@ -17,7 +17,7 @@ from onnx_sipp.cli import guard
 from onnx_sipp.cli.guard import bounded_memory, refuse_little_memory
 from onnx_sipp.errors import SippError
 
-COMMAND = [sys.executable, "-c", "from onnx_sipp.cli.main import run; run()"]
+COMMAND = [sys.executable, "-m", "onnx_sipp"]
 ESCAPES = "\x1b[2J\x9b31m\u202etxt"
 
 
