@@ -6,10 +6,12 @@ how work is parted does not depend on that.
 
 from __future__ import annotations
 
+import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, TypeVar
@@ -35,6 +37,8 @@ __all__ = [
 
 # Weights in a part of a layer, for work that goes over them several times.
 _PART = 1 << 16
+# Threads that a process has at most.
+_MOST = 1 << 10
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -62,7 +66,7 @@ class Lender(Protocol):
 
 
 _lenders: list[Lender] = []  # one at most
-# Of a thread: whether it is one of several that were had together.
+# Of a thread: the team that it works for, if it is one of several that were had together.
 _this = threading.local()
 
 
@@ -151,26 +155,112 @@ def hands(most: int, threads: int) -> Iterator[Hands]:
     """Have threads, and borrow more; inside, products have one.
 
     Threads inside of threads wait for each other and slow everything down, badly so on a busy
-    machine: such a thread has none but itself.
+    machine: such a thread has itself, and those of its like that have run out of work.
 
     Args:
         most: how many are of use.
         threads: how many there are at most, if no more can be had.
     """
-    if getattr(_this, "is_hand", False):
+    team: _Team | None = getattr(_this, "team", None)
+    if team is not None:
+        with team.lent(most - 1) as more, _team_of(1 + more) as own:
+            yield own
+        return
+    with (
+        one_blas_thread(),
+        _borrowed(max(0, most - threads), threads) as more,
+        _team_of(min(threads + more, most)) as own,
+    ):
+        yield own
+
+
+@contextmanager
+def _team_of(count: int) -> Iterator[Hands]:
+    if count <= 1:
         yield Hands(1, map)
         return
-    with one_blas_thread(), _borrowed(max(0, most - threads), threads) as more:
-        count = min(threads + more, most)
-        if count <= 1:
-            yield Hands(1, map)
-            return
-        with ThreadPoolExecutor(count, initializer=_be_a_hand) as pool:
-            yield Hands(count, pool.map)
+    team = _Team(count)
+    try:
+        yield Hands(count, team.map)
+    finally:
+        team.stop()
 
 
-def _be_a_hand() -> None:
-    _this.is_hand = True
+class _Team:
+    """So many threads of those that wait for work: to start new ones takes a millisecond.
+
+    Args:
+        count: how many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = self._idle = count
+        self._lock = threading.Lock()
+        self._left: list[deque[int]] = []
+        self._runs: list[Future[None]] = []
+
+    def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """See `Hands.map`."""
+        given = list(items)
+        found: list[Future[R]] = [Future() for _ in given]
+        left = deque(range(len(given)))
+
+        def run() -> None:
+            _this.team = self
+            with suppress(IndexError):  # nothing is left
+                while True:
+                    place = left.popleft()
+                    try:
+                        found[place].set_result(work(given[place]))
+                    except BaseException as error:  # whoever asks for it has it
+                        found[place].set_exception(error)
+            _this.team = None
+            self._use(-1)
+
+        count = min(self._count, len(given))
+        self._use(count)
+        self._left.append(left)
+        self._runs += [_waiting().submit(run) for _ in range(count)]
+        return (future.result() for future in found)
+
+    @contextmanager
+    def lent(self, most: int) -> Iterator[int]:
+        """Lend threads that have nothing to do to one that has.
+
+        Args:
+            most: how many are of use.
+
+        Yields:
+            How many there are.
+        """
+        with self._lock:
+            count = max(0, min(most, self._idle))
+            self._idle -= count
+        try:
+            yield count
+        finally:
+            self._use(-count)
+
+    def stop(self) -> None:
+        """Begin with nothing more, and wait for what has begun."""
+        for left in self._left:
+            left.clear()
+        wait(self._runs)
+
+    def _use(self, count: int) -> None:
+        """Begin to use so many threads; fewer than 0 are given back."""
+        with self._lock:
+            self._idle -= count
+
+
+@cache
+def _waiting() -> ThreadPoolExecutor:
+    """Threads without work; there are as many as were ever of use at a time."""
+    return ThreadPoolExecutor(_MOST)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_waiting.cache_clear)  # threads are missing in forks
 
 
 def side_by_side(work: Callable[[T], R], items: Iterable[T], threads: int) -> list[R]:

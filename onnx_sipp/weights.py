@@ -25,6 +25,7 @@ from onnx_sipp.memory import Plan
 from onnx_sipp.pruning.cells import Cells, alive_units, units
 from onnx_sipp.pruning.evidence import spread_rows
 from onnx_sipp.pruning.patterns import Blocks, NofM
+from onnx_sipp.pruning.selection import kept_only
 
 __all__ = ["Block", "BlockWriter", "Weight", "group_weights", "stored_values"]
 
@@ -301,11 +302,11 @@ def stored_values(
     """
     values: NDArray[Any]
     if new.dtype == old.dtype:
-        values = np.where(kept, new, old.dtype.type(0))
+        values = kept_only(new, kept)
     else:
         # A reweighted weight may not fit a narrow type, nor a weight's own type a wide one's limit.
         largest = min(float(ml_dtypes.finfo(kind).max) for kind in (old.dtype, new.dtype))
-        values = np.where(kept, np.clip(new, -largest, largest), 0).astype(old.dtype)
+        values = kept_only(np.clip(new, -largest, largest), kept).astype(old.dtype)
     # A kept weight that underflows would be one zero too many.
     as_before = kept & (values == 0)
     if old.dtype.itemsize > 4:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from lenders import Lending
@@ -167,15 +168,66 @@ def test_threads_by_default_are_the_cores_that_the_process_may_use():
     assert int(found.stdout) == 1
 
 
-def test_threads_have_no_threads_of_their_own():
+def test_threads_have_no_threads_of_their_own_while_all_work():
     """Whoever lends; but the next ones do."""
+    both = threading.Barrier(2, timeout=10)
 
     def inner(_):
+        both.wait()
         with hands(3, 3) as crew:
+            both.wait()
             return crew.count, set(crew.map(lambda _: threading.get_ident(), range(3)))
 
     with hands(2, 2) as crew:
         found = list(crew.map(inner, range(2)))
     assert [count for count, _ in found] == [1, 1]
     assert all(threading.get_ident() not in used for _, used in found)
-    assert inner(0)[0] == 3
+    with hands(3, 3) as crew:
+        assert crew.count == 3
+
+
+def test_a_thread_has_those_that_ran_out_of_work():
+    meet = threading.Barrier(2, timeout=10)
+
+    def work(place):
+        deadline = time.monotonic() + 10
+        while place == 0 and time.monotonic() < deadline:
+            with hands(3, 1) as crew:
+                if crew.count == 2:
+                    return len(list(crew.map(lambda _: meet.wait(), range(2))))
+        return 0
+
+    with hands(2, 2) as crew:
+        for _ in range(2):  # what is lent comes back
+            assert list(crew.map(work, range(2))) == [2, 0]
+
+
+def test_an_error_stops_the_others():
+    began = []
+
+    def work(place):
+        began.append(place)
+        if place == 0:
+            raise ValueError("no")
+        time.sleep(0.01)
+
+    with pytest.raises(ValueError, match="no"):
+        side_by_side(work, range(1000), 2)
+    ended = len(began)
+    time.sleep(0.05)
+    assert len(began) == ended < 1000
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+def test_threads_are_made_anew_in_a_fork():
+    code = (
+        "import os; from onnx_sipp.threads import side_by_side;"
+        "side_by_side(str, [1, 2], 2);"
+        "child = os.fork();"
+        "child or os._exit(side_by_side(str, [1, 2], 2) != ['1', '2']);"
+        "print(os.waitpid(child, 0)[1])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert found.stdout == "0\n"

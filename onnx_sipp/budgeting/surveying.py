@@ -173,7 +173,8 @@ class Surveyor:
             if index in indices:
                 self.looks.take(self.look(index, evidence, alone=alone))
 
-        self.refitter.survey(see, self._progress)
+        # To prune one alone runs the model, which has all threads.
+        self.refitter.survey(see, self._progress, together=not alone)
 
     def _done_by_crew(self, indices: Sequence[int], goal: Goal, *, alone: bool) -> bool:
         """Have layers looked at by workers; says whether they could."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.pruning.selection import kept_only
 from onnx_sipp.statistics.gram import WIDE
 from onnx_sipp.statistics.regression import Regression
 from onnx_sipp.threads import side_by_side
@@ -74,8 +75,9 @@ def refit(
     dtype = np.float32 if fan_in >= WIDE else np.float64
     result, errors = np.zeros(weight.shape, dtype), problem.power.copy()
     wishes = np.zeros(weight.shape, dtype) if with_wishes else None
-    # At least two blocks, for two threads; the same ones however many threads there are.
-    size = max(1, min(-(-outs // 2), _BLOCK_ELEMENTS // fan_in))
+    # Pairs of blocks, for two threads; the same ones however many threads there are.
+    pairs = -(-outs * fan_in // (2 * _BLOCK_ELEMENTS))
+    size = -(-outs // (2 * pairs))
 
     def solve(block: _Block) -> None:
         at = block.group, block.rows
@@ -97,7 +99,7 @@ def refit(
         result[at] = found
         errors[at] += change
         if wishes is not None:
-            wishes[at] = np.where(kept[at], 0, gradient / diagonal)
+            wishes[at] = kept_only(gradient / diagonal, ~kept[at])
 
     side_by_side(solve, _blocks(problem, weight, size, damping, dtype), threads)
     return Solution(result, np.maximum(errors, 0), wishes)

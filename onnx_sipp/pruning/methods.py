@@ -23,7 +23,14 @@ from onnx_sipp.pruning.certificate import (
 )
 from onnx_sipp.pruning.importance import IMPORTANCES, LayerStatistics
 from onnx_sipp.pruning.sampling import sample_halves
-from onnx_sipp.pruning.selection import ALLOCATIONS, Mask, select, top, top_rows
+from onnx_sipp.pruning.selection import (
+    ALLOCATIONS,
+    Mask,
+    kept_only,
+    select,
+    top,
+    top_rows,
+)
 
 __all__ = [
     "METHODS",
@@ -232,12 +239,12 @@ def _sipp_counts(layers: Sequence[LayerStatistics], goal: Goal) -> list[Counts]:
 
 def _ranked(layer: LayerStatistics, kept: Mask) -> Decision:
     sampled = np.zeros((2, *layer.weight.shape[:2]), np.bool_)
-    return Decision(kept, np.where(kept, layer.weight, 0).astype(np.float64), sampled)
+    return Decision(kept, kept_only(layer.weight, kept).astype(np.float64), sampled)
 
 
 def _halves_of(weight: NDArray[np.floating]) -> NDArray[np.floating]:
     """``[2, group, out, fan_in]``: the weights with those of the other sign set to zero."""
-    return np.stack([np.where(weight > 0, weight, 0), np.where(weight < 0, weight, 0)])
+    return np.stack([np.maximum(weight, 0), np.minimum(weight, 0)])
 
 
 def _by_halves(
@@ -252,7 +259,7 @@ def _by_halves(
     weight = _halves_of(layer.weight)
     scores = np.broadcast_to(scores, weight.shape)
     kept = top_rows(scores, np.abs(weight), counts)
-    ranked = np.where(kept, weight, 0).astype(np.float64)
+    ranked = kept_only(weight, kept).astype(np.float64)
     wants = _wants_sampling(layer, kept, counts, method, delta)
     if not wants.any():
         return Decision(np.any(kept, axis=0), ranked.sum(axis=0), wants)
@@ -328,7 +335,9 @@ def _fewest_ranked(layer: LayerStatistics, scores: NDArray[np.floating], epsilon
     used = weight != 0
     keyed = np.where(used, np.broadcast_to(scores, weight.shape), -1.0)
     order = np.lexsort((-np.abs(weight), -keyed), axis=-1)
-    sensitivity = np.where(used, layer.sensitivity_max, 0).astype(np.float64)
+    sensitivity = kept_only(np.broadcast_to(layer.sensitivity_max, used.shape), used).astype(
+        np.float64
+    )
     ranked = np.take_along_axis(sensitivity, order, axis=-1)
     # rest[k] = Σ of the sensitivities after the first k.
     rest = np.cumsum(ranked[..., ::-1], axis=-1)[..., ::-1]

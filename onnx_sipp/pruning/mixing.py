@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx_sipp.pruning.candidates import CANDIDATES, Proposal
 from onnx_sipp.pruning.compensation import refit
 from onnx_sipp.pruning.evidence import Evidence, damping_for
-from onnx_sipp.pruning.selection import Mask
+from onnx_sipp.pruning.selection import Mask, kept_only
 
 __all__ = ["Choice", "choose", "probe", "resettle", "settle"]
 
@@ -103,7 +103,7 @@ def _screen(
 ) -> list[float]:
     """Held-out errors of masks after a short refit, judged by some of the neurons."""
     if not refits:
-        return [jury.error(np.where(made.kept, jury.weight, 0)) for made in proposals]
+        return [jury.error(kept_only(jury.weight, made.kept)) for made in proposals]
     return _trials(
         jury,
         [made.kept for made in proposals],
@@ -192,7 +192,7 @@ def _settled(
     refits: bool,
 ) -> Choice:
     kept = proposal.kept
-    plain = np.where(kept, evidence.weight, 0)
+    plain = kept_only(evidence.weight, kept)
     judges = evidence if evidence.effort.judges_all else evidence.some_neurons()
     before = judges.error(judges.of(plain))
     if not refits:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from onnx_sipp.pruning.cells import Cells, alive_units
 from onnx_sipp.pruning.compensation import refit
-from onnx_sipp.pruning.selection import Mask, top
+from onnx_sipp.pruning.selection import Mask, kept_only, top
 from onnx_sipp.statistics.regression import Regression
 from onnx_sipp.threads import row_parts
 
@@ -149,8 +149,8 @@ def gradual_costs(
     now = refit(problem, weight, kept, damping=damping, steps=steps, threads=threads)
     error, floor = float(now.errors.sum()), 0.0
     for fraction in _CURVE:
-        score = np.where(kept, np.abs(now.weight) * scale, 0)
-        stays = best(score, np.where(kept, np.abs(weight), 0), round(fraction * alive_at_first))
+        score = np.abs(now.weight) * scale
+        stays = best(score, kept_only(np.abs(weight), kept), round(fraction * alive_at_first))
         gone, kept = kept & ~stays, stays
         now = refit(
             problem, weight, kept, damping=damping, steps=steps, start=now.weight, threads=threads

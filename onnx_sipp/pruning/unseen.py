@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx_sipp.pruning.cells import alive_units, units
 from onnx_sipp.pruning.importance import LayerStatistics
 from onnx_sipp.pruning.methods import METHODS, Decision, Goal, best_of, decide
-from onnx_sipp.pruning.selection import apportion
+from onnx_sipp.pruning.selection import apportion, kept_only
 
 __all__ = ["decide_all", "is_blind", "share_out"]
 
@@ -80,5 +80,5 @@ def is_blind(method: str, allocation: str) -> bool:
 
 def _largest(layer: LayerStatistics, count: int) -> Decision:
     kept = best_of(layer, np.abs(layer.weight), count)
-    weight = np.where(kept, layer.weight, 0).astype(np.float64)
+    weight = kept_only(layer.weight, kept).astype(np.float64)
     return Decision(kept, weight, np.zeros((2, *kept.shape[:2]), np.bool_))

@@ -6,8 +6,9 @@ path, it also repays the error that the skip path already carries.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,8 +30,9 @@ from onnx_sipp.unfolding.base import (
 )
 from onnx_sipp.unfolding.thinning import Thinning, patches_in
 
-__all__ = ["Gatherer", "Sums", "joined"]
+__all__ = ["Gatherer", "Sums", "fitting", "joined"]
 
+T = TypeVar("T")
 
 # Whether the samples are held out, patches ``[group, fan_in, n]``, and per layer its outputs.
 Piece = tuple[bool, Float32, list[Float32]]
@@ -82,7 +84,7 @@ class Gatherer:
         for unfolding in dict.fromkeys(place.layer.unfolding for place in places):
             plain = [p for p in places if p.layer.unfolding == unfolding and p.tail is not None]
             grams: tuple[Gram, Gram] | None = None
-            for group in _fitting(plain, self._limit):
+            for group in fitting(plain, lambda place: place.sums_bytes, self._limit):
                 sums = self._sums(group, dense, pruned, grams)
                 grams = sums[0].gram, sums[0].judge_gram
                 yield from zip(group, sums, strict=True)
@@ -191,14 +193,20 @@ class Gatherer:
         return sums
 
 
-def _fitting(places: Sequence[Place], limit: int) -> Iterator[list[Place]]:
-    """Part places into groups whose sums fit into memory together."""
-    group: list[Place] = []
-    for place in places:
-        if group and sum(p.sums_bytes for p in [*group, place]) > limit:
+def fitting(items: Iterable[T], size: Callable[[T], int], limit: int) -> Iterator[list[T]]:
+    """Part items into groups that fit into memory, of one at least.
+
+    Args:
+        items: successive ones belong together.
+        size: bytes of one.
+        limit: bytes of a group.
+    """
+    group: list[T] = []
+    for item in items:
+        if group and sum(map(size, [*group, item])) > limit:
             yield group
             group = []
-        group.append(place)
+        group.append(item)
     if group:
         yield group
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from onnx_sipp.graph.tail import UNLIMITED
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.mixing import Choice, resettle
+from onnx_sipp.pruning.selection import kept_only
 from onnx_sipp.refitting.places import Place, product_of
 from onnx_sipp.statistics.cross import Cross
 from onnx_sipp.statistics.gram import suited
@@ -195,8 +196,13 @@ class _Cut:
     def reachable(self, target: Float32, found: Float32) -> Float32:
         """The nearest values to what was found that are as good as the target."""
         below, above = np.minimum(found, self._low), np.maximum(found, self._high)
-        lower = np.where(target <= self._low, below, target)
-        return np.where(target >= self._high, above, lower)
+        high = target >= self._high
+        low = (target <= self._low) & ~high
+        result = kept_only(target, ~(low | high))
+        result += kept_only(below, low)
+        if high.any():
+            result += kept_only(above, high)
+        return result
 
     def error(self, target: Float32, found: Float32) -> float:
         """Squared error behind the cut, summed."""

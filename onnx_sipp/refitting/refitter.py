@@ -22,13 +22,14 @@ from onnx_sipp.pruning.mixing import Choice
 from onnx_sipp.refitting.batches import Batches, BatchRange
 from onnx_sipp.refitting.evidences import EvidenceMaker
 from onnx_sipp.refitting.idle import Idle
-from onnx_sipp.refitting.layer_sums import Gatherer, Sums
+from onnx_sipp.refitting.layer_sums import Gatherer, Sums, fitting
 from onnx_sipp.refitting.output_errors import OutputErrors
 from onnx_sipp.refitting.pruned import PrunedWeights
 from onnx_sipp.refitting.rectified import Rectifier
 from onnx_sipp.refitting.sequential import Decider, Look, Pass
 from onnx_sipp.refitting.staged import Staged
 from onnx_sipp.store import TensorStore
+from onnx_sipp.threads import side_by_side
 from onnx_sipp.weights import Weight
 
 __all__ = ["IMPACT_SAMPLES", "Refitter"]
@@ -160,15 +161,27 @@ class Refitter:
         """Whether a layer's output is cut off by the next node."""
         return self._staged.has_cuts
 
-    def survey(self, look: Look, progress: Progress) -> None:
+    def survey(self, look: Look, progress: Progress, *, together: bool = False) -> None:
         """Gather evidence for every weight from the dense model alone, summed over its layers.
 
         Args:
             look: called for every weight.
             progress: told after every stage.
+            together: whether several calls may be made at a time.
         """
-        for index, sums in self.sums(progress):
+        juries, threads = self._staged.juries, self._execution.threads or 1
+        limit = self._execution.memory.sums if together else 0
+
+        def see(found: tuple[int, list[Sums]]) -> None:
+            index, sums = found
             look(index, self.evidence(index, sums))
+
+        def size(found: tuple[int, list[Sums]]) -> int:
+            index, sums = found
+            return len(sums) * juries[index].sums_bytes
+
+        for group in fitting(self.sums(progress), size, limit):
+            side_by_side(see, group, threads)
 
     def sums(
         self, progress: Progress, only: int | None = None

@@ -1,5 +1,6 @@
 """Exact selection."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from onnx_sipp.pruning.selection import (
     ALLOCATIONS,
     apportion,
+    kept_only,
     positive,
     score_histogram,
     select,
@@ -213,3 +215,24 @@ def test_histogram():
     filled = np.flatnonzero(counts)
     means = squares[filled] / counts[filled]
     assert np.all(np.diff(means) > 0)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ml_dtypes.bfloat16, "int8"])
+@pytest.mark.parametrize("way", ["plain", "transposed", "broadcast"])
+def test_what_is_not_kept_is_zero_to_the_bit(dtype, way):
+    rng = np.random.default_rng(0)
+    values = (8 * rng.normal(size=(5, 7))).astype(dtype)
+    if way == "transposed":
+        values = values.T
+    if way == "broadcast":
+        values = np.broadcast_to(values, (2, *values.shape))
+    kept = rng.random(values.shape) < 0.5
+    found = kept_only(values, kept)
+    assert found.dtype == values.dtype
+    assert found.tobytes() == np.where(kept, values, np.zeros((), dtype)).tobytes()
+
+
+def test_what_is_not_kept_may_be_anything():
+    values = np.array([np.inf, -np.inf, np.nan, -0.0, 1e-45], np.float32)
+    assert kept_only(values, np.zeros(5, np.bool_)).tobytes() == bytes(20)
+    assert kept_only(values, np.ones(5, np.bool_)).tobytes() == values.tobytes()

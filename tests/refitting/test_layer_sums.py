@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnx_sipp.refitting import layer_sums
-from onnx_sipp.refitting.layer_sums import Sums, joined
+from onnx_sipp.refitting.layer_sums import Sums, fitting, joined
 from onnx_sipp.statistics.gram import VERY_WIDE, WIDE
 from onnx_sipp.statistics.multiplying import NUMPY
 
@@ -75,3 +75,15 @@ def test_all_sums_have_the_multiplier(judge):
     sums.make_room()
     sums.gram_of(judge=judge).update(columns)
     assert held[1:] == [(WIDE, WIDE)] * 2
+
+
+@pytest.mark.parametrize(
+    ("limit", "groups"),
+    [(0, [[3], [1], [2], [9], [1]]), (4, [[3, 1], [2], [9], [1]]), (99, [[3, 1, 2, 9, 1]])],
+)
+def test_items_are_grouped_as_they_fit(limit, groups):
+    assert list(fitting([3, 1, 2, 9, 1], int, limit)) == groups
+
+
+def test_nothing_makes_no_group():
+    assert list(fitting([], int, 1)) == []
