@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from onnx_sipp.budgeting.affordable import why_no_trials
+from onnx_sipp.budgeting.affordable import trials
 from onnx_sipp.budgeting.budgets import Budgets
 from onnx_sipp.budgeting.known import Known
 from onnx_sipp.budgeting.looks import Looks
@@ -85,11 +85,11 @@ class Run:
         self._notes = _told_of_masks(weights, rules)
         capacities = [weight.alive for weight in weights]
         budgets = Budgets(weights, measured, rules, (), capacities)
-        tries = budgets.by_error(options) and options.allocation in ("auto", "impact")
-        if tries:
-            limited = options.allocation == "auto"
-            if why := why_no_trials(weights, measured, samples, limited=limited):
-                tries = False
+        tries = False
+        if budgets.by_error(options):
+            work = sum(found.patches * found.weight.size for found in measured)
+            tries, why = trials(weights, work, samples, options.allocation)
+            if why:
                 self._notes = (f"{why}, so the budget is `error`: by the layers' own errors alone",)
         if share is None:
             share = (goal.keep or 0) / sum(weight.units for weight in weights)

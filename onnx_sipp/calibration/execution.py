@@ -48,6 +48,15 @@ class Tensors:
     plans: dict[tuple[frozenset[str], int | None], Batching] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
+    def copied(self) -> Tensors:
+        """The same, to which nothing is added later."""
+        return Tensors(dict(self.plans), dict(self.shapes))
+
+    def take(self, other: Tensors) -> None:
+        """Take in what others were told."""
+        self.plans.update(other.plans)
+        self.shapes.update(other.shapes)
+
 
 @dataclass(frozen=True)
 class Execution:

@@ -7,19 +7,23 @@ to be done again because a worker died; so the result does not, either.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
+from onnx_sipp.budgeting.affordable import trials
+from onnx_sipp.budgeting.budgets import Budgets
 from onnx_sipp.budgeting.known import Known
 from onnx_sipp.budgeting.looks import LayerLook
+from onnx_sipp.calibration.execution import Tensors
 from onnx_sipp.calibration.runner import is_large
 from onnx_sipp.cluster import tasks
 from onnx_sipp.cluster.pool import Pool
 from onnx_sipp.cluster.shards import is_light, is_quick, merged, ranges_of, shards_for
-from onnx_sipp.cluster.site import Payload, Sensed
+from onnx_sipp.cluster.site import Payload, Sensed, Statistics
 from onnx_sipp.keeping.outcomes import OutcomeForm
 from onnx_sipp.measures import Measured, PatchCount, second_moment
 from onnx_sipp.outcome import Outcome
@@ -46,13 +50,20 @@ class Crew:
         self._measures = True
         self._patches = 0.0
         self._found: Prepared | None = None
+        self._known = Tensors()
         self._measured: Sequence[Measured] = ()
-        self._sensed: Any = None
+        self._seen: Any = None
         self._sums: dict[int, Any] = {}
+        self._beside = ThreadPoolExecutor(1)
+        self._telling: Future[None] | None = None
 
     def take(self, found: Prepared) -> None:
-        """Begin with another run; workers are told of it as soon as they have something to do."""
-        self._found = found
+        """Begin with another run.
+
+        Workers are told of it while statistics are measured here, if they will have something to
+        do; else as soon as they have.
+        """
+        self._found, self._known = found, found.execution.known
         self._is_large = is_large(found.lowered)
         sizes = [weight.size for weight in found.weights]
         # Sums of layers that share a weight are added up in one order, whoever gathers them.
@@ -64,7 +75,21 @@ class Crew:
             load_early()  # statistics are measured here
         self._patches = found.patches
         self._can_survey = not self._is_large
-        self._sensed, self._sums = None, {}
+        self._seen, self._sums = None, {}
+        if not self._measures and self._is_awaited(found):
+            self._telling = self._beside.submit(self._tell, self._payload())
+
+    def close(self) -> None:
+        """End what is done beside."""
+        self._beside.shutdown()
+
+    def _is_awaited(self, found: Prepared) -> bool:
+        """Whether it is clear that workers will look at layers."""
+        weights, options = found.weights, found.options
+        if not self._can_survey or not Budgets(weights, (), found.rules, (), ()).by_error(options):
+            return False
+        work = found.patches * sum(weight.size for weight in weights)
+        return not self._is_light or trials(weights, work, found.samples, options.allocation)[0]
 
     @cached_property
     def _pool(self) -> Pool:
@@ -72,13 +97,23 @@ class Crew:
 
     def _equipped(self) -> Pool:
         """The pool, all workers of which know what the run is about."""
+        if self._telling is not None:
+            telling, self._telling = self._telling, None
+            telling.result()
         if self._found is not None:
-            payload, self._found = Payload.of(self._found), None
-            shapes = {tuple(sorted((n, v.shape) for n, v in f.items())) for f in payload.feeds}
-            # What samples of several lengths have of patches cannot be told from some of them.
-            self._can_survey &= len(shapes) == 1
-            self._pool.equip(payload)
+            self._tell(self._payload())
         return self._pool
+
+    def _payload(self) -> Payload:
+        assert self._found is not None
+        payload, self._found = Payload.of(self._found), None
+        shapes = {tuple(sorted((n, v.shape) for n, v in f.items())) for f in payload.feeds}
+        # What samples of several lengths have of patches cannot be told from some of them.
+        self._can_survey &= len(shapes) == 1
+        return payload
+
+    def _tell(self, payload: Payload) -> None:
+        self._pool.equip(payload)
 
     def learn(self, measured: Sequence[Measured]) -> None:
         """Take the statistics that everything later rests on."""
@@ -119,13 +154,13 @@ class Crew:
         pool = self._equipped()
         if not self._can_survey:
             return None
-        sensed = self._shared()
+        seen = self._shared()
         with self._told(known) as state:
             try:
                 sums = self._sums_of(known.capacities, sizes)
                 order = _largest_first(indices, known.capacities)
                 jobs = [
-                    partial(pool.submit, tasks.look, sensed, state, index, sums[index], alone)
+                    partial(pool.submit, tasks.look, seen, state, index, sums[index], alone)
                     for index in order
                 ]
                 looks = {}
@@ -147,9 +182,9 @@ class Crew:
         if self._is_light:
             return dict.fromkeys(weights)
         if not self._sums:
-            pool, sensed = self._pool, self._shared()
+            pool, seen = self._pool, self._shared()
             ranges = ranges_of(sizes, shards_for(sum(sizes), self._patches))
-            parts = [pool.submit(tasks.sums, sensed, part, sizes) for part in ranges]
+            parts = [pool.submit(tasks.sums, seen, part, sizes) for part in ranges]
             for index in _largest_first(weights, capacities):
                 own = [pool.submit(tasks.of_weight, part, index) for part in parts]
                 self._sums[index] = merged(own, partial(pool.submit, tasks.merge_sums))
@@ -163,23 +198,23 @@ class Crew:
         As soon as a worker has nothing else to do, a careful pass by the best budget so far is
         begun; it is given up if a later trial does better.
         """
-        pool, sensed = self._equipped(), self._shared()
+        pool, seen = self._equipped(), self._shared()
         # Budgets that have looked at the outputs do best most often. They come first, so that what
         # is begun early is seldom in vain.
         order = plans[::-1]
         errors: dict[str, float] = {}
         begun: dict[str, Any] = {}
         with self._told(known) as state:
-            trials = [pool.submit(tasks.trial, sensed, state, name) for name in order]
-            for place in pool.as_done(trials):
-                errors[order[place]] = pool.result(trials[place])
+            tried = [pool.submit(tasks.trial, seen, state, name) for name in order]
+            for place in pool.as_done(tried):
+                errors[order[place]] = pool.result(tried[place])
                 progress.advance(1, len(plans) + 1)
                 best = min(errors, key=lambda name: (errors[name], plans.index(name)))
                 if begun and best not in begun:
                     pool.give_up(begun.popitem()[1])
                 missing = len(plans) - len(errors)
                 if not begun and (not missing or pool.has_room(missing)):
-                    begun[best] = pool.submit(tasks.careful, sensed, state, best)
+                    begun[best] = pool.submit(tasks.careful, seen, state, best)
             (careful,) = begun.values()
             outcome = self._outcome(careful, form)
         progress.advance(1, len(plans) + 1)
@@ -205,9 +240,10 @@ class Crew:
 
     def _shared(self) -> Any:
         """The statistics, which every worker gets once."""
-        if self._sensed is None:
-            self._sensed = self._pool.share([Sensed.of(found) for found in self._measured])
-        return self._sensed
+        if self._seen is None:
+            weights = [Sensed.of(found) for found in self._measured]
+            self._seen = self._pool.share(Statistics(weights, self._known.copied()))
+        return self._seen
 
 
 def _in_turn(

@@ -106,7 +106,10 @@ class _Knowledge(distributed.WorkerPlugin):  # type: ignore[misc]
         """Take it in."""
         if not borrows():
             borrow_from(_Lender(worker))
-        known = Site(self._value) if isinstance(self._value, Payload) else self._value
+        known = self._value
+        if isinstance(known, Payload):
+            known = Site(known)
+            known.get_ready()
         _KNOWN[self.name] = known
 
     def teardown(self, worker: Any) -> None:

@@ -21,7 +21,7 @@ ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
-_LOADED = ["distributed", "onnx_sipp.cluster.loaded"]
+_LOADED = ["onnx_sipp.cluster.loaded"]
 
 
 def workers_here(scheduler: str) -> int | None:

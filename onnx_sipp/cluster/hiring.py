@@ -84,10 +84,12 @@ def hired(scheduler: str) -> Iterator[Crew | None]:
 
     with _beside(lambda: _pool(scheduler)) as pool:
         borrow_from(_Idle(cores))
+        crew = Crew(pool.result)
         try:
-            yield Crew(pool.result)
+            yield crew
         finally:
             borrow_no_more()
+            crew.close()
 
 
 def _pool(scheduler: str) -> AbstractContextManager[DaskPool]:

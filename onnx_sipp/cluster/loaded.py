@@ -3,9 +3,13 @@
 All but onnxruntime, which starts a thread: that would be missing in forks.
 """
 
-import onnx_sipp.cluster.dask_pool
-import onnx_sipp.cluster.tasks
-import onnx_sipp.pruning.greedy  # noqa: F401 - and with it the compiler
-from onnx_sipp.statistics.sensitivity import load
+import gc
+from importlib import import_module
 
-load()
+gc.disable()  # modules make no garbage: to look for it takes a seventh of the time
+import_module("onnx_sipp.cluster.dask_pool")
+import_module("onnx_sipp.cluster.tasks")
+import_module("onnx_sipp.pruning.greedy")  # and with it the compiler
+import_module("onnx_sipp.statistics.sensitivity").load()
+gc.freeze()  # forks would copy what they look through for garbage
+gc.enable()

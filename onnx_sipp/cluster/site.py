@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
+from threading import Lock, Thread
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from onnx_sipp.refitting.refitter import Refitter
 from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import Weight
 
-__all__ = ["Payload", "Sensed", "Site"]
+__all__ = ["Payload", "Sensed", "Site", "Statistics"]
 
 Mask = NDArray[np.bool_]
 Float32 = NDArray[np.float32]
@@ -61,7 +62,7 @@ class Payload:
         calibration: which samples to calibrate on.
         held_out: which are held out.
         options: of the run.
-        known: of the model's tensors.
+        known: of the model's tensors so far.
     """
 
     model: bytes | Path
@@ -89,7 +90,7 @@ class Payload:
                 found.options, workdir=None, statistics=None, scheduler="", eval_script=None,
                 max_drop=None, threads=found.options.thread_count,
             ),
-            known=found.execution.known,
+            known=found.execution.known.copied(),
         )  # fmt: skip
 
     def samples(self) -> Samples:
@@ -133,6 +134,19 @@ class Sensed:
         return Measured(weight, maximum, mean, self.second_moment, self.counts)
 
 
+@dataclass(frozen=True)
+class Statistics:
+    """What is known of a model before any layer is looked at.
+
+    Attributes:
+        weights: what was measured of each.
+        known: of the model's tensors, by now.
+    """
+
+    weights: Sequence[Sensed]
+    known: Tensors
+
+
 class Site:
     """A worker's own copy of a run; what takes a while to make is made when it is asked for.
 
@@ -142,12 +156,29 @@ class Site:
 
     def __init__(self, payload: Payload) -> None:
         self._payload = payload
+        self._one_at_a_time = Lock()
+        self._prepared: Prepared | None = None
         self._refitter: Refitter | None = None
         self._run: Run | None = None
 
-    @cached_property
+    def get_ready(self) -> None:
+        """Make what needs no statistics in the background."""
+
+        def make() -> None:
+            with suppress(Exception):  # whoever needs it meets the same again
+                self.prepared  # noqa: B018
+
+        Thread(target=make).start()
+
+    @property
     def prepared(self) -> Prepared:
         """The model with its layers; nothing is measured."""
+        with self._one_at_a_time:
+            if self._prepared is None:
+                self._prepared = self._made()
+            return self._prepared
+
+    def _made(self) -> Prepared:
         told = self._payload
         libraries = [Path(library) for library in told.options.custom_ops]
         dense = Model.load(told.model, libraries)
@@ -156,28 +187,29 @@ class Site:
             keep_freed_memory()
         return found
 
-    def refitter(self, sensed: Sequence[Sensed]) -> Refitter:
+    def refitter(self, statistics: Statistics) -> Refitter:
         """What passes over the layers.
 
         Args:
-            sensed: per weight.
+            statistics: of the model.
         """
         if self._refitter is None:
-            store = TensorStore(KEPT_BYTES)
-            pairs = zip(self.prepared.weights, sensed, strict=True)
+            found, store = self.prepared, TensorStore(KEPT_BYTES)
+            found.execution.known.take(statistics.known)
+            pairs = zip(found.weights, statistics.weights, strict=True)
             measured = [one.measured(weight, store) for weight, one in pairs]
-            self.prepared = replace(self.prepared, measured=measured)
-            self._refitter = self.prepared.refitter()
+            self._prepared = replace(found, measured=measured)
+            self._refitter = self._prepared.refitter()
         return self._refitter
 
-    def run(self, sensed: Sequence[Sensed], known: Known) -> Run:
+    def run(self, statistics: Statistics, known: Known) -> Run:
         """The run, as far as it is known.
 
         Args:
-            sensed: per weight.
+            statistics: of the model.
             known: of the model.
         """
-        refitter, found = self.refitter(sensed), self.prepared
+        refitter, found = self.refitter(statistics), self.prepared
         if self._run is None:
             self._run = Run(
                 refitter, found.weights, found.measured, found.samples, known.goal,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx_sipp.budgeting.known import Known
 from onnx_sipp.budgeting.looks import LayerLook
 from onnx_sipp.calibration.samples import Chosen
-from onnx_sipp.cluster.site import Sensed, Site
+from onnx_sipp.cluster.site import Site, Statistics
 from onnx_sipp.measures import Measured, measure_statistics
 from onnx_sipp.progress import Silent
 from onnx_sipp.refitting.layer_sums import Sums
@@ -101,14 +101,12 @@ def merge_statistics(site: Site, one: Sequence[Partial], other: Sequence[Partial
     return [a.merged(b) for a, b in zip(one, other, strict=True)]
 
 
-def sums(
-    site: Site, sensed: Sequence[Sensed], batches: range, sizes: Sequence[int]
-) -> list[list[Sums]]:
+def sums(site: Site, seen: Statistics, batches: range, sizes: Sequence[int]) -> list[list[Sums]]:
     """Gather the sums of all layers of the dense model over some batches.
 
     Args:
         site: of the worker.
-        sensed: statistics of the weights.
+        seen: statistics of the model.
         batches: their numbers.
         sizes: samples of all batches.
 
@@ -118,7 +116,7 @@ def sums(
     Raises:
         UnevenError: samples differ in their number of patches.
     """
-    part = site.refitter(sensed).on_batches(batches, sizes)
+    part = site.refitter(seen).on_batches(batches, sizes)
     found = dict(part.sums(Silent()))
     return [found[index] for index in range(len(found))]
 
@@ -140,7 +138,7 @@ def merge_sums(site: Site, one: Sequence[Sums], other: Sequence[Sums]) -> list[S
 
 def look(
     site: Site,
-    sensed: Sequence[Sensed],
+    seen: Statistics,
     known: Known,
     index: int,
     found: Sequence[Sums] | None,
@@ -150,28 +148,28 @@ def look(
 
     Args:
         site: of the worker.
-        sensed: statistics of the weights.
+        seen: statistics of the model.
         known: of the model.
         index: of the weight.
         found: its sums, None to gather them here.
         alone: whether to prune it alone.
     """
-    surveyor = site.run(sensed, known).surveyor
+    surveyor = site.run(seen, known).surveyor
     refitter = surveyor.refitter
     own = refitter.sums_of(index) if found is None else deepcopy(list(found))
     return surveyor.look(index, refitter.evidence(index, own), alone=alone)
 
 
-def trial(site: Site, sensed: Sequence[Sensed], known: Known, plan: str) -> float:
+def trial(site: Site, seen: Statistics, known: Known, plan: str) -> float:
     """Relative error of the outputs by a budget, in a pass that is short of care."""
-    return site.run(sensed, known).error_of(plan)
+    return site.run(seen, known).error_of(plan)
 
 
 def careful(
-    site: Site, sensed: Sequence[Sensed], known: Known, plan: str
+    site: Site, seen: Statistics, known: Known, plan: str
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """The outcome of a careful pass by a budget, as `OutcomeForm` tells it."""
-    outcome = site.run(sensed, known).passed(plan)
-    form = site.refitter(sensed).form
+    outcome = site.run(seen, known).passed(plan)
+    form = site.refitter(seen).form
     arrays = {member.name: np.concatenate(list(member.pieces)) for member in form.members(outcome)}
     return form.header(outcome), arrays

@@ -13,8 +13,9 @@ from onnx_sipp.cluster import crew as crew_module
 from onnx_sipp.cluster import tasks
 from onnx_sipp.cluster.pool import Alone, _Value
 from onnx_sipp.cluster.shards import is_quick
-from onnx_sipp.cluster.site import Sensed, Site
+from onnx_sipp.cluster.site import Site
 from onnx_sipp.cluster.tasks import merge_sums
+from onnx_sipp.errors import SippError
 from onnx_sipp.memory import Plan
 from onnx_sipp.progress import Silent
 from onnx_sipp.refitting.batches import BatchRange, UnevenError
@@ -47,23 +48,64 @@ def test_it_is_as_in_one_process(monkeypatch, name, options):
     assert_alike(with_crew(monkeypatch, prune, model(), data, **options), plain)
 
 
-def test_workers_are_told_what_the_model_shows(monkeypatch):
-    told = []
+@pytest.mark.parametrize("early", [False, True])
+def test_workers_are_told_what_the_model_shows(monkeypatch, early):
+    """And when they are told before statistics are measured, the rest with these."""
+    told, known = [], []
 
     class Listening(Alone):
         def equip(self, payload):
             told.append(payload)
             super().equip(payload)
 
+        def share(self, value):
+            known.append(value)
+            return super().share(value)
+
     monkeypatch.setattr(crews, "Alone", Listening)
+    if early:
+        monkeypatch.setattr("onnx_sipp.cluster.crew.is_quick", is_quick)
     with_crew(monkeypatch, prune, mlp(), DATA, **OPTIONS)
-    (payload,) = told
+    (payload,), (statistics, *_) = told, known
     site, opened = Site(payload), []
     monkeypatch.setattr(runner, "open_session", lambda *given, **settings: opened.append(given))
-    shapes = [weight.shape for weight in site.prepared.weights]
-    site.refitter([Sensed(np.zeros(shape, np.float32), None, None, []) for shape in shapes])
+    site.get_ready()
+    site.refitter(statistics)
     assert site.prepared.patches == 1
     assert not opened
+
+
+def test_who_waits_for_workers_meets_why_they_are_not_there(monkeypatch):
+    monkeypatch.setattr("onnx_sipp.cluster.crew.is_quick", is_quick)
+
+    def nobody():
+        raise SippError("there are no workers")
+
+    monkeypatch.setattr(crews, "Alone", nobody)
+    with pytest.raises(SippError, match="no workers"):
+        with_crew(monkeypatch, prune, mlp(), DATA, **OPTIONS)
+    # Who needs none does not.
+    with_crew(monkeypatch, prune, mlp(), DATA, **OPTIONS, method="sipp-det")
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [({}, 1), ({"allocation": "error"}, 1), ({"method": "sipp-det"}, 0)],
+    ids=str,
+)
+def test_workers_are_told_early_only_of_what_they_will_do(monkeypatch, options, count):
+    monkeypatch.setattr("onnx_sipp.cluster.crew.is_quick", is_quick)
+    told = []
+    monkeypatch.setattr(Alone, "equip", lambda pool, payload: told.append(payload))
+
+    def stop(crew, *_):
+        crew.close()
+        raise InterruptedError
+
+    monkeypatch.setattr(crew_module.Crew, "statistics", stop)
+    with pytest.raises(InterruptedError):
+        with_crew(monkeypatch, prune, mlp(), DATA, **OPTIONS, **options)
+    assert len(told) == count
 
 
 def test_what_was_done_by_the_crew(monkeypatch):
@@ -376,7 +418,7 @@ def test_the_best_budget_wins_whichever_is_tried_last(monkeypatch, room, last):
 
     ERRORS = {"error": 0.3, "impact": 0.2, "mild-impact": 0.1}
     crew = crew_module.Crew(Pool)
-    monkeypatch.setattr(crew, "_sensed", object())
+    monkeypatch.setattr(crew, "_seen", object())
     errors, outcome = crew.compare(None, list(ERRORS), Form(), Silent())
     assert errors == ERRORS
     assert list(errors) == list(ERRORS)
@@ -419,6 +461,6 @@ def test_of_equal_budgets_the_first_wins(monkeypatch):
             return header
 
     crew = crew_module.Crew(Pool)
-    monkeypatch.setattr(crew, "_sensed", object())
+    monkeypatch.setattr(crew, "_seen", object())
     plans = ["error", "impact", "mild-impact"]
     assert crew.compare(None, plans, Form(), Silent())[1] == "error"
