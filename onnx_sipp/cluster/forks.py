@@ -13,8 +13,10 @@ from multiprocessing import forkserver
 __all__ = ["ENVIRONMENT", "can_fork", "environment", "get_ready", "workers_here"]
 
 # Workers are processes of one thread. Dask has glibc give back to the system at once what is freed;
-# workers would spend much of their time on getting it again.
+# workers would spend much of their time on getting it again. And tasks run in another thread than
+# the first: it would have memory of its own, which is always given back.
 ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "1",
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "OMP_NUM_THREADS": "1",
