@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 from onnx_sipp.errors import SippError
 from onnx_sipp.slabs import as_bytes, read_slab, write_slab
 
-__all__ = ["DEFAULT_LIMIT", "ArrayFile", "Kept", "LiveTensors", "TensorStore", "load", "ranges"]
+__all__ = [
+    "DEFAULT_LIMIT",
+    "ArrayFile",
+    "Held",
+    "Kept",
+    "LiveTensors",
+    "TensorStore",
+    "load",
+    "ranges",
+]
 
 Tensor = NDArray[Any]
 
@@ -192,6 +201,40 @@ def ranges(length: int, row_bytes: int, limit: int = _PIECE_BYTES) -> Iterator[s
 def _size(value: Any) -> int | None:
     """Bytes of a tensor; None for what no file can hold: sequences, strings, empty optionals."""
     return value.nbytes if isinstance(value, np.ndarray) and not value.dtype.hasobject else None
+
+
+class Held:
+    """Arrays that would take a while to make again, as long as there is room; none is changed.
+
+    Args:
+        limit: of their bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._arrays: dict[Hashable, dict[Hashable, NDArray[Any]]] = {}
+
+    def copy(self) -> Held:
+        """The same arrays, to forget others."""
+        result = Held(self._limit)
+        result._arrays = {owner: dict(own) for owner, own in self._arrays.items()}
+        return result
+
+    def get(self, owner: Hashable, key: Hashable, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """An array that belongs to an owner; made if it is not held, and held if there is room."""
+        own = self._arrays.get(owner, {})
+        if key in own:
+            return own[key]
+        made = make()
+        made.setflags(write=False)
+        held = sum(array.nbytes for all_ in [*self._arrays.values()] for array in [*all_.values()])
+        if held + made.nbytes <= self._limit:
+            self._arrays.setdefault(owner, {})[key] = made
+        return made
+
+    def forget(self, owner: Hashable) -> None:
+        """Let go of what belongs to an owner: it has changed."""
+        self._arrays.pop(owner, None)
 
 
 class LiveTensors(Mapping[str, Tensor]):

@@ -85,7 +85,11 @@ class Weight:
     @property
     def matrix(self) -> Float32:
         """Float32 ``[group, out, fan_in]`` before pruning, as its first layer sees it."""
-        return _matrix(self.view, self.model.read(self.name))
+
+        def make() -> Float32:
+            return _matrix(self.view, self.model.read(self.name))
+
+        return self.model.derived(self.name, (self.view, 0), make)
 
     @property
     def cells(self) -> Cells | None:
@@ -196,8 +200,12 @@ class Block:
         return self.matrix_in(self.weight.model)
 
     def matrix_in(self, model: Lowered) -> Float32:
-        """The same in another model with the same constants."""
-        return _matrix(self.view, self.stored_in(model))
+        """The same in another model with the same constants; it may be looked at only."""
+
+        def make() -> Float32:
+            return _matrix(self.view, self.stored_in(model))
+
+        return model.derived(self.weight.name, (self.view, self.rows.start), make)
 
     def stored_in(self, model: Lowered) -> NDArray[Any]:
         """This part of the constant as a model stores it."""

@@ -115,7 +115,7 @@ class Execution:
             if is_large(model):
                 tried = partial(self._in_segments, model, stages)
             else:
-                tried = (whole or self.runner(model, taps)).run_all
+                tried = (whole or self.runner(model, taps, brief=True)).run_all
             plans[key] = plan_batching(model, tried, self.inputs, first, self.batch_size)
         return plans[key]
 
@@ -162,8 +162,11 @@ class Execution:
         """
         shapes = self.known.shapes
         if not shapes.keys() >= set(names):
-            whole = self.whole(model, [names])
-            run = partial(self._in_segments, model, [names]) if whole is None else whole.run_all
+            run: Tried
+            if is_large(model):
+                run = partial(self._in_segments, model, [names])
+            else:
+                run = self.runner(model, names, brief=True).run_all
             for (tensors,) in run([feed]):
                 shapes.update({name: np.shape(tensors[name]) for name in names})
         return {name: shapes[name] for name in names}
@@ -186,10 +189,13 @@ class Execution:
         else:
             yield from map(self.runner(model).run, feeds)
 
-    def runner(self, model: Model, taps: Iterable[str] | None = None) -> Runner:
-        """A session on the whole model."""
+    def runner(
+        self, model: Model, taps: Iterable[str] | None = None, *, brief: bool = False
+    ) -> Runner:
+        """A session on the whole model, or a brief one for a few samples."""
         names = None if taps is None else list(taps)
-        return Runner(model, names, threads=self.threads, providers=self.providers)
+        threads, providers = self.threads, self.providers
+        return Runner(model, names, threads=threads, providers=providers, brief=brief)
 
     def _in_segments(
         self, model: Model, stages: Sequence[Collection[str]], batches: Iterable[Feed]

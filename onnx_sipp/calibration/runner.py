@@ -55,6 +55,7 @@ class Runner:
             the model's outputs.
         threads: intra-op threads, None for onnxruntime's default.
         providers: execution providers, None for the CPU.
+        brief: only a few samples will be run.
 
     Attributes:
         taps: these tensors, each once.
@@ -71,13 +72,14 @@ class Runner:
         *,
         threads: int | None = None,
         providers: Sequence[str] | None = None,
+        brief: bool = False,
     ) -> None:
         fed = {value.name for value in model.proto.graph.input} - set(model.stored)
         outputs = [value.name for value in model.proto.graph.output]
         self.taps = list(dict.fromkeys(outputs if taps is None else taps))
         self.model = model
         self._computed = [name for name in self.taps if name not in fed]
-        self._threads, self._providers = threads, providers
+        self._threads, self._providers, self._brief = threads, providers, brief
         if self._computed:  # else there is nothing to run, and maybe nobody asks
             _ = self._session
 
@@ -92,6 +94,7 @@ class Runner:
             libraries=self.model.libraries,
             lent=lent,
             idle=not self._computed,
+            brief=self._brief,
         )
 
     @property

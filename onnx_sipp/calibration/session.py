@@ -28,6 +28,7 @@ def open_session(
     libraries: Sequence[Path] = (),
     lent: Mapping[str, Tensor] | None = None,
     idle: bool = False,
+    brief: bool = False,
     optimized: Path | None = None,
 ) -> Any:
     """Open an onnxruntime session that logs nothing.
@@ -41,6 +42,7 @@ def open_session(
         libraries: files with operators that the model needs.
         lent: elements of constants of which a serialised model has only the type.
         idle: nothing will be run, so that no constant has to be loaded or prepared.
+        brief: so little will be run that to prepare constants would take longer.
         optimized: file for the model with its constants folded, in standard operators.
 
     Raises:
@@ -49,7 +51,7 @@ def open_session(
     """
     ort = runtime()
     _refuse_unknown(providers or ())
-    options = _session_options(idle=idle, optimized=optimized)
+    options = _session_options(idle=idle, brief=brief, optimized=optimized)
     if threads is not None:
         options.intra_op_num_threads = threads
     if folder is not None:
@@ -84,7 +86,7 @@ def _refuse_unknown(providers: Sequence[str]) -> None:
             )
 
 
-def _session_options(*, idle: bool, optimized: Path | None) -> Any:
+def _session_options(*, idle: bool, brief: bool, optimized: Path | None) -> Any:
     """Options of a session that logs nothing; see `open_session`."""
     ort = runtime()
     options = ort.SessionOptions()
@@ -93,6 +95,7 @@ def _session_options(*, idle: bool, optimized: Path | None) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if idle:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if idle or brief:
         options.add_session_config_entry("session.disable_prepacking", "1")
     if optimized is not None:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC

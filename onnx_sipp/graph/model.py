@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,7 @@ class Model:
         proto.CopyFrom(self.proto)
         result = Model(proto, self.path, self.libraries)
         result.sites.replaced = self.sites.replaced.copy(store)
+        result.sites.learn(self.sites)
         return result
 
     @property
@@ -126,6 +127,10 @@ class Model:
             SippError: its payload is damaged.
         """
         return self.sites.slab(self.sites.named(name), axis, rows)
+
+    def derived(self, name: str, key: Hashable, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """What is made of a stored constant's elements, to look at; see `Sites.derived`."""
+        return self.sites.derived(self.sites.named(name), key, make)
 
     def constant_bytes(self, name: str) -> int:
         """Bytes of a stored constant's elements."""

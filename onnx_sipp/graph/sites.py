@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,12 @@ from onnx_sipp.graph.tensors import (
     write_numbers,
 )
 from onnx_sipp.graph.walk import Holder, all_sites, all_tensors, stored_tensors
-from onnx_sipp.store import Kept, load
+from onnx_sipp.store import Held, Kept, load
 
 __all__ = ["Sites"]
+
+# Of what is made of elements in the message, and kept.
+_HELD_BYTES = 128 << 20
 
 
 class Sites:
@@ -62,6 +66,7 @@ class Sites:
         self.stored = dict(stored_tensors(proto.graph))
         self.replaced = Replacements()
         self._last: tuple[int, NDArray[Any]] | None = None
+        self._held = Held(_HELD_BYTES)
         self.external = [tensor for tensor in all_tensors(proto) if is_external(tensor)]
         if self.external and path is None:
             raise SippError(
@@ -101,11 +106,26 @@ class Sites:
         if isinstance(holder, AttributeProto):
             return read_numbers(holder)
         if not is_external(holder):
-            return read_inline(holder)
+            return self.derived(site, "elements", partial(read_inline, holder))
         if site in self.replaced:
             return self.replaced.read(site)
         raw = read_bytes(external_reference(holder), self.folder, payload_bytes(holder))
         return read_packed(holder, raw)
+
+    def derived(self, site: int, key: Hashable, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """What is made of the elements at a site, to look at; kept until there are others.
+
+        Of external data nothing is kept: that is as large as it likes.
+
+        Args:
+            site: its number.
+            key: tells it apart from what else is made of the same elements.
+            make: makes it.
+        """
+        holder = self.holders[site]
+        if isinstance(holder, AttributeProto) or is_external(holder):
+            return make()
+        return self._held.get(site, key, make)
 
     def slab(self, site: int, axis: int, rows: slice) -> NDArray[Any]:
         """A range of the elements along one axis; of external data nothing else is read.
@@ -138,6 +158,11 @@ class Sites:
         else:
             write_inline(holder, values)
         self._last = None  # someone may have read it meanwhile
+        self._held.forget(site)
+
+    def learn(self, other: Sites) -> None:
+        """Take what was made of the same elements elsewhere."""
+        self._held = other._held.copy()
 
     def share(self, site: int, kept: Kept) -> None:
         """Put new elements at a site that are kept already; external data stays where it is."""

@@ -150,6 +150,7 @@ class Lowered(Model):
         proto.CopyFrom(self.proto)
         result = Lowered(proto, self.plan)
         result.sites.replaced = self.sites.replaced.copy(store)
+        result.sites.learn(self.sites)
         result._changes = self._changes.copy(store)
         return result
 
