@@ -186,6 +186,7 @@ def result_of(prepared: Prepared, outcome: Outcome) -> PruneResult:
     )  # fmt: skip
     finished = finish(prepared, pruned, report)
     masks = Masks(weights, outcome.model)
+    outcome.model.sites.let_go()
     return PruneResult(finished.report, masks, finished.model, finished.packed)
 
 

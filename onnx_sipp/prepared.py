@@ -106,6 +106,8 @@ class Prepared:
 
     def finished(self) -> None:
         """Forget what was kept to go on from: the run is done."""
+        for model in (self.dense, self.lowered):
+            model.sites.let_go()
         if self.kept is not None:
             self.kept.forget()
 

@@ -128,9 +128,12 @@ class Weight:
             finite = finite and bool(np.isfinite(matrix).all())
         return _Facts(alive, capacity, finite)
 
-    @cached_property
+    @property
     def blocks(self) -> tuple[Block, ...]:
-        """Its neurons in a few blocks; one if the weight is small, shared or in groups."""
+        """Its neurons in a few blocks; one if the weight is small, shared or in groups.
+
+        Made anew: they know the weight, and objects that know each other stay in memory for long.
+        """
         axis = self.view.neuron_axis
         if self.size <= self.block_size or axis is None or len(self.layers) > 1:
             return (Block(self, slice(0, self.shape[1]), self.view, None),)
@@ -239,7 +242,8 @@ class BlockWriter:
         if axis is not None and is_external(self._model.stored[name]):
             self._model.replace_slab(name, axis, block.rows.start, values)
             return
-        assert block is block.weight.blocks[len(self._waiting)], "blocks come in their order"
+        due = block.weight.blocks[len(self._waiting)]
+        assert block.rows == due.rows, "blocks come in their order"
         self._waiting.append(values)
         if len(self._waiting) == len(block.weight.blocks):
             whole = values if axis is None else np.concatenate(self._waiting, axis)

@@ -1,5 +1,8 @@
 """Pruning end to end."""
 
+import gc
+import weakref
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -11,6 +14,7 @@ from onnx_sipp import SippError, UsageError, prune
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.sites import Sites
 
 DATA = np.random.default_rng(0).standard_normal((60, 4), np.float32)
 EXAMPLES = ("lenet300", "lenet5", "resnet_bn", "transformer")
@@ -510,3 +514,21 @@ def test_resnet20(shared, tmp_path, sparsity):
     assert zeros_in(after, names) == round(sparsity * total)
     assert only_these_differ(before, after, names)
     ort.InferenceSession(target)
+
+
+def test_nothing_of_a_run_waits_for_the_garbage_collector(monkeypatch):
+    """What is large goes as soon as nobody has the result any more."""
+    seen = []
+    make = Sites.__init__
+    monkeypatch.setattr(
+        Sites, "__init__", lambda own, *given: (seen.append(weakref.ref(own)), make(own, *given))[1]
+    )
+    gc.collect()
+    gc.disable()
+    try:
+        result = prune(mlp(), weights(40, 4), sparsity=0.5)
+        assert any(one() is not None for one in seen)
+        del result
+        assert all(one() is None for one in seen)
+    finally:
+        gc.enable()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from onnx_sipp import SippError
-from onnx_sipp.store import LiveTensors, TensorStore, load, ranges
+from onnx_sipp.store import Held, LiveTensors, TensorStore, load, ranges
 
 A, B = np.arange(6, dtype=np.float32).reshape(2, 3), np.arange(4, dtype=np.int64)
 
@@ -192,3 +192,33 @@ def test_several_threads_may_keep_arrays(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(8)))
     assert sum(store.keep(A) is A for _ in range(60)) == 50
+
+
+def test_what_is_held_is_made_once_and_never_changed():
+    held, made = Held(100), []
+
+    def make():
+        made.append(1)
+        return np.zeros(10, np.uint8)
+
+    first = held.get(1, "a", make)
+    assert held.get(1, "a", make) is first
+    assert len(made) == 1
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 1
+    assert held.get(1, "b", make) is not first
+    other = held.copy()
+    held.forget(1)
+    assert held.get(1, "a", make) is not first
+    assert other.get(1, "a", make) is first
+
+
+def test_no_more_is_held_than_there_is_room_for():
+    held = Held(100)
+    arrays = [held.get(n, "a", lambda: np.zeros(40, np.uint8)) for n in range(3)]
+    again = [held.get(n, "a", lambda: np.zeros(40, np.uint8)) for n in range(3)]
+    kept = [one is two for one, two in zip(arrays, again, strict=True)]
+    assert kept == [True, True, False]
+    held.forget(0)
+    held.get(2, "a", lambda: np.zeros(40, np.uint8))
+    assert held.get(2, "a", list) is held.get(2, "a", list)

@@ -160,6 +160,10 @@ class Sites:
         self._last = None  # someone may have read it meanwhile
         self._held.forget(site)
 
+    def let_go(self) -> None:
+        """Keep nothing that can be made again."""
+        self._last, self._held = None, Held(_HELD_BYTES)
+
     def learn(self, other: Sites) -> None:
         """Take what was made of the same elements elsewhere."""
         self._held = other._held.copy()

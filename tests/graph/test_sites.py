@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from onnx import helper
-from small_models import constant, make_model, save_external, weights
+from small_models import constant, make_model, mlp, save_external, weights
 
 from onnx_sipp.graph.model import Model
 
@@ -54,3 +54,22 @@ def test_sites(tmp_path, external):
     for again in (Model.load(tmp_path / "saved.onnx"), Model.load(copy.inlined()), copy.copy()):
         assert [again.sites.read(site).shape for site in range(len(shapes))] == shapes
         assert all(not again.sites.read(site).any() for site in range(len(shapes)))
+
+
+def test_what_is_made_of_elements_is_kept_until_there_are_others():
+    model = Model(mlp())
+    name = next(iter(model.stored))
+
+    def made(of):
+        return of.derived(name, "twice", lambda: 2 * of.read(name))
+
+    first = made(model)
+    assert made(model) is first
+    copy = model.copy()
+    assert made(copy) is first
+    copy.replace(name, model.read(name) + 1)
+    np.testing.assert_array_equal(made(copy), 2 * (model.read(name) + 1))
+    assert made(model) is first
+    model.sites.let_go()
+    assert made(model) is not first
+    np.testing.assert_array_equal(made(model), first)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -9,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnx_sipp.graph.lowering.flat import Flat
+from onnx_sipp.graph.lowering.flat import Flat, Twin
 from onnx_sipp.graph.lowering.grid import Grid
 from onnx_sipp.graph.lowering.trace import Traced, Tracer, spread
 from onnx_sipp.graph.lowering.virtual import Numbering, Virtual
 from onnx_sipp.graph.node import Constants, NotPrunable
+from onnx_sipp.graph.sites import Sites
 from onnx_sipp.graph.tensors import is_float, numpy_dtype
 from onnx_sipp.graph.walk import Holder
 
@@ -46,7 +49,8 @@ class LoweredConstants:
         stored = {name: self._tensor(name) for name in flat.twins}
         sparse = flat.model.proto.graph.sparse_initializer
         self.flat = Constants.within([node for node, _ in flat.nodes], sparse, stored)
-        self.tracer = Tracer(flat.opsets, self._traced, self._read)
+        origin = _Stored(self._sites, self.twins, self.fixed, stored, self.numbering)
+        self.tracer = Tracer(flat.opsets, origin.traced, origin.read)
         for node, _ in flat.nodes:
             if self.makes(node):
                 self.tracer.add(node)
@@ -145,26 +149,51 @@ class LoweredConstants:
                 f"its weight {operand!r} ({ways}) uses a stored element more than once", ids.size
             )
 
-    def _traced(self, name: str) -> Traced | None:
-        if name not in self.twins:
-            return None
-        tensor = self.flat.stored[name]
-        ids = self.numbering.of(self.twins[name].site).reshape(tuple(tensor.dims))
-        return Traced(ids, numpy_dtype(tensor))
-
-    def _read(self, name: str) -> Array:
-        if name in self.fixed:
-            return numpy_helper.to_array(self.fixed[name])
-        if name not in self.twins:
-            raise NotPrunable(f"{name!r} cannot be evaluated")
-        return self._sites.read(self.twins[name].site)
-
     def _tensor(self, name: str) -> TensorProto:
         """A twin as a TensorProto of the original, or one made of a Constant's plain numbers."""
         holder = self._sites.holders[self.twins[name].site]
         if isinstance(holder, TensorProto):
             return holder
         return numpy_helper.from_array(self._sites.read(self.twins[name].site), name)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The stored constants, as a tracer asks for them; they know nothing of it.
+
+    Attributes:
+        sites: of the original.
+        twins: see `LoweredConstants`, as for the others.
+        fixed: added constants.
+        tensors: twins as tensors.
+        numbering: of all stored elements.
+    """
+
+    sites: Sites
+    twins: Mapping[str, Twin]
+    fixed: Mapping[str, TensorProto]
+    tensors: Mapping[str, TensorProto]
+    numbering: Numbering
+
+    def traced(self, name: str) -> Traced | None:
+        """What a tracer begins with; None if it is no twin."""
+        if name not in self.twins:
+            return None
+        tensor = self.tensors[name]
+        ids = self.numbering.of(self.twins[name].site).reshape(tuple(tensor.dims))
+        return Traced(ids, numpy_dtype(tensor))
+
+    def read(self, name: str) -> Array:
+        """Elements of a constant.
+
+        Raises:
+            NotPrunable: it is not stored.
+        """
+        if name in self.fixed:
+            return numpy_helper.to_array(self.fixed[name])
+        if name not in self.twins:
+            raise NotPrunable(f"{name!r} cannot be evaluated")
+        return self.sites.read(self.twins[name].site)
 
 
 def _size(holder: Holder) -> int:
