@@ -10,6 +10,7 @@ from threading import Event
 from typing import TYPE_CHECKING, TypeVar
 
 from onnx_sipp.errors import UsageError
+from onnx_sipp.loading import loading
 from onnx_sipp.options import available_threads
 from onnx_sipp.threads import borrow_from, borrow_no_more
 
@@ -93,7 +94,8 @@ def hired(scheduler: str) -> Iterator[Crew | None]:
 
 
 def _pool(scheduler: str) -> AbstractContextManager[DaskPool]:
-    from onnx_sipp.cluster.dask_pool import dask_pool  # noqa: PLC0415 - loading it takes a while
+    with loading():
+        from onnx_sipp.cluster.dask_pool import dask_pool  # noqa: PLC0415 - it takes a while
 
     return dask_pool(scheduler)
 

@@ -24,6 +24,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.loading import loading
 from onnx_sipp.unfolding.base import Float32, Patches
 
 __all__ = ["EPSILON", "Reduction", "SensitivityAccumulator", "load_early"]
@@ -37,7 +38,7 @@ def load() -> None:
     """Load the compiled (max, ×) product, which takes about half a second."""
     nothing = np.zeros((1, 2, 1), np.float32)
     one = nothing[:, :1]
-    with suppress(Exception):  # whoever needs it meets the same again, and tells it
+    with suppress(Exception), loading():  # whoever needs it meets the same again, and tells it
         _max_product(nothing, one, one, one.copy())
 
 
