@@ -274,9 +274,18 @@ def side_by_side(work: Callable[[T], R], items: Iterable[T], threads: int) -> li
     Returns:
         The results in the order of the items.
     """
-    items = list(items)
-    with hands(len(items), threads) as crew:
-        return list(crew.map(work, items))
+    given = list(items)
+    found: list[R] = []
+    while len(found) < len(given):
+        left = given[len(found) :]
+        with hands(len(left), threads) as crew:
+            # A thread that is alone asks again after every item.
+            found += crew.map(work, left if crew.count > 1 or not _may_get_more() else left[:1])
+    return found
+
+
+def _may_get_more() -> bool:
+    return borrows() or getattr(_this, "team", None) is not None
 
 
 def _borrowed(most: int, threads: int) -> AbstractContextManager[int]:

@@ -93,19 +93,38 @@ def test_no_more_are_borrowed_than_are_of_use(lender):
     side_by_side(str, range(2), 2)
     side_by_side(str, [0], 1)
     side_by_side(str, [], 1)
-    assert lender.asked == [(0, 2), (0, 1), (0, 1)]
+    assert lender.asked == [(0, 2), (0, 1)]
     side_by_side(str, range(7), 2)
-    assert lender.asked[3:] == [(5, 2)]
+    assert lender.asked[2:] == [(5, 2)]
+
+
+def test_a_thread_that_becomes_free_is_used_for_what_is_left(lender):
+    lender.count = 0
+    barrier, used = threading.Barrier(2, timeout=10), []
+
+    def work(item):
+        used.append(threading.get_ident())
+        if item == 1:
+            lender.count = 1
+        if item > 1:
+            barrier.wait()
+        return item
+
+    assert side_by_side(work, range(6), 1) == [0, 1, 2, 3, 4, 5]
+    assert set(used[:2]) == {threading.get_ident()}
+    assert threading.get_ident() not in used[2:]
+    assert lender.out == 0
 
 
 def test_the_last_lender_counts(lender):
     borrow_from(other := Lending(0))
-    side_by_side(str, range(3), 1)
-    assert (lender.asked, other.asked) == ([], [(2, 1)])
+    assert side_by_side(str, range(3), 1) == ["0", "1", "2"]
+    asked = [(2, 1), (1, 1), (0, 1)]  # again after every item
+    assert (lender.asked, other.asked) == ([], asked)
     assert (lender.left, other.left) == (True, False)
     borrow_no_more()
     side_by_side(str, range(3), 1)
-    assert (lender.asked, other.asked) == ([], [(2, 1)])
+    assert (lender.asked, other.asked) == ([], asked)
     assert other.left
     assert not borrows()
 
