@@ -187,7 +187,7 @@ def _team_of(count: int) -> Iterator[Hands]:
 
 
 class _Team:
-    """So many threads of those that wait for work: to start new ones takes a millisecond.
+    """So many threads of those that wait for work: to start new ones for every step takes long.
 
     Args:
         count: how many.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import ml_dtypes
@@ -85,11 +85,7 @@ class Weight:
     @property
     def matrix(self) -> Float32:
         """Float32 ``[group, out, fan_in]`` before pruning, as its first layer sees it."""
-
-        def make() -> Float32:
-            return _matrix(self.view, self.model.read(self.name))
-
-        return self.model.derived(self.name, (self.view, 0), make)
+        return _matrix(self.model, self.name, self.view, 0, partial(self.model.read, self.name))
 
     @property
     def cells(self) -> Cells | None:
@@ -204,11 +200,8 @@ class Block:
 
     def matrix_in(self, model: Lowered) -> Float32:
         """The same in another model with the same constants; it may be looked at only."""
-
-        def make() -> Float32:
-            return _matrix(self.view, self.stored_in(model))
-
-        return model.derived(self.weight.name, (self.view, self.rows.start), make)
+        read = partial(self.stored_in, model)
+        return _matrix(model, self.weight.name, self.view, self.rows.start, read)
 
     def stored_in(self, model: Lowered) -> NDArray[Any]:
         """This part of the constant as a model stores it."""
@@ -251,9 +244,16 @@ class BlockWriter:
             self._model.replace(name, whole)
 
 
-def _matrix(view: MatrixView, stored: NDArray[Any]) -> Float32:
-    with np.errstate(over="ignore"):
-        return contiguous(view.to_matrix(stored), np.float32)
+def _matrix(
+    model: Lowered, name: str, view: MatrixView, first: int, read: Callable[[], NDArray[Any]]
+) -> Float32:
+    """The matrix of neurons of a constant from the first on, which the model keeps if it can."""
+
+    def make() -> Float32:
+        with np.errstate(over="ignore"):
+            return contiguous(view.to_matrix(read()), np.float32)
+
+    return model.derived(name, (view, first), make)
 
 
 def group_weights(

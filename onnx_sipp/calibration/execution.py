@@ -111,11 +111,7 @@ class Execution:
         key, plans = (taps, self.batch_size), self.known.plans
         if key not in plans:
             first = list(islice(feeds, 2))
-            tried: Tried
-            if is_large(model):
-                tried = partial(self._in_segments, model, stages)
-            else:
-                tried = (whole or self.runner(model, taps, brief=True)).run_all
+            tried = self._briefly(model, stages, whole)
             plans[key] = plan_batching(model, tried, self.inputs, first, self.batch_size)
         return plans[key]
 
@@ -162,12 +158,7 @@ class Execution:
         """
         shapes = self.known.shapes
         if not shapes.keys() >= set(names):
-            run: Tried
-            if is_large(model):
-                run = partial(self._in_segments, model, [names])
-            else:
-                run = self.runner(model, names, brief=True).run_all
-            for (tensors,) in run([feed]):
+            for (tensors,) in self._briefly(model, [names])([feed]):
                 shapes.update({name: np.shape(tensors[name]) for name in names})
         return {name: shapes[name] for name in names}
 
@@ -196,6 +187,15 @@ class Execution:
         names = None if taps is None else list(taps)
         threads, providers = self.threads, self.providers
         return Runner(model, names, threads=threads, providers=providers, brief=brief)
+
+    def _briefly(
+        self, model: Model, stages: Sequence[Collection[str]], whole: Runner | None = None
+    ) -> Tried:
+        """What runs a few samples past some stages; a session that is open already will do."""
+        if is_large(model):
+            return partial(self._in_segments, model, stages)
+        taps = frozenset().union(*stages)
+        return (whole or self.runner(model, taps, brief=True)).run_all
 
     def _in_segments(
         self, model: Model, stages: Sequence[Collection[str]], batches: Iterable[Feed]

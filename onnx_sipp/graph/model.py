@@ -103,8 +103,7 @@ class Model:
         proto = ModelProto()
         proto.CopyFrom(self.proto)
         result = Model(proto, self.path, self.libraries)
-        result.sites.replaced = self.sites.replaced.copy(store)
-        result.sites.learn(self.sites)
+        result.sites.take_over(self.sites, store)
         return result
 
     @property

@@ -30,7 +30,7 @@ from onnx_sipp.graph.tensors import (
     write_numbers,
 )
 from onnx_sipp.graph.walk import Holder, all_sites, all_tensors, stored_tensors
-from onnx_sipp.store import Held, Kept, load
+from onnx_sipp.store import Held, Kept, TensorStore, load
 
 __all__ = ["Sites"]
 
@@ -164,8 +164,14 @@ class Sites:
         """Keep nothing that can be made again."""
         self._last, self._held = None, Held(_HELD_BYTES)
 
-    def learn(self, other: Sites) -> None:
-        """Take what was made of the same elements elsewhere."""
+    def take_over(self, other: Sites, store: TensorStore | None) -> None:
+        """Take what stands at the sites of an equal message, and what was made of that.
+
+        Args:
+            other: its sites.
+            store: keeps what will be replaced of external data; None for where the other does.
+        """
+        self.replaced = other.replaced.copy(store)
         self._held = other._held.copy()
 
     def share(self, site: int, kept: Kept) -> None:

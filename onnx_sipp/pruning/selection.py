@@ -37,7 +37,7 @@ _SAMPLE = 1 << 14
 
 
 def kept_only(values: NDArray[Value], kept: Mask) -> NDArray[Value]:
-    """Values where they are kept, 0 elsewhere: what `np.where` gives, in a tenth of its time.
+    """Values where they are kept, 0 elsewhere: what `np.where` gives, far sooner.
 
     It branches at every element, and processors guess wrong where masks look random.
 

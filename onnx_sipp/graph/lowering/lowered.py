@@ -149,8 +149,7 @@ class Lowered(Model):
         proto = ModelProto()
         proto.CopyFrom(self.proto)
         result = Lowered(proto, self.plan)
-        result.sites.replaced = self.sites.replaced.copy(store)
-        result.sites.learn(self.sites)
+        result.sites.take_over(self.sites, store)
         result._changes = self._changes.copy(store)
         return result
 
