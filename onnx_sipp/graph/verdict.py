@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import onnx
 
 from onnx_sipp.errors import SippError
@@ -12,8 +14,8 @@ from onnx_sipp.graph.walk import all_tensors
 
 __all__ = ["ensure_no_worse_verdict", "ensure_same_verdict"]
 
-# Bytes from which on the elements of a constant are not looked at.
-_LARGE = 1 << 20
+# So many elements of a constant, or more, are not looked at.
+_LARGE = 1 << 18
 
 
 def ensure_same_verdict(before: Model, after: Model) -> None:
@@ -48,7 +50,7 @@ def ensure_no_worse_verdict(before: Model, after: Model) -> None:
 def _verdict(model: Model) -> str:
     proto = without_initializers(model.proto)
     for tensor in model.proto.graph.initializer:
-        if tensor.ByteSize() < _LARGE:
+        if prod(tensor.dims) < _LARGE:
             proto.graph.initializer.append(tensor)
         else:  # it would take long to copy, and its elements were read and written in full
             proto.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=[0])

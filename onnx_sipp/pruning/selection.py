@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.store import ranges
 from onnx_sipp.threads import row_parts
 
 __all__ = [
@@ -34,6 +35,8 @@ Value = TypeVar("Value", bound=np.generic)
 
 # Values that are looked at to find out about where the largest of many begin.
 _SAMPLE = 1 << 14
+# Scores that are counted at a time.
+_COUNTED = 1 << 18
 
 
 def kept_only(values: NDArray[Value], kept: Mask) -> NDArray[Value]:
@@ -60,13 +63,14 @@ def top(scores: Scores, weight: Scores, count: int) -> Mask:
         count: how many; at most the number of non-zero weights are marked.
     """
     alive = weight.ravel() != 0
-    flat = np.where(alive, scores.ravel(), -1.0)
+    flat = kept_only(scores.ravel(), alive)
     count = min(count, int(np.count_nonzero(alive)))
     if count <= 0:
         return np.zeros(scores.shape, np.bool_)
     threshold = _largest(flat, count)
     mask = flat > threshold
     ties = np.flatnonzero(flat == threshold)
+    ties = ties[alive[ties]]
     order = np.argsort(-np.abs(weight.ravel()[ties]), kind="stable")
     mask[ties[order[: count - int(np.count_nonzero(mask))]]] = True
     result: Mask = mask.reshape(scores.shape)
@@ -106,7 +110,7 @@ def top_rows(scores: Scores, magnitude: Scores, counts: NDArray[np.int64]) -> Ma
 
 def _top_of_rows(scores: Scores, sizes: Scores, counts: NDArray[np.int64]) -> Mask:
     fan_in = scores.shape[-1]
-    keyed = np.where(sizes > 0, scores, -1.0)
+    keyed = kept_only(scores, sizes > 0)  # those of size 0 lose every tie
     count = np.minimum(counts, np.count_nonzero(sizes, axis=-1))[:, None]
     places = np.minimum(fan_in - count, fan_in - 1)
     threshold = np.take_along_axis(np.sort(keyed, axis=-1), places, axis=-1)
@@ -144,8 +148,8 @@ def shares_of_top(scores: Callable[[], Iterable[Scores]], count: int) -> list[in
 
 def positive(scores: Scores, weight: Scores) -> NDArray[np.float32]:
     """Scores as `shares_of_top` takes them: 0 exactly where the weight is."""
-    above = np.maximum(scores.astype(np.float32), np.finfo(np.float32).tiny)
-    return np.where(weight != 0, above, np.float32(0))
+    above = np.maximum(scores.astype(np.float32, copy=False), np.finfo(np.float32).tiny)
+    return kept_only(above, weight != 0)
 
 
 def score_histogram(blocks: Iterable[Scores]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -170,9 +174,15 @@ def score_histogram(blocks: Iterable[Scores]) -> tuple[NDArray[np.int64], NDArra
 def _bit_counts(scores: Scores, upper: int | None) -> NDArray[np.int64]:
     """Count the upper halves of positive float32, or the lower halves of those with one upper."""
     bits = np.ascontiguousarray(scores, np.float32).ravel().view(np.uint32)
-    bits = bits[bits > 0]
-    halves = bits >> 16 if upper is None else bits[bits >> 16 == upper] & 0xFFFF
-    return np.bincount(halves, minlength=1 << 16)
+    counts = np.zeros(1 << 16, np.int64)
+    for part in ranges(bits.size, 1, _COUNTED):
+        halves = bits[part] >> 16
+        if upper is not None:
+            halves = bits[part][halves == upper] & 0xFFFF
+        counts += np.bincount(halves, minlength=1 << 16)
+    if not upper:
+        counts[0] = 0  # zeros; no positive score is that small
+    return counts
 
 
 def _bin_of(counts: NDArray[np.int64], rank: int) -> int:

@@ -60,7 +60,7 @@ class OutputError:
         bias_change: NDArray[np.floating] | None = None,
     ) -> None:
         self._weight = weight.astype(np.float32, copy=False)
-        self._delta = (changed.astype(np.float64) - weight).astype(np.float32)
+        self._delta = (changed - weight).astype(np.float32, copy=False)
         shift = np.zeros(weight.shape[:2]) if bias_change is None else bias_change
         self._shift = shift.astype(np.float32)[..., None]
         self.energies = Energies()

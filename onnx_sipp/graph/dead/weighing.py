@@ -111,7 +111,9 @@ class Weighing:
         given = np.where(np.isnan(self.constants), 0.0, self.constants)
         result = np.empty(self._layer.view.matrix[:2])
         for block, rows in self._rows():
-            product = np.einsum("gof,gf->go", rows.astype(np.float64), given)
+            product = np.zeros(rows.shape[:2])
+            if not varies.all():
+                product = np.einsum("gof,gf->go", rows.astype(np.float64), given)
             result[:, block] = np.where(((rows != 0) & varies).any(axis=2), np.nan, product)
         found = self._layer.scale * result.ravel() + bias
         return np.where(np.isfinite(found), found, np.nan)
