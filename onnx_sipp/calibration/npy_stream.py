@@ -6,6 +6,7 @@ __all__ = ["StreamRows", "open_npy", "open_npz", "reading"]
 
 import lzma
 import math
+import re
 import struct
 import tokenize
 import zipfile
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 1 << 20
 # What is compressed by more, as a mask of ones is, may not unpack to more than that.
 _MOST_RATIO, _HARMLESS_BYTES = 200, 256 << 20
+
+# Where Python keeps what an error names, which differs from run to run.
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 _READ_ERRORS = (
     *(OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
@@ -96,7 +100,7 @@ def reading(where: str) -> Iterator[None]:
     try:
         yield
     except _READ_ERRORS as error:
-        reason = str(error) or type(error).__name__
+        reason = _ADDRESS.sub("", str(error)) or type(error).__name__
         raise SippError(f"{where}: cannot be read: {reason}") from error
 
 

@@ -102,9 +102,10 @@ def basis_cautions(basis: Basis) -> list[str]:
     """Whether the certificates rest on too few samples."""
     if basis.samples >= basis.needed:
         return []
+    plural = "" if basis.samples == 1 else "s"
     warning = (
-        f"{basis.samples} calibration samples, where the theory asks for {basis.needed}: the "
-        f"certificates hold with a larger failure probability than δ = {basis.delta:g}"
+        f"{basis.samples} calibration sample{plural}, where the theory asks for {basis.needed}: "
+        f"the certificates hold with a larger failure probability than δ = {basis.delta:g}"
     )
     return [warning]
 

@@ -131,6 +131,19 @@ def test_a_header_that_lies_about_the_size(tmp_path, name, shape):
         open_source(path, [SPEC])
 
 
+def test_the_same_file_is_told_of_in_the_same_words(tmp_path):
+    """Numpy names the object that it found in place of a dict by its address."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": (10, 3)}
+    )
+    code = header.getvalue().replace(b"{'descr'", b"f({'descr'").replace(b"}  ", b"}) ")
+    (tmp_path / "x.npy").write_bytes(code + ROWS.tobytes())
+    with pytest.raises(SippError, match="cannot be read: ") as caught:
+        open_source(tmp_path / "x.npy", [SPEC])
+    assert "0x" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["x.npy", "x.npz"])
 def test_pickles_are_refused(tmp_path, name):
     class Trap:
