@@ -12,16 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.calibration.at_once import AT_ONCE, batch_threads
-from onnx_sipp.calibration.runner import (
+from onnx_sipp.calibration.batching import (
     Batch,
     Batching,
-    Runner,
     Tried,
     batches,
-    is_large,
     joined,
     plan_batching,
 )
+from onnx_sipp.calibration.runner import Runner, is_large
 from onnx_sipp.calibration.segments import SegmentedRun
 from onnx_sipp.calibration.specs import Feed, InputSpec
 from onnx_sipp.graph.flow import Flow

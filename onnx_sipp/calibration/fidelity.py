@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.calibration.batching import Batch
 from onnx_sipp.calibration.execution import Execution
-from onnx_sipp.calibration.runner import Batch, Runner
+from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.samples import Chosen
 from onnx_sipp.graph.model import Model
 from onnx_sipp.progress import Progress

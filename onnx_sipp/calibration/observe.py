@@ -10,8 +10,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from onnx_sipp.allocator import release_memory
+from onnx_sipp.calibration.batching import Batch
 from onnx_sipp.calibration.execution import Execution, Sweep
-from onnx_sipp.calibration.runner import Batch
 from onnx_sipp.calibration.samples import Chosen
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import Layer

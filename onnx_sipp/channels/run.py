@@ -9,8 +9,8 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.calibration.batching import joined
 from onnx_sipp.calibration.execution import Execution
-from onnx_sipp.calibration.runner import joined
 from onnx_sipp.calibration.samples import Samples
 from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.channels.checking import difference, found_wrong

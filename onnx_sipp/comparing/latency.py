@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from onnx_sipp.calibration.runner import Batching, joined
+from onnx_sipp.calibration.batching import Batching, joined
 from onnx_sipp.calibration.session import open_session, run_session
 from onnx_sipp.calibration.specs import Feed, InputSpec
 from onnx_sipp.comparing.spread import median_and_spread

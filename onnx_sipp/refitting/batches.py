@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from onnx_sipp.calibration.runner import Batching, grouped, join
+from onnx_sipp.calibration.batching import Batching, grouped, join
 from onnx_sipp.calibration.samples import Samples
 from onnx_sipp.calibration.specs import Feed
 

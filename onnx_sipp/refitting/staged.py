@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from onnx_sipp.calibration.runner import decides
+from onnx_sipp.calibration.batching import decides
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.tail import UNLIMITED, BiasPlace, Tail, find_tail

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from small_models import make_model, mlp, save_external, weights
 
+from onnx_sipp.calibration import batching as batching_module
 from onnx_sipp.calibration import runner as runner_module
 from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.runner import Runner, is_large
@@ -40,7 +41,7 @@ def test_sweeps(execution, stages, batch_size):
     model = Model(mlp())
     execution = Execution(execution.inputs, execution.store, batch_size=batch_size)
     batching = execution.plan(model, stages, FEEDS)
-    assert batching.size == (batch_size or runner_module.MAX_BATCH)
+    assert batching.size == (batch_size or batching_module.MAX_BATCH)
     runner = Runner(model, ["x", "r", "y"])
     expected = [runner.run(feed) for feed in FEEDS]
     sweeps = execution.sweeps(model, stages, FEEDS, batching)
