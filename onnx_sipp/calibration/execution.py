@@ -12,26 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.calibration.at_once import AT_ONCE, batch_threads
-from onnx_sipp.calibration.batching import (
-    Batch,
-    Batching,
-    Tried,
-    batches,
-    joined,
-    plan_batching,
-)
+from onnx_sipp.calibration.batching import Batching, Tried, joined, plan_batching
 from onnx_sipp.calibration.runner import Runner, is_large
 from onnx_sipp.calibration.segments import SegmentedRun
 from onnx_sipp.calibration.specs import Feed, InputSpec
+from onnx_sipp.calibration.sweeps import StoredSweep, Sweep, WholeSweep
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.model import Model
 from onnx_sipp.memory import Plan
 from onnx_sipp.store import LiveTensors, TensorStore
 from onnx_sipp.threads import hands
 
-__all__ = ["Execution", "Sweep", "Tensors"]
+__all__ = ["Execution", "Tensors"]
 
-Sweep = Iterable[Batch]
 Tensor = NDArray[Any]
 
 
@@ -140,12 +133,12 @@ class Execution:
         """
         if len(stages) == 1 and not is_large(model):
             runner = whole or self.runner(model, stages[0])
-            yield _WholeSweep(runner, feeds, batching, self.inputs)
+            yield WholeSweep(runner, feeds, batching, self.inputs)
             return
         counts: list[int] = []
         batched = _counted(joined(feeds, batching, self.inputs), counts)
         for tensors in self._in_segments(model, stages, batched):
-            yield _StoredSweep(tensors, counts, batching)
+            yield StoredSweep(tensors, counts, batching)
 
     def shapes(
         self, model: Model, names: Collection[str], feed: Feed
@@ -235,45 +228,3 @@ class _Asked(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._names)
-
-
-class _Separated(Mapping[str, Tensor]):
-    """Tensors of a batch, told apart by sample when they are looked up."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], batching: Batching, samples: int) -> None:
-        self._tensors, self._batching, self._samples = tensors, batching, samples
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._batching.separate(name, self._tensors[name], self._samples)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-
-@dataclass(frozen=True)
-class _WholeSweep:
-    """Runs the whole model for every batch."""
-
-    runner: Runner
-    feeds: Iterable[Feed]
-    batching: Batching
-    inputs: Sequence[InputSpec]
-
-    def __iter__(self) -> Iterator[Batch]:
-        return batches(self.runner, self.feeds, self.batching, self.inputs)
-
-
-@dataclass(frozen=True)
-class _StoredSweep:
-    """Reads what a stage has left."""
-
-    tensors: Sequence[Mapping[str, Tensor]]
-    counts: Sequence[int]
-    batching: Batching
-
-    def __iter__(self) -> Iterator[Batch]:
-        for samples, tensors in zip(self.counts, self.tensors, strict=True):
-            yield Batch(samples, _Separated(tensors, self.batching, samples))

@@ -11,8 +11,9 @@ import numpy as np
 
 from onnx_sipp.allocator import release_memory
 from onnx_sipp.calibration.batching import Batch
-from onnx_sipp.calibration.execution import Execution, Sweep
+from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.samples import Chosen
+from onnx_sipp.calibration.sweeps import Sweep
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.model import Model
