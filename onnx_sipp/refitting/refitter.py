@@ -21,8 +21,10 @@ from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.mixing import Choice
 from onnx_sipp.refitting.batches import Batches, BatchRange
 from onnx_sipp.refitting.evidences import EvidenceMaker
+from onnx_sipp.refitting.gathering import Gatherer
+from onnx_sipp.refitting.grouping import fitting
 from onnx_sipp.refitting.idle import Idle
-from onnx_sipp.refitting.layer_sums import Gatherer, Sums, fitting
+from onnx_sipp.refitting.layer_sums import Sums
 from onnx_sipp.refitting.output_errors import OutputErrors
 from onnx_sipp.refitting.pruned import PrunedWeights
 from onnx_sipp.refitting.rectified import Rectifier

@@ -27,8 +27,8 @@ from onnx_sipp.pruning.mixing import Choice
 from onnx_sipp.pruning.removal import input_scale
 from onnx_sipp.pruning.selection import positive
 from onnx_sipp.refitting.evidences import EvidenceMaker, gain_of, starting
+from onnx_sipp.refitting.gathering import Gatherer
 from onnx_sipp.refitting.idle import Idle
-from onnx_sipp.refitting.layer_sums import Gatherer
 from onnx_sipp.refitting.places import Place
 from onnx_sipp.refitting.pruned import PrunedWeights
 from onnx_sipp.refitting.rectified import Rectifier
