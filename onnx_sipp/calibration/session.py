@@ -51,12 +51,7 @@ def open_session(
     """
     ort = runtime()
     _refuse_unknown(providers or ())
-    options = _session_options(idle=idle, brief=brief, optimized=optimized)
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    if folder is not None:
-        key = "session.model_external_initializers_file_folder_path"
-        options.add_session_config_entry(key, str(folder))
+    options = _session_options(folder, threads, idle=idle, brief=brief, optimized=optimized)
     _register(options, libraries)
     values = {n: ort.OrtValue.ortvalue_from_numpy(array) for n, array in (lent or {}).items()}
     if values:
@@ -86,7 +81,9 @@ def _refuse_unknown(providers: Sequence[str]) -> None:
             )
 
 
-def _session_options(*, idle: bool, brief: bool, optimized: Path | None) -> Any:
+def _session_options(
+    folder: Path | None, threads: int | None, *, idle: bool, brief: bool, optimized: Path | None
+) -> Any:
     """Options of a session that logs nothing; see `open_session`."""
     ort = runtime()
     options = ort.SessionOptions()
@@ -102,6 +99,11 @@ def _session_options(*, idle: bool, brief: bool, optimized: Path | None) -> Any:
         options.optimized_model_filepath = str(optimized)
         key = "session.optimized_model_external_initializers_file_name"
         options.add_session_config_entry(key, f"{optimized.name}.data")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if folder is not None:
+        key = "session.model_external_initializers_file_folder_path"
+        options.add_session_config_entry(key, str(folder))
     return options
 
 
