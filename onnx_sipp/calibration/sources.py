@@ -115,16 +115,23 @@ def open_source(
         found = find_test_data(model_path.parent) if model_path else []
         if not found:
             return SyntheticSource(specs, num_samples, seed, input_shapes)
-        try:
-            return OnnxTestData("test data beside the model", found, fixed, num_samples)
-        except SippError as error:
-            raise SippError(
-                f"{error} (this test data lies beside the model and is used because no "
-                "calibration data is given)"
-            ) from error
+        return _open_beside(found, fixed, num_samples)
     if isinstance(calibration, str | os.PathLike):
         return _open_path(Path(calibration), fixed, num_samples)
     return _open_values(calibration, fixed, num_samples)
+
+
+def _open_beside(
+    folders: Sequence[Path], specs: Sequence[InputSpec], num_samples: int | None
+) -> Source:
+    """Open the test data beside the model; nobody named it, so an error says why it is read."""
+    try:
+        return OnnxTestData("test data beside the model", folders, specs, num_samples)
+    except SippError as error:
+        raise SippError(
+            f"{error} (this test data lies beside the model and is used because no "
+            "calibration data is given)"
+        ) from error
 
 
 def _open_path(path: Path, specs: Sequence[InputSpec], num_samples: int | None) -> Source:
