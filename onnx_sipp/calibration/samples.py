@@ -24,6 +24,10 @@ __all__ = ["Chosen", "Samples", "open_samples"]
 DEFAULT_SAMPLES = 512
 # With fewer sequences than these, holding out whole ones would leave too little.
 _MIN_SEQUENCES = 5
+_NO_STATES = (
+    "state_reset says after how many samples states begin anew, but no input is fed back "
+    "from an output here; name such pairs (--state IN=OUT), or leave state_reset out"
+)
 
 
 @dataclass(frozen=True)
@@ -140,12 +144,7 @@ def open_samples(
         UsageError: there is no such file, a state does not fit, or there is none to reset.
         SippError: the runtime refuses the model, or the data does not fit it.
     """
-    runner = Runner(model, [], providers=providers)
-    specs = runner.inputs
-    if states is None:
-        states = find_states(specs, runner.outputs)
-    else:
-        check_states(states, specs, runner.outputs)
+    specs, states = _inputs(model, states, providers)
     source: Source = open_source(
         calibration,
         [replace(spec, optional=spec.name in states) for spec in specs],
@@ -159,11 +158,26 @@ def open_samples(
         fixed = fix_shapes(specs, input_shapes)
         source = RolloutSource(source, runner, fixed, states, store or TensorStore(), state_reset)
     elif state_reset is not None:
-        raise UsageError(
-            "state_reset says after how many samples states begin anew, but no input is fed back "
-            "from an output here; name such pairs (--state IN=OUT), or leave state_reset out"
-        )
-    source = Held(source)
+        raise UsageError(_NO_STATES)
+    return _parted(Held(source), specs, states, hold_out=hold_out)
+
+
+def _inputs(
+    model: Model, states: Mapping[str, str] | None, providers: Sequence[str] | None
+) -> tuple[tuple[InputSpec, ...], Mapping[str, str]]:
+    """What a model takes, and which inputs are fed back from which outputs."""
+    runner = Runner(model, [], providers=providers)
+    specs = runner.inputs
+    if states is None:
+        return specs, find_states(specs, runner.outputs)
+    check_states(states, specs, runner.outputs)
+    return specs, states
+
+
+def _parted(
+    source: Source, specs: tuple[InputSpec, ...], states: Mapping[str, str], *, hold_out: bool
+) -> Samples:
+    """Part feeds into those for calibration and those held out, if any are to be."""
     held_out = np.zeros(len(source), np.bool_)
     if hold_out:
         held_out = _sequences_held_out(source) if states else held_out_mask(len(source))
