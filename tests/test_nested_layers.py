@@ -211,7 +211,7 @@ class Seen:
         measured = measure_statistics(found, "wanda", how, store)
         evidence = {}
         refitter = Refitter(self.lowered, found, measured, samples, execution, store)
-        refitter.survey(evidence.__setitem__, Silent())
+        refitter.survey.run(evidence.__setitem__, Silent())
         names = [w.layers[0].name for w in found]
         self.statistics = {n: m.whole() for n, m in zip(names, measured, strict=True)}
         self.evidence = {name: evidence[index] for index, name in enumerate(names)}

@@ -136,7 +136,7 @@ class Surveyor:
         if shared:  # the evidence that layers share is not kept
             self._progress.stage("measuring layers")
             if not self._done_by_crew(shared, goal, alone=False):
-                self.refitter.survey(_nothing, self._progress)
+                self.refitter.survey.run(_nothing, self._progress)
 
     def survey_again(self, idle: Sequence[Idle], goal: Goal) -> None:
         """Look again at the layers that have idle weights, now that these are left out.
@@ -174,7 +174,7 @@ class Surveyor:
                 self.looks.take(self.look(index, evidence, alone=alone))
 
         # To prune one alone runs the model, which has all threads.
-        self.refitter.survey(see, self._progress, together=not alone)
+        self.refitter.survey.run(see, self._progress, together=not alone)
 
     def _done_by_crew(self, indices: Sequence[int], goal: Goal, *, alone: bool) -> bool:
         """Have layers looked at by workers; says whether they could."""

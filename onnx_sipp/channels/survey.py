@@ -76,7 +76,7 @@ def survey(
                     if not uses[user]:
                         del held[user]
 
-    refitter.survey(look, progress)
+    refitter.survey.run(look, progress)
     return found
 
 

@@ -117,7 +117,7 @@ def sums(site: Site, seen: Statistics, batches: range, sizes: Sequence[int]) -> 
         UnevenError: samples differ in their number of patches.
     """
     part = site.refitter(seen).on_batches(batches, sizes)
-    found = dict(part.sums(Silent()))
+    found = dict(part.survey.sums(Silent()))
     return [found[index] for index in range(len(found))]
 
 
@@ -155,9 +155,9 @@ def look(
         alone: whether to prune it alone.
     """
     surveyor = site.run(seen, known).surveyor
-    refitter = surveyor.refitter
-    own = refitter.sums_of(index) if found is None else deepcopy(list(found))
-    return surveyor.look(index, refitter.evidence(index, own), alone=alone)
+    survey = surveyor.refitter.survey
+    own = survey.sums_of(index) if found is None else deepcopy(list(found))
+    return surveyor.look(index, survey.evidence(index, own), alone=alone)
 
 
 def trial(site: Site, seen: Statistics, known: Known, plan: str) -> float:

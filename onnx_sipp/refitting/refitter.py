@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from copy import copy
 from dataclasses import replace
@@ -10,37 +10,31 @@ from dataclasses import replace
 from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.multiplying import multiplier_for
 from onnx_sipp.calibration.samples import Samples
-from onnx_sipp.calibration.segments import SegmentedRun
-from onnx_sipp.calibration.specs import Feed
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.keeping.outcomes import OutcomeForm
 from onnx_sipp.measures import Measured
 from onnx_sipp.outcome import Settled
-from onnx_sipp.progress import Progress, Silent
+from onnx_sipp.progress import Progress
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.mixing import Choice
 from onnx_sipp.refitting.batches import Batches, BatchRange
+from onnx_sipp.refitting.dense_survey import DenseSurvey
 from onnx_sipp.refitting.evidences import EvidenceMaker
 from onnx_sipp.refitting.gathering import Gatherer
-from onnx_sipp.refitting.grouping import fitting
 from onnx_sipp.refitting.idle import Idle
-from onnx_sipp.refitting.layer_sums import Sums
 from onnx_sipp.refitting.output_errors import OutputErrors
 from onnx_sipp.refitting.pruned import PrunedWeights
 from onnx_sipp.refitting.rectified import Rectifier
+from onnx_sipp.refitting.runs import Runs
 from onnx_sipp.refitting.sequential import Decider, Look, Pass
 from onnx_sipp.refitting.staged import Staged
 from onnx_sipp.store import TensorStore
-from onnx_sipp.threads import side_by_side
 from onnx_sipp.weights import Weight
 
 __all__ = ["IMPACT_SAMPLES", "Refitter"]
 
 # Samples whose outputs tell what changing one layer does.
 IMPACT_SAMPLES = 256
-# Samples whose activations may wait in memory; those of others wait in files, so that a run on more
-# samples takes no more memory.
-_HELD_SAMPLES = 256
 
 
 class Refitter:
@@ -54,6 +48,9 @@ class Refitter:
         execution: how models are run.
         store: keeps pruned weights.
         mask: name of an input that tells padding from data, None if there is none.
+
+    Attributes:
+        survey: of the dense model.
     """
 
     def __init__(
@@ -70,7 +67,6 @@ class Refitter:
         self._measured, self._execution, self._store = measured, execution, store
         self._multiplier = multiplier_for(execution.providers)
         self._roomy = TensorStore(execution.memory.live, execution.store.folder)
-        self._shared: dict[int, Evidence] = {}
         self._idle: Sequence[Idle] = ()
         self._part: BatchRange | None = None
         self._hasty = False
@@ -79,9 +75,9 @@ class Refitter:
         batching = execution.plan(dense, [taps], samples.calibration)
         batches = Batches(samples, batching)
         self._outputs = OutputErrors(dense, execution, batches)
-        self._take_sums_of(batches)
+        self._take_sums_of(batches, {})
 
-    def _take_sums_of(self, batches: Batches) -> None:
+    def _take_sums_of(self, batches: Batches, shared: dict[int, Evidence]) -> None:
         self._batches, staged, threads = batches, self._staged, self._execution.threads or 1
         judges, limit = batches.judges, self._execution.memory.sums
         multiplier = self._multiplier
@@ -91,6 +87,10 @@ class Refitter:
         self._rectifier = Rectifier(judges, staged.mask, threads, multiplier)
         count = len(batches.samples.calibration)
         self._makes = EvidenceMaker(staged.dense, staged.tails, self._measured, count, self._hasty)
+        self._runs = Runs(staged, self._execution, batches, self._roomy)
+        self.survey = DenseSurvey(
+            staged, self._execution, self._runs, self._gatherer, self._makes, shared
+        )
 
     def on_some(self, count: int) -> Refitter:
         """The same that only compares: in haste, and on some samples if there are more.
@@ -102,7 +102,7 @@ class Refitter:
         fewer._hasty = True  # noqa: SLF001 - of the same class
         samples = self._batches.samples
         some = replace(samples, calibration=samples.calibration.at_most(count))
-        fewer._take_sums_of(replace(self._batches, samples=some))  # noqa: SLF001
+        fewer._take_sums_of(replace(self._batches, samples=some), self.survey.shared)  # noqa: SLF001
         return fewer
 
     def on_batches(self, batches: range, sizes: Sequence[int]) -> Refitter:
@@ -114,7 +114,7 @@ class Refitter:
         """
         fewer = copy(self)
         fewer._part = BatchRange(batches.start, sizes)  # noqa: SLF001 - of the same class
-        fewer._take_sums_of(replace(self._batches, seen=batches))  # noqa: SLF001
+        fewer._take_sums_of(replace(self._batches, seen=batches), self.survey.shared)  # noqa: SLF001
         return fewer
 
     def batch_sizes(self) -> list[int]:
@@ -146,8 +146,8 @@ class Refitter:
 
     @property
     def shared(self) -> Mapping[int, Evidence]:
-        """Evidence of weights that layers share, by their index; known after `survey`."""
-        return self._shared
+        """Evidence of weights that layers share, by their index; known after a survey."""
+        return self.survey.shared
 
     def know(self, shared: Mapping[int, Evidence], idle: Sequence[Idle]) -> None:
         """Take what another one has found out of the same model.
@@ -156,79 +156,12 @@ class Refitter:
             shared: see `shared`.
             idle: see `leave_out`.
         """
-        self._shared, self._idle = dict(shared), idle
+        self.survey, self._idle = replace(self.survey, shared=dict(shared)), idle
 
     @property
     def has_cuts(self) -> bool:
         """Whether a layer's output is cut off by the next node."""
         return self._staged.has_cuts
-
-    def survey(self, look: Look, progress: Progress, *, together: bool = False) -> None:
-        """Gather evidence for every weight from the dense model alone, summed over its layers.
-
-        Args:
-            look: called for every weight.
-            progress: told after every stage.
-            together: whether several calls may be made at a time.
-        """
-        juries, threads = self._staged.juries, self._execution.threads or 1
-        limit = self._execution.memory.sums if together else 0
-
-        def see(found: tuple[int, list[Sums]]) -> None:
-            index, sums = found
-            look(index, self.evidence(index, sums))
-
-        def size(found: tuple[int, list[Sums]]) -> int:
-            index, sums = found
-            return len(sums) * juries[index].sums_bytes
-
-        for group in fitting(self.sums(progress), size, limit):
-            side_by_side(see, group, threads)
-
-    def sums(
-        self, progress: Progress, only: int | None = None
-    ) -> Generator[tuple[int, list[Sums]], None, None]:
-        """Gather the sums of every weight from the dense model alone.
-
-        Args:
-            progress: told after every stage.
-            only: index of a single weight to do this for, None for all.
-
-        Yields:
-            Index of the weight, and per layer that sees it alike, its sums.
-        """
-        sums: dict[int, list[Sums]] = {}
-        stages = self._staged.stages
-        with closing(self._run(self._staged.dense, dense=True, pruned=True)) as run:
-            for stage in stages:
-                tensors = run.advance()
-                places = [place.jury for place in stage if only in (None, place.index)]
-                for place, found in self._gatherer.observe(places, tensors, tensors):
-                    index, weight = place.index, place.weight
-                    if not weight.seen_alike(place.layer):
-                        continue  # it has other inputs
-                    sums.setdefault(index, []).append(found)
-                    if len(sums[index]) == sum(map(weight.seen_alike, weight.layers)):
-                        yield index, sums.pop(index)
-                progress.advance(1, len(stages))
-
-    def sums_of(self, index: int) -> list[Sums]:
-        """The sums of one weight; see `sums`."""
-        with closing(self.sums(Silent(), index)) as found:
-            return next(found)[1]
-
-    def evidence(self, index: int, sums: Sequence[Sums]) -> Evidence:
-        """What the sums of a weight tell, nothing left out; `refit` needs it where layers share it.
-
-        Args:
-            index: of the weight.
-            sums: see `sums`; they are used up.
-        """
-        jury = self._staged.juries[index]
-        found = self._makes.of(jury, sums)
-        if len(jury.weight.layers) > 1:
-            self._shared[index] = found
-        return found
 
     def left(self, index: int, evidence: Evidence) -> Evidence:
         """Evidence from a survey without the weights that are left out.
@@ -253,7 +186,7 @@ class Refitter:
         """One pass in graph order.
 
         A weight that several layers share is decided when the first of them comes, on the evidence
-        from `survey`, which must have been called: that is summed over all of them.
+        from a survey, which must have been made: that is summed over all of them.
 
         Args:
             decider: decides on every weight.
@@ -267,14 +200,14 @@ class Refitter:
         pruned = self._staged.pruned(self._store, remember=look is not None)
         rectifier = self._rectifier if rectify else None
         made = Pass(
-            decider, self._gatherer, self._makes, rectifier, self._shared, self._idle,
+            decider, self._gatherer, self._makes, rectifier, self.shared, self._idle,
             self._execution.threads or 1, before, look,
         )  # fmt: skip
         with ExitStack() as stack:
-            dense = self._run(self._staged.dense, dense=True, pruned=not sequential)
+            dense = self._runs.of(self._staged.dense, dense=True, pruned=not sequential)
             runs = [stack.enter_context(closing(dense))]
             if sequential:
-                after = self._run(pruned.model, dense=False, pruned=True)
+                after = self._runs.of(pruned.model, dense=False, pruned=True)
                 runs.append(stack.enter_context(closing(after)))
             made.over(self._staged.stages, runs, pruned, progress)
         return pruned
@@ -304,18 +237,3 @@ class Refitter:
         """
         batches = None if samples is None else -(-samples // self._batches.batching.size)
         return self._outputs.of(model, batches)
-
-    def _run(self, model: Lowered, *, dense: bool, pruned: bool) -> SegmentedRun:
-        """A run that gives what is needed of the dense model, of the pruned one, or of both."""
-        return SegmentedRun(
-            model, self._staged.flow, self._staged.wanted(dense=dense, pruned=pruned),
-            self._held(), self._execution.store, threads=self._execution.threads,
-            providers=self._execution.providers,
-        )  # fmt: skip
-
-    def _held(self) -> Iterator[tuple[Feed, TensorStore]]:
-        """Batches, and what holds their tensors."""
-        seen = 0
-        for samples, feed in self._batches.counted():
-            seen += samples
-            yield feed, self._roomy if seen <= _HELD_SAMPLES else self._execution.store

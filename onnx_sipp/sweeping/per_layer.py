@@ -50,7 +50,7 @@ def layer_curves(
         ]
 
     progress.stage("pruning layers alone")
-    refitter.survey(look, progress)
+    refitter.survey.run(look, progress)
     missing = [w.layers[0].name for i, w in enumerate(prepared.weights) if i not in errors]
     notes = []
     if missing:
