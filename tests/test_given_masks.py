@@ -119,7 +119,7 @@ def test_large_layers_are_cut_in_blocks(monkeypatch):
     masks = {"first": FIRST, "second": SECOND}
     whole = prune(mlp(), DATA, masks=masks, compensate="none")
     monkeypatch.setattr(Plan, "within", classmethod(lambda cls, *_: cls(8, 1)))
-    monkeypatch.setattr("onnx_sipp.prepared.KEPT_BYTES", 0)
+    monkeypatch.setattr("onnx_sipp.examining.KEPT_BYTES", 0)
     parts = prune(mlp(), DATA, masks=masks, compensate="none")
     assert parts.model == whole.model
     refitted = prune(mlp(), DATA, masks=masks)
