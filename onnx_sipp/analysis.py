@@ -24,8 +24,8 @@ from onnx_sipp.options import available_threads
 from onnx_sipp.progress import Silent
 from onnx_sipp.pruning.budget import allocate_halves
 from onnx_sipp.pruning.certificate import DELTA
+from onnx_sipp.pruning.halves import neuron_halves, neuron_sizes
 from onnx_sipp.pruning.importance import LayerStatistics
-from onnx_sipp.pruning.methods import neuron_halves, neuron_sizes
 from onnx_sipp.statistics.sensitivity import Reduction
 from onnx_sipp.store import TensorStore
 from onnx_sipp.weights import Weight, group_weights

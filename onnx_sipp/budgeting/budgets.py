@@ -14,7 +14,8 @@ from onnx_sipp.config.applying import WeightRules
 from onnx_sipp.keeping.surveys import Surveys
 from onnx_sipp.measures import Measured
 from onnx_sipp.options import Options
-from onnx_sipp.pruning.methods import REFIT_ALLOCATIONS, Goal, layer_counts
+from onnx_sipp.pruning.deciding import layer_counts
+from onnx_sipp.pruning.methods import REFIT_ALLOCATIONS, Goal
 from onnx_sipp.pruning.survey import Impact, Survey, error_counts, importance_of
 from onnx_sipp.pruning.unseen import share_out
 from onnx_sipp.refitting.idle import Idle

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from onnx_sipp.pruning.budget import Halves, allocate_halves
 from onnx_sipp.pruning.cells import alive_units, per_unit
+from onnx_sipp.pruning.deciding import decide
+from onnx_sipp.pruning.halves import neuron_halves
 from onnx_sipp.pruning.importance import IMPORTANCES, LayerStatistics
-from onnx_sipp.pruning.methods import METHODS, Decision, Goal, decide, neuron_halves
+from onnx_sipp.pruning.methods import METHODS, Decision, Goal
 from onnx_sipp.pruning.selection import apportion, positive, score_histogram, shares_of_top
 from onnx_sipp.pruning.unseen import is_blind, share_out
 
@@ -51,7 +53,7 @@ class BlockwiseDecisions:
 
     Args:
         layers: in graph order.
-        goal: as for `methods.decide`; a number of weights is met exactly.
+        goal: as for `deciding.decide`; a number of weights is met exactly.
         method: key of `METHODS`.
         allocation: one of `allocations_of` the method.
         seed: of everything random.

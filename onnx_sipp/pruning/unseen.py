@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.pruning.cells import alive_units, units
+from onnx_sipp.pruning.deciding import best_of, decide
 from onnx_sipp.pruning.importance import LayerStatistics
-from onnx_sipp.pruning.methods import METHODS, Decision, Goal, best_of, decide
+from onnx_sipp.pruning.methods import METHODS, Decision, Goal
 from onnx_sipp.pruning.selection import apportion, kept_only
 
 __all__ = ["decide_all", "is_blind", "share_out"]
@@ -51,10 +52,10 @@ def decide_all(
 
     Args:
         layers: statistics, in graph order; those without patches were not seen.
-        goal: see `methods.decide`.
-        method: see `methods.decide`.
-        allocation: see `methods.decide`.
-        rng: see `methods.decide`.
+        goal: see `deciding.decide`.
+        method: see `deciding.decide`.
+        allocation: see `deciding.decide`.
+        rng: see `deciding.decide`.
     """
     seen = [layer.patches > 0 for layer in layers]
     if all(seen) or is_blind(method, allocation):

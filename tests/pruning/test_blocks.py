@@ -7,8 +7,9 @@ import pytest
 
 from onnx_sipp.pruning.blocks import BlockwiseDecisions, Parted
 from onnx_sipp.pruning.cells import Cells, alive_units, units
+from onnx_sipp.pruning.deciding import decide
 from onnx_sipp.pruning.importance import LayerStatistics
-from onnx_sipp.pruning.methods import METHODS, Goal, allocations_of, decide
+from onnx_sipp.pruning.methods import METHODS, Goal, allocations_of
 from onnx_sipp.pruning.patterns import Blocks, NofM
 from onnx_sipp.pruning.selection import ALLOCATIONS
 

@@ -16,8 +16,9 @@ from onnx_sipp.pruning.certificate import (
     samples_for,
     samples_needed,
 )
+from onnx_sipp.pruning.deciding import decide
 from onnx_sipp.pruning.importance import LayerStatistics
-from onnx_sipp.pruning.methods import Goal, decide
+from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.statistics.moments import SecondMoment
 from onnx_sipp.statistics.sensitivity import SensitivityAccumulator
 from onnx_sipp.unfolding.base import Patches

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from onnx_sipp.pruning.deciding import decide
 from onnx_sipp.pruning.evidence import Evidence, damping_for
 from onnx_sipp.pruning.importance import LayerStatistics
-from onnx_sipp.pruning.methods import Goal, decide
+from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.pruning.mixing import choose
 from onnx_sipp.pruning.unseen import decide_all, share_out
 from onnx_sipp.statistics.regression import Regression
