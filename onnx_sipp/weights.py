@@ -6,30 +6,24 @@ of all of them. A large one is never in memory as a whole: its neurons come bloc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import Layer
 from onnx_sipp.graph.lowering import Lowered
-from onnx_sipp.graph.sharing import positions
-from onnx_sipp.graph.tensors import is_external
 from onnx_sipp.graph.views import MatrixView, contiguous
 from onnx_sipp.memory import Plan
 from onnx_sipp.pruning.cells import Cells, alive_units, units
 from onnx_sipp.pruning.evidence import spread_rows
 from onnx_sipp.pruning.patterns import Blocks, NofM
-from onnx_sipp.pruning.selection import kept_only
 
-__all__ = ["Block", "BlockWriter", "Weight", "group_weights", "stored_values"]
+__all__ = ["Block", "Weight"]
 
-Float = NDArray[np.floating]
 Float32 = NDArray[np.float32]
 Value = TypeVar("Value", bound=np.generic)
 
@@ -210,40 +204,6 @@ class Block:
         return model.read_slab(self.weight.name, self.axis, self.rows)
 
 
-class BlockWriter:
-    """Replaces the blocks of constants in a model, those of one constant in their order.
-
-    A constant in the message is replaced as a whole once all of its blocks are there: every write
-    copies all of it.
-
-    Args:
-        model: that is changed.
-    """
-
-    def __init__(self, model: Lowered) -> None:
-        self._model = model
-        self._waiting: list[NDArray[Any]] = []
-
-    def write(self, block: Block, values: NDArray[Any]) -> None:
-        """Replace one block.
-
-        Args:
-            block: of a constant.
-            values: as the model stores them.
-        """
-        name, axis = block.weight.name, block.axis
-        if axis is not None and is_external(self._model.stored[name]):
-            self._model.replace_slab(name, axis, block.rows.start, values)
-            return
-        due = block.weight.blocks[len(self._waiting)]
-        assert block.rows == due.rows, "blocks come in their order"
-        self._waiting.append(values)
-        if len(self._waiting) == len(block.weight.blocks):
-            whole = values if axis is None else np.concatenate(self._waiting, axis)
-            self._waiting.clear()
-            self._model.replace(name, whole)
-
-
 def _matrix(
     model: Lowered, name: str, view: MatrixView, first: int, read: Callable[[], NDArray[Any]]
 ) -> Float32:
@@ -254,78 +214,3 @@ def _matrix(
             return contiguous(view.to_matrix(read()), np.float32)
 
     return model.derived(name, (view, first), make)
-
-
-def group_weights(
-    model: Lowered,
-    layers: Sequence[Layer],
-    block_size: int = Plan.block,
-    pattern: NofM | Blocks | None = None,
-) -> list[Weight]:
-    """Gather layers by the stored elements that they multiply, in graph order.
-
-    Args:
-        model: that the layers belong to.
-        layers: two of them multiply the same elements, or have none in common.
-        block_size: weights that are worked on at a time.
-        pattern: that zeros have to lie in; fits all these layers.
-
-    Raises:
-        SippError: a weight is not finite, in float32.
-    """
-    groups: dict[int, list[Layer]] = {}
-    for layer in layers:
-        groups.setdefault(model.first_element(layer.weight), []).append(layer)
-    weights = [
-        Weight(users[0].weight, model, tuple(users), _places(model, users), block_size, pattern)
-        for users in groups.values()
-    ]
-    for weight in weights:
-        if not weight.is_finite:
-            raise SippError(
-                f"the weight {weight.name!r} of layer {weight.layers[0].name!r} holds infinities "
-                "or NaN; mend the model, or exclude the layer"
-            )
-    return weights
-
-
-def _places(model: Lowered, users: Sequence[Layer]) -> dict[str, NDArray[np.int64]]:
-    """See `Weight.places`."""
-    if len({(layer.weight, layer.view) for layer in users}) == 1:
-        return {}
-    seen = [layer.view.to_matrix(model.elements(layer.weight)) for layer in users]
-    return {
-        layer.name: positions(ids, among=seen[0])
-        for layer, ids in zip(users, seen, strict=True)
-        if not np.array_equal(ids, seen[0])
-    }
-
-
-def stored_values(
-    block: Block, old: NDArray[Any], new: Float, kept: NDArray[np.bool_]
-) -> NDArray[Any]:
-    """New elements of a stored constant, with a zero exactly where a weight was dropped.
-
-    Args:
-        block: that they belong to.
-        old: the elements before.
-        new: ``[group, out, fan_in]``.
-        kept: same shape.
-    """
-    values: NDArray[Any]
-    if new.dtype == old.dtype:
-        values = kept_only(new, kept)
-    else:
-        # A reweighted weight may not fit a narrow type, nor a weight's own type a wide one's limit.
-        largest = min(float(ml_dtypes.finfo(kind).max) for kind in (old.dtype, new.dtype))
-        values = kept_only(np.clip(new, -largest, largest), kept).astype(old.dtype)
-    # A kept weight that underflows would be one zero too many.
-    as_before = kept & (values == 0)
-    if old.dtype.itemsize > 4:
-        # Weights left as they were keep every bit, also those that the float32 matrix lacks.
-        with np.errstate(over="ignore"):
-            same = new == block.view.to_matrix(old).astype(np.float32)
-        as_before |= kept & same
-    if as_before.any():
-        values[as_before] = block.view.to_matrix(old)[as_before]
-    return block.view.to_stored(values)

@@ -83,6 +83,16 @@ def mlp():
     )
 
 
+def tied(weight):
+    """One tensor that two layers multiply, the second one turned round: an autoencoder."""
+    nodes = [
+        ("Gemm", "x w", "h", {"name": "encode"}),
+        ("Relu", "h", "r"),
+        ("Gemm", "r w", "y", {"name": "decode", "transB": 1}),
+    ]
+    return make_model(nodes, {"w": weight})
+
+
 def cell(scale=0.5):
     """A state of two numbers: ``hn = tanh(x w + h0 u)``, ``y = hn v``."""
     return make_model(

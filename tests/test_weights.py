@@ -2,28 +2,18 @@
 
 import numpy as np
 import pytest
-from small_models import make_model, weights
+from parted_weights import parted
+from small_models import make_model, tied, weights
 
 from onnx_sipp.analysis import sensitivities
-from onnx_sipp.errors import SippError
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
+from onnx_sipp.grouping import group_weights
 from onnx_sipp.pipeline import prune
-from onnx_sipp.weights import BlockWriter, group_weights
 
 W = weights(4, 6, seed=3)
 DATA = np.random.default_rng(0).standard_normal((60, 4), np.float32)
-
-
-def tied():
-    """One tensor that two layers multiply, the second one turned round: an autoencoder."""
-    nodes = [
-        ("Gemm", "x w", "h", {"name": "encode"}),
-        ("Relu", "h", "r"),
-        ("Gemm", "r w", "y", {"name": "decode", "transB": 1}),
-    ]
-    return make_model(nodes, {"w": W})
 
 
 def twice():
@@ -43,19 +33,9 @@ def alone(weight, data, reduction):
     return values
 
 
-def test_grouping():
-    model = lower(Model(tied()))
-    (weight,) = group_weights(model, find_layers(model).layers)
-    assert [layer.name for layer in weight.layers] == ["encode", "decode"]
-    np.testing.assert_array_equal(weight.matrix, W.T[None])
-    other = weight.as_seen_by(weight.layers[1], weight.matrix)
-    np.testing.assert_array_equal(other, W[None])
-    np.testing.assert_array_equal(weight.from_layer(weight.layers[1], other), weight.matrix)
-
-
 @pytest.mark.parametrize("reduction", ["mean", "max"])
 def test_sensitivities_of_a_shared_weight_are_the_largest(reduction):
-    found = sensitivities(tied(), DATA, reduction=reduction)
+    found = sensitivities(tied(W), DATA, reduction=reduction)
     hidden = np.maximum(DATA @ W, 0)
     expected = np.maximum(alone(W, DATA, reduction), alone(W.T, hidden, reduction).T)
     for name in ("encode", "decode"):
@@ -63,7 +43,7 @@ def test_sensitivities_of_a_shared_weight_are_the_largest(reduction):
 
 
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "sipp-det", "sipp-hybrid", "random"])
-@pytest.mark.parametrize("model", [tied(), twice()], ids=["turned round", "the same way"])
+@pytest.mark.parametrize("model", [tied(W), twice()], ids=["turned round", "the same way"])
 def test_a_shared_weight_gets_one_mask(model, method):
     result = prune(model, DATA, sparsity=0.5, method=method)
     first, second = result.masks.values()
@@ -78,7 +58,7 @@ def test_a_shared_weight_gets_one_mask(model, method):
 
 
 def test_wanda_sums_the_moments_of_all_users():
-    result = prune(tied(), DATA, sparsity=0.5, method="wanda", allocation="global", num_samples=60)
+    result = prune(tied(W), DATA, sparsity=0.5, method="wanda", allocation="global", num_samples=60)
     kept = result.masks["encode"]
     seen = np.delete(DATA, held_out(60), axis=0)
     hidden = np.maximum(seen @ W, 0)
@@ -95,9 +75,9 @@ def held_out(count):
 
 def test_each_user_of_a_weight_has_its_own_certificate():
     """The bound of the layer that sees the tensor turned round is about its own neurons."""
-    result = prune(tied(), DATA, sparsity=0.5, method="magnitude", num_samples=60)
+    result = prune(tied(W), DATA, sparsity=0.5, method="magnitude", num_samples=60)
     seen = np.delete(DATA, held_out(60), axis=0)
-    largest = sensitivities(tied(), seen)["encode"]
+    largest = sensitivities(tied(W), seen)["encode"]
     dropped = np.where(result.masks["encode"], 0, largest)
     for row, axis in zip(result.report.layers, (0, 1), strict=True):
         halves = [3 * (dropped * half).sum(axis=axis) for half in (W > 0, W < 0)]
@@ -105,89 +85,42 @@ def test_each_user_of_a_weight_has_its_own_certificate():
 
 
 def test_a_weight_sampled_for_one_layer_is_bounded_for_the_other():
-    result = prune(tied(), DATA, sparsity=0.5, method="sipp-rand", delta=0.5)
+    result = prune(tied(W), DATA, sparsity=0.5, method="sipp-rand", delta=0.5)
     encode, decode = result.report.layers
     assert encode.sampled_halves > 0
     assert decode.sampled_halves == 0
     assert np.isfinite(decode.epsilon_worst)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_weight_that_is_not_finite_is_named(bad):
-    broken = weights(4, 3)
-    broken[1, 2] = bad
-    model = make_model([("MatMul", "x w", "y", {"name": "layer"})], {"w": broken})
-    with pytest.raises(SippError, match="'w' of layer 'layer' holds infinities or NaN"):
-        prune(model, DATA)
-
-
 # --- in blocks ---------------------------------------------------------------------------------
-
-
-def plain(transposed, size=12, outs=10, fan_in=4):
-    """The only weight of a model, parted into blocks of so many weights."""
-    stored = weights(outs, fan_in) if transposed else weights(fan_in, outs)
-    nodes = [("Gemm", "x w", "y", {"transB": int(transposed)})]
-    model = lower(Model(make_model(nodes, {"w": stored}, {"x": ["n", fan_in]})))
-    (weight,) = group_weights(model, find_layers(model).layers, size)
-    return model, weight
 
 
 @pytest.mark.parametrize("transposed", [True, False])
 @pytest.mark.parametrize("size", [1, 4, 11, 12, 39, 40])
 def test_blocks_are_the_weight(transposed, size):
-    model, weight = plain(transposed, size)
+    _, weight = parted(transposed, size)
     blocks = weight.blocks
     assert len(blocks) == (1 if size >= 40 else -(-10 // max(1, size // 4)))
     assert [row for b in blocks for row in range(b.rows.start, b.rows.stop)] == list(range(10))
     np.testing.assert_array_equal(np.concatenate([b.matrix for b in blocks], 1), weight.matrix)
     assert weight.capacity == weight.size == 40
-    changed = model.copy()
-    writer = BlockWriter(changed)
-    for block in blocks:
-        writer.write(block, -block.stored_in(model))
-    for block in blocks:
-        np.testing.assert_array_equal(block.matrix_in(changed), -block.matrix)
-    (other,) = group_weights(changed, find_layers(changed).layers)
-    np.testing.assert_array_equal(other.matrix, -weight.matrix)
-
-
-def test_constants_in_the_message_are_replaced_once(monkeypatch):
-    model, weight = plain(True, 11)
-    changed, replaced = model.copy(), []
-    monkeypatch.setattr(
-        changed, "replace", lambda name, values: replaced.append((name, values.tolist()))
-    )
-    writer = BlockWriter(changed)
-    for block in weight.blocks:
-        assert not replaced
-        writer.write(block, block.stored_in(model))
-    assert replaced == [(weight.name, model.read(weight.name).tolist())]
 
 
 def test_a_jury_is_of_all_blocks(monkeypatch):
     monkeypatch.setattr("onnx_sipp.weights.JURY_SIZE", 4)
-    _, weight = plain(True)
+    _, weight = parted(True)
     np.testing.assert_array_equal(weight.jury, [0, 3, 6, 9])
     found = weight.of_jury(lambda number: weight.blocks[number].matrix)
     np.testing.assert_array_equal(found, weight.matrix[:, [0, 3, 6, 9]])
-    _, whole = plain(True, 40)
+    _, whole = parted(True, 40)
     np.testing.assert_array_equal(whole.of_jury(lambda _: whole.matrix), whole.matrix)
 
 
 def test_what_is_shared_or_in_groups_stays_whole():
     nodes = [("Conv", "x w", "y", {"group": 2})]
     grouped = make_model(nodes, {"w": W[..., None]}, {"x": [1, 12, 5]})
-    for proto in (tied(), twice(), grouped):
+    for proto in (tied(W), twice(), grouped):
         model = lower(Model(proto))
         (weight,) = group_weights(model, find_layers(model).layers, 1)
         (block,) = weight.blocks
         np.testing.assert_array_equal(block.matrix, weight.matrix)
-
-
-def test_a_block_that_is_not_finite_is_found():
-    broken = weights(4, 10)
-    broken[1, 8] = np.nan
-    model = lower(Model(make_model([("MatMul", "x w", "y", {"name": "layer"})], {"w": broken})))
-    with pytest.raises(SippError, match="'w' of layer 'layer' holds infinities or NaN"):
-        group_weights(model, find_layers(model).layers, 12)

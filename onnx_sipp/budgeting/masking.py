@@ -20,8 +20,9 @@ from onnx_sipp.pruning.methods import Decision, Goal
 from onnx_sipp.pruning.unseen import decide_all
 from onnx_sipp.refitting.idle import Idle
 from onnx_sipp.refitting.pruned import PrunedWeights
+from onnx_sipp.rewriting import BlockWriter, stored_values
 from onnx_sipp.store import TensorStore
-from onnx_sipp.weights import BlockWriter, Weight, stored_values
+from onnx_sipp.weights import Weight
 
 __all__ = ["blockwise", "capacity", "decisions", "is_small", "mask_only", "statistics_now"]
 

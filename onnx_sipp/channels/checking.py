@@ -14,7 +14,8 @@ from onnx_sipp.channels.surgery import cut_out
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.model import Model
-from onnx_sipp.weights import BlockWriter, Weight
+from onnx_sipp.rewriting import BlockWriter
+from onnx_sipp.weights import Weight
 
 __all__ = ["difference", "found_wrong", "unread"]
 

@@ -15,9 +15,10 @@ from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.keeping.archive import Archive, Member, understanding, write_archive
 from onnx_sipp.keeping.folder import RunFolder
 from onnx_sipp.outcome import Outcome, Refit, Settled
+from onnx_sipp.rewriting import BlockWriter
 from onnx_sipp.slabs import as_bytes
 from onnx_sipp.store import TensorStore
-from onnx_sipp.weights import BlockWriter, Weight
+from onnx_sipp.weights import Weight
 
 __all__ = ["KeptOutcomes", "OutcomeForm"]
 

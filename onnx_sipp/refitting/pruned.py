@@ -11,8 +11,9 @@ from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.tail import BiasPlace, Tail
 from onnx_sipp.outcome import Refit, Settled
 from onnx_sipp.pruning.mixing import Choice
+from onnx_sipp.rewriting import BlockWriter, stored_values
 from onnx_sipp.store import Kept, TensorStore, load
-from onnx_sipp.weights import BlockWriter, Weight, stored_values
+from onnx_sipp.weights import Weight
 
 __all__ = ["PrunedWeights", "bias_place"]
 
