@@ -71,13 +71,9 @@ def refit(
         threads: blocks worked on at the same time.
         with_wishes: also follow the gradient of the dropped weights, which costs no product.
     """
-    _, outs, fan_in = weight.shape
-    dtype = np.float32 if fan_in >= WIDE else np.float64
+    dtype = np.float32 if weight.shape[2] >= WIDE else np.float64
     result, errors = np.zeros(weight.shape, dtype), problem.power.copy()
     wishes = np.zeros(weight.shape, dtype) if with_wishes else None
-    # Pairs of blocks, for two threads; the same ones however many threads there are.
-    pairs = -(-outs * fan_in // (2 * _BLOCK_ELEMENTS))
-    size = -(-outs // (2 * pairs))
 
     def solve(block: _Block) -> None:
         at = block.group, block.rows
@@ -85,23 +81,16 @@ def refit(
         diagonal = np.maximum(block.diagonal + shift, np.finfo(dtype).tiny)
         guess = (weight if start is None else start)[at]
         found, change, gradient = _solve(
-            block.times_h,
-            problem.cross[at].astype(dtype),
-            weight[at].astype(dtype),
-            kept[at].astype(dtype),
-            guess.astype(dtype),
-            diagonal.astype(dtype),
-            shift.astype(dtype),
-            steps,
-            tolerance,
-            with_gradient=with_wishes,
-        )
+            block.times_h, problem.cross[at].astype(dtype), weight[at].astype(dtype),
+            kept[at].astype(dtype), guess.astype(dtype), diagonal.astype(dtype),
+            shift.astype(dtype), steps, tolerance, with_gradient=with_wishes,
+        )  # fmt: skip
         result[at] = found
         errors[at] += change
         if wishes is not None:
             wishes[at] = kept_only(gradient / diagonal, ~kept[at])
 
-    side_by_side(solve, _blocks(problem, weight, size, damping, dtype), threads)
+    side_by_side(solve, _blocks(problem, weight, damping, dtype), threads)
     return Solution(result, np.maximum(errors, 0), wishes)
 
 
@@ -129,12 +118,15 @@ class _Block:
 def _blocks(
     problem: Regression,
     weight: Float,
-    size: int,
     damping: float | Float64,
     dtype: type[np.floating],
 ) -> list[_Block]:
-    """Part the neurons of every group into blocks of a size."""
-    outs, blocks = weight.shape[1], []
+    """Part the neurons of every group into blocks."""
+    _, outs, fan_in = weight.shape
+    # Pairs of blocks, for two threads; the same ones however many threads there are.
+    pairs = -(-outs * fan_in // (2 * _BLOCK_ELEMENTS))
+    size = -(-outs // (2 * pairs))
+    blocks = []
     dampings = np.broadcast_to(np.asarray(damping, np.float64), outs)[:, None]
     alike = bool(np.all(dampings == dampings[0]))
     scales = problem.scale(weight)
