@@ -13,7 +13,7 @@ from onnx import ModelProto
 from onnx_sipp.calibration.branches import lower_as_run
 from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.observe import Observation, observe
-from onnx_sipp.calibration.samples import open_samples
+from onnx_sipp.calibration.samples import Samples, open_samples
 from onnx_sipp.config.kinds import COUNT, checked_keyword, read_as
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.layers import find_layers
@@ -101,12 +101,34 @@ def sensitivities(
     batch_size = checked_keyword("batch_size", batch_size)
     threads = checked_keyword("threads", threads)
     providers = checked_keyword("providers", providers)
-    libraries = checked_keyword("custom_ops", custom_ops)
+    loaded = _loaded(model, checked_keyword("custom_ops", custom_ops))
+    samples = _opened(loaded, calibration, num_samples, input_shapes, providers, seed)
+    count = threads or available_threads()
+    lowered = lower_as_run(loaded, samples.all_feeds(), threads=count, providers=providers)
+    execution = Execution(samples.inputs, TensorStore(), count, providers, batch_size)
+    how = Observation(execution, lowered, samples.calibration, count, Silent())
+    return _observed(lowered, how, reduction)
+
+
+def _loaded(model: ModelSource, libraries: Sequence[str | Path]) -> Model:
+    """Read a model that has something to prune."""
     loaded = Model.load(model, [Path(library) for library in libraries])
     if not find_layers(lower(loaded)).layers:
         raise SippError("the model has no weight that can be pruned; see `onnx-sipp inspect`")
-    samples = open_samples(
-        loaded,
+    return loaded
+
+
+def _opened(
+    model: Model,
+    calibration: Any,
+    num_samples: int | None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None,
+    providers: Sequence[str] | None,
+    seed: int,
+) -> Samples:
+    """Open the samples, none of which is held out."""
+    return open_samples(
+        model,
         calibration,
         num_samples=num_samples,
         default_samples=None,
@@ -115,20 +137,10 @@ def sensitivities(
         providers=providers,
         hold_out=False,
     )
-    count = threads or available_threads()
-    lowered = lower_as_run(loaded, samples.all_feeds(), threads=count, providers=providers)
-    execution = Execution(samples.inputs, TensorStore(), count, providers, batch_size)
-    how = Observation(execution, lowered, samples.calibration, count, Silent())
-    values, patches = _observed(lowered, how, reduction)
-    return Sensitivities(
-        values, reduction=reduction, patches=patches, samples=len(samples.calibration)
-    )
 
 
-def _observed(
-    lowered: Lowered, how: Observation, reduction: Reduction
-) -> tuple[dict[str, NDArray[np.float32]], dict[str, int]]:
-    """The sensitivities of all weights and the most patches of a sample, by layer."""
+def _observed(lowered: Lowered, how: Observation, reduction: Reduction) -> Sensitivities:
+    """The sensitivities of all weights."""
     layers = find_layers(lowered).layers
     weights = group_weights(lowered, layers)
     store = TensorStore(sum(4 * weight.size for weight in weights))
@@ -147,7 +159,8 @@ def _observed(
         for layer in weight.layers:
             values[layer.name] = layer.view.to_stored(weight.as_seen_by(layer, whole))
     in_order = {layer.name: values[layer.name] for layer in layers}
-    return in_order, {name: count.most for name, count in patches.items()}
+    most = {name: count.most for name, count in patches.items()}
+    return Sensitivities(in_order, reduction=reduction, patches=most, samples=len(how.feeds))
 
 
 def allocate(
@@ -190,11 +203,7 @@ def allocate(
     if not 0 < delta < 1:
         raise UsageError(f"delta must lie between 0 and 1, not {delta}")
     keep = _wanted(sum(weight.size for weight in weights), sparsity, keep)
-    statistics = [_statistics(weight, measured) for weight in weights]
-    counts = allocate_halves(neuron_halves(statistics, delta), keep)
-    spare = neuron_sizes(statistics) - counts
-    filled = np.minimum(np.cumsum(spare), keep - int(counts.sum()))
-    counts += np.diff(filled, prepend=0)
+    counts = _counts([_statistics(weight, measured) for weight in weights], keep, delta)
     result, start = {}, 0
     for weight in weights:
         halves = 2 * weight.shape[0] * weight.shape[1]
@@ -202,6 +211,16 @@ def allocate(
         result.update({layer.name: rows for layer in weight.layers})
         start += halves
     return result
+
+
+def _counts(layers: Sequence[LayerStatistics], keep: int, delta: float) -> NDArray[np.int64]:
+    """How many weights each neuron half of all layers keeps."""
+    counts = allocate_halves(neuron_halves(layers, delta), keep)
+    # What no half needs goes to weights without sensitivity.
+    spare = neuron_sizes(layers) - counts
+    filled = np.minimum(np.cumsum(spare), keep - int(counts.sum()))
+    counts += np.diff(filled, prepend=0)
+    return counts
 
 
 def _fits(weight: Weight, measured: Sensitivities) -> bool:
