@@ -19,7 +19,6 @@ from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import Lowered, lower
 from onnx_sipp.graph.model import Model
-from onnx_sipp.grouping import group_weights
 from onnx_sipp.measures import PatchCount, Sensitivity
 from onnx_sipp.options import available_threads
 from onnx_sipp.progress import Silent
@@ -29,6 +28,7 @@ from onnx_sipp.pruning.halves import neuron_halves, neuron_sizes
 from onnx_sipp.pruning.importance import LayerStatistics
 from onnx_sipp.statistics.sensitivity import Reduction
 from onnx_sipp.store import TensorStore
+from onnx_sipp.weight_groups import group_weights
 from onnx_sipp.weights import Weight
 
 __all__ = ["Sensitivities", "allocate", "sensitivities"]

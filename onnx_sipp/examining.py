@@ -23,7 +23,6 @@ from onnx_sipp.given_masks import GivenMasks
 from onnx_sipp.graph.layers import Findings, find_layers
 from onnx_sipp.graph.lowering import Lowered, lower
 from onnx_sipp.graph.model import Model
-from onnx_sipp.grouping import group_weights
 from onnx_sipp.memory import peak_memory
 from onnx_sipp.options import Options
 from onnx_sipp.prepared import Prepared
@@ -31,6 +30,7 @@ from onnx_sipp.progress import Progress
 from onnx_sipp.quantizing.refusal import refuse_quantization
 from onnx_sipp.statistics.sensitivity import load_early
 from onnx_sipp.store import TensorStore
+from onnx_sipp.weight_groups import group_weights
 from onnx_sipp.weights import Weight
 from onnx_sipp.workload import (
     certified_on,

@@ -5,7 +5,7 @@ from small_models import make_model, weights
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
-from onnx_sipp.grouping import group_weights
+from onnx_sipp.weight_groups import group_weights
 
 
 def parted(transposed, size=12, outs=10, fan_in=4):

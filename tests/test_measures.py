@@ -10,11 +10,11 @@ from onnx_sipp.calibration.samples import open_samples
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
-from onnx_sipp.grouping import group_weights
 from onnx_sipp.measures import measure_errors, measure_statistics
 from onnx_sipp.memory import Plan
 from onnx_sipp.progress import Silent
 from onnx_sipp.store import TensorStore
+from onnx_sipp.weight_groups import group_weights
 
 DATA = np.random.default_rng(0).standard_normal((30, 4), np.float32)
 NODES = [

@@ -33,11 +33,11 @@ from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.walk import all_sites
-from onnx_sipp.grouping import group_weights
 from onnx_sipp.measures import measure_statistics
 from onnx_sipp.progress import Silent
 from onnx_sipp.refitting.refitter import Refitter
 from onnx_sipp.store import TensorStore
+from onnx_sipp.weight_groups import group_weights
 
 X = weights(80, 4, seed=9)
 SHAPES = [(4, 6), (6,), (6, 3), (3,)]

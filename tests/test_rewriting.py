@@ -5,8 +5,8 @@ import pytest
 from parted_weights import parted
 
 from onnx_sipp.graph.layers import find_layers
-from onnx_sipp.grouping import group_weights
 from onnx_sipp.rewriting import BlockWriter
+from onnx_sipp.weight_groups import group_weights
 
 
 @pytest.mark.parametrize("transposed", [True, False])

@@ -9,8 +9,8 @@ from onnx_sipp.analysis import sensitivities
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
-from onnx_sipp.grouping import group_weights
 from onnx_sipp.pipeline import prune
+from onnx_sipp.weight_groups import group_weights
 
 W = weights(4, 6, seed=3)
 DATA = np.random.default_rng(0).standard_normal((60, 4), np.float32)

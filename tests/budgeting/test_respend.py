@@ -8,9 +8,9 @@ from onnx_sipp.budgeting.respend import spend_again
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
-from onnx_sipp.grouping import group_weights
 from onnx_sipp.outcome import Outcome
 from onnx_sipp.refitting.idle import Idle
+from onnx_sipp.weight_groups import group_weights
 
 MODEL = lower(Model.load(make_model([("MatMul", "x w", "y")], {"w": weights(4, 10)})))
 WEIGHTS = group_weights(MODEL, find_layers(MODEL).layers)

@@ -15,8 +15,8 @@ from onnx_sipp.channels.surgery import cut_out
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
-from onnx_sipp.grouping import group_weights
 from onnx_sipp.store import TensorStore
+from onnx_sipp.weight_groups import group_weights
 
 SHAPE = ("n", 4, 8, 8)
 

@@ -12,9 +12,9 @@ from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import lower
 from onnx_sipp.graph.model import Model
-from onnx_sipp.grouping import group_weights
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.refitting.idle import Idle, find_idle, read_elsewhere
+from onnx_sipp.weight_groups import group_weights
 
 
 def squared_error(before, after):
