@@ -23,7 +23,7 @@ import onnxruntime as ort
 from bench_memory import CLI, peak_memory
 from make_large import WIDTHS, chain, samples, write_model
 
-from onnx_sipp.cli.shared import byte_size
+from onnx_sipp.cli.values import byte_size
 from onnx_sipp.graph.model import Model
 from onnx_sipp.memory import DEFAULT_LIMIT
 

@@ -11,8 +11,9 @@ from onnx_sipp.choices import DEFAULT_METHOD, PRUNE_ONLY
 from onnx_sipp.cli.config import config_option, request
 from onnx_sipp.cli.help import GroupedCommand
 from onnx_sipp.cli.logs import listening, log_file, log_options
+from onnx_sipp.cli.output import output_console, refuse_outputs
 from onnx_sipp.cli.run_options import data_options, runtime_options
-from onnx_sipp.cli.shared import exclusion_options, output_console, refuse_outputs
+from onnx_sipp.cli.shared import exclusion_options
 from onnx_sipp.pruning.methods import METHODS
 
 __all__ = ["command"]

@@ -9,18 +9,9 @@ import click
 from onnx_sipp.cli.goals import eval_script_option
 from onnx_sipp.cli.help import GroupedCommand
 from onnx_sipp.cli.logs import listening, log_file, log_options
-from onnx_sipp.cli.shared import (
-    as_file,
-    deliver,
-    input_shape,
-    json_option,
-    numbers,
-    open_calibration,
-    refuse_outputs,
-    state_map,
-    state_pair,
-    write_text,
-)
+from onnx_sipp.cli.output import as_file, deliver, refuse_outputs, write_text
+from onnx_sipp.cli.shared import json_option, open_calibration
+from onnx_sipp.cli.values import input_shape, numbers, state_map, state_pair
 
 __all__ = ["command"]
 

@@ -8,13 +8,8 @@ import click
 
 from onnx_sipp.cli.help import GroupedCommand
 from onnx_sipp.cli.logs import quiet_option
-from onnx_sipp.cli.shared import (
-    as_file,
-    deliver,
-    exclusion_options,
-    json_option,
-    refuse_outputs,
-)
+from onnx_sipp.cli.output import as_file, deliver, refuse_outputs
+from onnx_sipp.cli.shared import exclusion_options, json_option
 
 __all__ = ["command"]
 

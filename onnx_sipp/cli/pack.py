@@ -7,13 +7,8 @@ from pathlib import Path
 import click
 
 from onnx_sipp.cli.logs import quiet_option
-from onnx_sipp.cli.shared import (
-    as_file,
-    deliver,
-    json_option,
-    pack_values_option,
-    refuse_outputs,
-)
+from onnx_sipp.cli.output import as_file, deliver, refuse_outputs
+from onnx_sipp.cli.shared import json_option, pack_values_option
 
 __all__ = ["command"]
 

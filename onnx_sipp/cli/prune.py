@@ -13,6 +13,7 @@ from onnx_sipp.cli.drop import DropLimit
 from onnx_sipp.cli.goals import goal_options
 from onnx_sipp.cli.help import GroupedCommand
 from onnx_sipp.cli.logs import listening, log_file, log_options
+from onnx_sipp.cli.output import refuse_outputs, write_text
 from onnx_sipp.cli.results import Destination, report_options
 from onnx_sipp.cli.run_options import (
     data_options,
@@ -20,12 +21,7 @@ from onnx_sipp.cli.run_options import (
     runtime_options,
     statistics_option,
 )
-from onnx_sipp.cli.shared import (
-    exclusion_options,
-    pack_values_option,
-    refuse_outputs,
-    write_text,
-)
+from onnx_sipp.cli.shared import exclusion_options, pack_values_option
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.files import refuse_full
 

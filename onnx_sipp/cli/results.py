@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from onnx_sipp.cli.shared import as_file, deliver, json_option, write_text
+from onnx_sipp.cli.output import as_file, deliver, write_text
+from onnx_sipp.cli.shared import json_option
 
 if TYPE_CHECKING:
     from onnx_sipp.report.result import Report

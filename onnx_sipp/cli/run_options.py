@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from onnx_sipp.choices import COMPENSATIONS, DEFAULT_METHOD
-from onnx_sipp.cli.shared import byte_size, input_shape, state_map, state_pair
+from onnx_sipp.cli.values import byte_size, input_shape, state_map, state_pair
 from onnx_sipp.memory import DEFAULT_LIMIT
 from onnx_sipp.pruning.error_budget import FLOOR
 from onnx_sipp.pruning.methods import METHODS, REFIT_ALLOCATIONS

@@ -12,21 +12,15 @@ from onnx_sipp.cli.config import config_option, request
 from onnx_sipp.cli.goals import eval_script_option
 from onnx_sipp.cli.help import GroupedCommand
 from onnx_sipp.cli.logs import listening, log_file, log_options
+from onnx_sipp.cli.output import as_file, deliver, refuse_outputs, write_text
 from onnx_sipp.cli.run_options import (
     data_options,
     method_options,
     runtime_options,
     statistics_option,
 )
-from onnx_sipp.cli.shared import (
-    as_file,
-    deliver,
-    exclusion_options,
-    json_option,
-    refuse_outputs,
-    shares,
-    write_text,
-)
+from onnx_sipp.cli.shared import exclusion_options, json_option
+from onnx_sipp.cli.values import shares
 
 __all__ = ["command"]
 

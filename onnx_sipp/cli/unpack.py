@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from onnx_sipp.cli.logs import quiet_option
-from onnx_sipp.cli.shared import output_console, refuse_outputs
+from onnx_sipp.cli.output import output_console, refuse_outputs
 
 __all__ = ["command"]
 
