@@ -7,14 +7,10 @@ others. Nothing is lost with a worker but results, and Dask makes those again.
 from __future__ import annotations
 
 import logging
-import re
 import socket
-import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -22,12 +18,10 @@ import dask
 import distributed
 
 from onnx_sipp import __version__
-from onnx_sipp.allocator import give_back_freed_memory
+from onnx_sipp.cluster.dask_worker import Knowledge, Name, call
 from onnx_sipp.cluster.forks import ENVIRONMENT, can_fork, environment, get_ready, workers_here
-from onnx_sipp.cluster.seat import Seat
-from onnx_sipp.cluster.site import Payload, Site
+from onnx_sipp.cluster.site import Payload
 from onnx_sipp.errors import SippError
-from onnx_sipp.threads import borrow_from, borrow_no_more, borrows, one_blas_thread, working
 
 __all__ = ["DaskPool", "dask_pool", "local_cluster"]
 
@@ -38,93 +32,6 @@ _UNWATCHED = {
 }
 # Seconds that a scheduler has to answer in, and that workers have to appear in.
 _ANSWER, _APPEAR = 10, 60
-
-# Of this process, if it is a worker: what was sent to it, by name.
-_KNOWN: dict[str, Any] = {}
-
-
-@dataclass(frozen=True)
-class _Name:
-    """Stands for what all workers know under a name."""
-
-    name: str
-
-
-class _Unwanted(Exception):  # noqa: N818 - nothing went wrong
-    """Nobody waits for the result of a task any more."""
-
-
-class _Lender:
-    """Lends a worker the cores of others, for tasks that were not given up.
-
-    There is nothing to lend where workers have several threads, or files cannot be locked.
-    """
-
-    def __init__(self, worker: distributed.Worker) -> None:
-        self._worker = worker
-        self._seat: Seat | None = None
-        if sys.platform != "win32" and worker.state.nthreads == 1:
-            # Folders may be shared with other machines, too.
-            name = re.sub(r"\W+", "-", f"{worker.scheduler.address}-{socket.gethostname()}")
-            with suppress(OSError):
-                self._seat = Seat(Path(worker.local_directory), name)
-
-    @contextmanager
-    def lent(self, most: int, threads: int) -> Iterator[int]:
-        """See `Lender.lent`.
-
-        Raises:
-            _Unwanted: the task was given up.
-        """
-        key = self._worker.active_threads.get(threading.get_ident())
-        task = None if key is None else self._worker.state.tasks.get(key)
-        if task is not None and task.state == "cancelled":
-            raise _Unwanted
-        if task is None or not most or self._seat is None:
-            yield 0
-            return
-        with self._seat.lent(most, threads) as more:
-            yield more
-
-    def working(self) -> AbstractContextManager[None]:
-        """See `Lender.working`; the core is waited for, but not for ever."""
-        return nullcontext() if self._seat is None else self._seat.in_use()
-
-    def leave(self) -> None:
-        """See `Lender.leave`."""
-        if self._seat is not None:
-            self._seat.leave()
-
-
-class _Knowledge(distributed.WorkerPlugin):  # type: ignore[misc]
-    """Lets a worker know something under a name."""
-
-    def __init__(self, name: str, value: Any) -> None:
-        self.name, self._value = name, value
-
-    def setup(self, worker: Any) -> None:
-        """Take it in."""
-        if not borrows():
-            borrow_from(_Lender(worker))
-        known = self._value
-        if isinstance(known, Payload):
-            known = Site(known)
-            known.get_ready()
-        _KNOWN[self.name] = known
-
-    def teardown(self, worker: Any) -> None:
-        """Forget it."""
-        del worker
-        _KNOWN.pop(self.name, None)
-        if not _KNOWN:
-            borrow_no_more()
-            give_back_freed_memory()
-
-
-def _call(site: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    given = [_KNOWN[a.name] if isinstance(a, _Name) else a for a in arguments]
-    with working(), one_blas_thread():
-        return function(_KNOWN[site], *given)
 
 
 @dataclass(frozen=True)
@@ -158,22 +65,22 @@ class DaskPool:
 
     def __init__(self, client: distributed.Client, cores_here: int) -> None:
         self._client, self.cores_here = client, cores_here
-        self._site = _Name("")
+        self._site = Name("")
         self._told: list[str] = []
 
     def equip(self, payload: Payload) -> None:
         """See `Pool.equip`."""
         self._site = self.share(payload)
 
-    def share(self, value: Any) -> _Name:
+    def share(self, value: Any) -> Name:
         """See `Pool.share`."""
         name = f"onnx-sipp-{uuid4().hex}"
         self._told.append(name)
         with _understood():
-            self._client.register_plugin(_Knowledge(name, value), name=name)
-        return _Name(name)
+            self._client.register_plugin(Knowledge(name, value), name=name)
+        return Name(name)
 
-    def forget(self, shared: _Name) -> None:
+    def forget(self, shared: Name) -> None:
         """See `Pool.forget`."""
         self._told.remove(shared.name)
         with suppress(Exception):  # they may be gone
@@ -184,7 +91,7 @@ class DaskPool:
         # Dask reckons with what tasks of the same name took; those of other layers take longer.
         which = "".join(f"_{a}" for a in arguments if type(a) is int)
         key = f"{function.__name__}{which}-{uuid4().hex}"
-        return self._client.submit(_call, self._site.name, function, *arguments, key=key)
+        return self._client.submit(call, self._site.name, function, *arguments, key=key)
 
     def has_room(self, running: int) -> bool:
         """See `Pool.has_room`."""
@@ -211,7 +118,7 @@ class DaskPool:
     def close(self) -> None:
         """Let the workers forget everything."""
         for name in list(self._told):
-            self.forget(_Name(name))
+            self.forget(Name(name))
 
 
 @contextmanager
