@@ -6,9 +6,8 @@ to be done again because a worker died; so the result does not, either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any
 
@@ -21,11 +20,12 @@ from onnx_sipp.budgeting.looks import LayerLook
 from onnx_sipp.calibration.execution import Tensors
 from onnx_sipp.calibration.runner import is_large
 from onnx_sipp.cluster import tasks
+from onnx_sipp.cluster.handing_out import in_turn, largest_first, told
 from onnx_sipp.cluster.pool import Pool
 from onnx_sipp.cluster.shards import is_light, is_quick, merged, ranges_of, shards_for
 from onnx_sipp.cluster.site import Payload, Sensed, Statistics
 from onnx_sipp.keeping.outcomes import OutcomeForm
-from onnx_sipp.measures import Measured, PatchCount, second_moment
+from onnx_sipp.measures import Measured
 from onnx_sipp.outcome import Outcome
 from onnx_sipp.prepared import Prepared
 from onnx_sipp.progress import Progress
@@ -137,7 +137,7 @@ class Crew:
         for shard, _ in zip(shards, pool.as_done(parts), strict=True):
             progress.advance(len(shard), samples)
         made = zip(weights, pool.result(whole), strict=True)
-        return [_measured(weight, one, store) for weight, one in made]
+        return [one.measured(weight, store) for weight, one in made]
 
     def survey(
         self,
@@ -155,17 +155,17 @@ class Crew:
         if not self._can_survey:
             return None
         seen = self._shared()
-        with self._told(known) as state:
+        with told(pool, known) as state:
             try:
                 sums = self._sums_of(known.capacities, sizes)
-                order = _largest_first(indices, known.capacities)
+                order = largest_first(indices, known.capacities)
                 jobs = [
                     partial(pool.submit, tasks.look, seen, state, index, sums[index], alone)
                     for index in order
                 ]
                 looks = {}
                 # Tasks that bring data go where it is, and it travels while others run.
-                for place, task in _in_turn(jobs, pool, all_at_once=not self._is_light):
+                for place, task in in_turn(jobs, pool, all_at_once=not self._is_light):
                     looks[order[place]] = pool.result(task)
                     progress.advance(1, len(order))
                 return [looks[index] for index in indices]
@@ -185,7 +185,7 @@ class Crew:
             pool, seen = self._pool, self._shared()
             ranges = ranges_of(sizes, shards_for(sum(sizes), self._patches))
             parts = [pool.submit(tasks.sums, seen, part, sizes) for part in ranges]
-            for index in _largest_first(weights, capacities):
+            for index in largest_first(weights, capacities):
                 own = [pool.submit(tasks.of_weight, part, index) for part in parts]
                 self._sums[index] = merged(own, partial(pool.submit, tasks.merge_sums))
         return self._sums
@@ -204,7 +204,7 @@ class Crew:
         order = plans[::-1]
         errors: dict[str, float] = {}
         begun: dict[str, Any] = {}
-        with self._told(known) as state:
+        with told(pool, known) as state:
             tried = [pool.submit(tasks.trial, seen, state, name) for name in order]
             for place in pool.as_done(tried):
                 errors[order[place]] = pool.result(tried[place])
@@ -225,15 +225,6 @@ class Crew:
         """See `Workers.can_compare`."""
         return not self._is_large
 
-    @contextmanager
-    def _told(self, known: Known) -> Iterator[Any]:
-        """Have workers know something for a while."""
-        state = self._pool.share(known)
-        try:
-            yield state
-        finally:
-            self._pool.forget(state)
-
     def _outcome(self, task: Any, form: OutcomeForm) -> Outcome:
         header, arrays = self._pool.result(task)
         return form.outcome(header, partial(_read, arrays))
@@ -244,47 +235,6 @@ class Crew:
             weights = [Sensed.of(found) for found in self._measured]
             self._seen = self._pool.share(Statistics(weights, self._known.copied()))
         return self._seen
-
-
-def _in_turn(
-    jobs: Sequence[Callable[[], Any]], pool: Pool, *, all_at_once: bool
-) -> Iterator[tuple[int, Any]]:
-    """Submit tasks, and wait for them.
-
-    Args:
-        jobs: each submits a task.
-        pool: that it is submitted to.
-        all_at_once: else each is submitted when there is a worker for it, so that none waits behind
-            a long one.
-
-    Yields:
-        The places of jobs and their tasks, in the order in which these are finished.
-    """
-    running: dict[int, Any] = {}
-    for place, submit in enumerate(jobs):
-        while running and not all_at_once and not pool.has_room(len(running)):
-            yield _next_done(running, pool)
-        running[place] = submit()
-    while running:
-        yield _next_done(running, pool)
-
-
-def _next_done(running: dict[int, Any], pool: Pool) -> tuple[int, Any]:
-    """Take the task that is done first from those that run."""
-    places = list(running)
-    place = places[next(iter(pool.as_done([running[place] for place in places])))]
-    return place, running.pop(place)
-
-
-def _largest_first(indices: Iterable[int], capacities: Sequence[int]) -> list[int]:
-    """What takes longest is begun first, or it would be waited for at the end."""
-    return sorted(indices, key=lambda index: -capacities[index])
-
-
-def _measured(weight: Weight, made: tasks.Partial, store: TensorStore) -> Measured:
-    counts = [PatchCount(most) for most in made.patches]
-    moments = second_moment(weight, made.inputs)
-    return Sensed(made.maximum, made.mean, moments, counts).measured(weight, store)
 
 
 def _read(

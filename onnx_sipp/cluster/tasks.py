@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from onnx_sipp.budgeting.known import Known
 from onnx_sipp.budgeting.looks import LayerLook
 from onnx_sipp.calibration.samples import Chosen
-from onnx_sipp.cluster.site import Site, Statistics
-from onnx_sipp.measures import Measured, measure_statistics
+from onnx_sipp.cluster.site import Sensed, Site, Statistics
+from onnx_sipp.measures import Measured, PatchCount, measure_statistics, second_moment
 from onnx_sipp.progress import Silent
 from onnx_sipp.refitting.layer_sums import Sums
 from onnx_sipp.statistics.moments import SecondMoment
 from onnx_sipp.store import TensorStore
+from onnx_sipp.weights import Weight
 
 __all__ = [
     "Partial",
@@ -77,6 +78,12 @@ class Partial:
             tuple(map(max, self.patches, other.patches)),
             inputs,
         )
+
+    def measured(self, weight: Weight, store: TensorStore) -> Measured:
+        """The statistics of the weight; see `Sensed.measured`."""
+        counts = [PatchCount(most) for most in self.patches]
+        moments = second_moment(weight, self.inputs)
+        return Sensed(self.maximum, self.mean, moments, counts).measured(weight, store)
 
 
 def statistics(site: Site, samples: range) -> list[Partial]:
