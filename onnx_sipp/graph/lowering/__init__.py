@@ -13,6 +13,7 @@ lowered model: it is the original, with payloads replaced at *sites* (see `graph
 - `constants.LoweredConstants`: which constants there are, and what they are made of.
 - `trace.Tracer`: which stored elements a constant consists of, whatever route it takes.
 - `virtual.Virtual`, `grid.Grid`: stored elements as the real values of a weight, and back.
+- `plan.Plan`: what is known of the result, and never changes.
 - `lowered.Lowered`: the result, used like a `Model`.
 - `reads`: who reads which stored elements.
 

@@ -9,7 +9,8 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx_sipp.graph.lowering.builder import Builder, Rule, Watching
 from onnx_sipp.graph.lowering.flat import Flat
 from onnx_sipp.graph.lowering.flatten import flatten
-from onnx_sipp.graph.lowering.lowered import Lowered, Plan
+from onnx_sipp.graph.lowering.lowered import Lowered
+from onnx_sipp.graph.lowering.plan import Plan
 from onnx_sipp.graph.lowering.reads import Read, reads_of
 from onnx_sipp.graph.lowering.rules import RULES
 from onnx_sipp.graph.lowering.spare import with_spare_biases
