@@ -11,6 +11,7 @@ lowered model: it is the original, with payloads replaced at *sites* (see `graph
 - `rules.RULES`: per operator, what stands in its place in the lowered graph.
 - `builder.Builder`: what a rule works with; it makes *virtual weights*.
 - `constants.LoweredConstants`: which constants there are, and what they are made of.
+- `evaluation.Evaluator`: what values constants have.
 - `trace.Tracer`: which stored elements a constant consists of, whatever route it takes.
 - `virtual.Virtual`, `grid.Grid`: stored elements as the real values of a weight, and back.
 - `plan.Plan`: what is known of the result, and never changes.

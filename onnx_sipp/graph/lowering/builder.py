@@ -136,7 +136,7 @@ class Builder:
         Raises:
             NotPrunable: it is computed by operators that cannot be evaluated here.
         """
-        return self.constants.tracer.value(name)
+        return self.constants.evaluator.value(name)
 
     def weight(
         self,

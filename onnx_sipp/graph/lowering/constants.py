@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 
+from onnx_sipp.graph.lowering.evaluation import Evaluator
 from onnx_sipp.graph.lowering.flat import Flat, Twin
-from onnx_sipp.graph.lowering.grid import Grid
-from onnx_sipp.graph.lowering.trace import Traced, Tracer, spread
+from onnx_sipp.graph.lowering.grid import Grid, spread
+from onnx_sipp.graph.lowering.trace import Traced, Tracer
 from onnx_sipp.graph.lowering.virtual import Numbering, Virtual
 from onnx_sipp.graph.node import Constants, NotPrunable
 from onnx_sipp.graph.sites import Sites
@@ -37,7 +38,8 @@ class LoweredConstants:
         virtual: added weights, by name.
         fixed: added constants that are no weights, by name.
         numbering: of all stored elements.
-        tracer: of the constants.
+        evaluator: of the constants.
+        tracer: likewise.
     """
 
     def __init__(self, flat: Flat) -> None:
@@ -50,10 +52,11 @@ class LoweredConstants:
         sparse = flat.model.proto.graph.sparse_initializer
         self.flat = Constants.within([node for node, _ in flat.nodes], sparse, stored)
         origin = _Stored(self._sites, self.twins, self.fixed, stored, self.numbering)
-        self.tracer = Tracer(flat.opsets, origin.traced, origin.read)
+        self.evaluator = Evaluator(flat.opsets, origin.read)
+        self.tracer = Tracer(self.evaluator, origin.traced)
         for node, _ in flat.nodes:
             if self.makes(node):
-                self.tracer.add(node)
+                self.evaluator.add(node)
 
     def __contains__(self, name: str) -> bool:
         return name in self.flat or name in self.fixed
@@ -159,7 +162,7 @@ class LoweredConstants:
 
 @dataclass(frozen=True)
 class _Stored:
-    """The stored constants, as a tracer asks for them; they know nothing of it.
+    """The stored constants, as an evaluator and a tracer ask for them; they know nothing of these.
 
     Attributes:
         sites: of the original.

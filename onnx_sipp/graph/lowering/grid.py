@@ -10,7 +10,9 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Grid", "encode_float"]
+from onnx_sipp.graph.node import NotPrunable
+
+__all__ = ["Grid", "encode_float", "spread"]
 
 Array = NDArray[Any]
 
@@ -89,3 +91,31 @@ def encode_float(values: Array, dtype: np.dtype[Any]) -> Array:
         tiny = np.sign(values).astype(dtype) * np.asarray(info.smallest_subnormal, dtype)
         result = np.where(lost, tiny, result)
     return result
+
+
+def spread(values: Array, shape: tuple[int, ...], axis: int, block: int = 0) -> Array:
+    """Quantisation parameters for every element.
+
+    Args:
+        values: one, one per index of an axis, one per block along it, or as many axes as the
+            elements have, some of them of size 1.
+        shape: of the elements.
+        axis: the values belong to, unless there is one for all.
+        block: length of the blocks, 0 for none.
+
+    Raises:
+        NotPrunable: they do not fit.
+    """
+    try:
+        if values.size == 1 and not block:
+            return np.broadcast_to(values.reshape(()), shape)
+        if values.ndim == len(shape) and not block:
+            return np.broadcast_to(values, shape)
+        if block:
+            repeated = np.repeat(values, block, axis).take(range(shape[axis]), axis)
+            return np.broadcast_to(repeated, shape)
+        return np.broadcast_to(
+            values.reshape([-1] + [1] * (len(shape) - 1 - axis % len(shape))), shape
+        )
+    except (ValueError, IndexError) as error:
+        raise NotPrunable(f"its quantisation parameters do not fit its shape: {error}") from error

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, OperatorSetIdProto, TensorProto, helper
-from onnx.reference import ReferenceEvaluator
+from onnx import NodeProto, TensorProto, helper
 
-from onnx_sipp.graph.lowering.grid import Grid
+from onnx_sipp.graph.lowering.evaluation import Evaluator
+from onnx_sipp.graph.lowering.grid import Grid, spread
 from onnx_sipp.graph.node import NotPrunable, attributes
 from onnx_sipp.graph.tensors import is_float
 
-__all__ = ["Traced", "Tracer", "spread"]
+__all__ = ["Traced", "Tracer"]
 
 Array = NDArray[Any]
 
@@ -66,27 +65,15 @@ class Traced:
 
 
 class Tracer:
-    """Traces and evaluates the constants of a graph.
+    """Traces the constants of a graph.
 
     Args:
-        opsets: that the graph's operators are from.
+        evaluator: of the constants.
         stored: makes a `Traced` of the name of a stored constant.
-        read: gives the elements of a stored constant.
     """
 
-    def __init__(
-        self,
-        opsets: list[OperatorSetIdProto],
-        stored: Callable[[str], Traced | None],
-        read: Callable[[str], Array],
-    ) -> None:
-        self._opsets, self._stored, self._read = opsets, stored, read
-        self._producer: dict[str, NodeProto] = {}
-        self._values: dict[str, Array] = {}
-
-    def add(self, node: NodeProto) -> None:
-        """Make the outputs of a node known."""
-        self._producer.update((name, node) for name in node.output if name)
+    def __init__(self, evaluator: Evaluator, stored: Callable[[str], Traced | None]) -> None:
+        self._evaluator, self._stored = evaluator, stored
 
     def trace(self, name: str) -> Traced:
         """Follow a constant back to the stored ones.
@@ -106,41 +93,29 @@ class Tracer:
         pending, seen = [name], {name}
         while pending:
             current = pending.pop()
-            found = self._known(current, known)
+            found, node = self._known(current, known), self._evaluator.producers.get(current)
             if isinstance(found, Traced):
                 parts[current] = found.ids
-            elif current in self._producer and not _is_shape(self._producer[current]):
-                inputs = {n for n in self._producer[current].input if n} - seen
+            elif node is not None and not _is_shape(node):
+                inputs = {n for n in node.input if n} - seen
                 seen |= inputs
                 pending.extend(sorted(inputs))
         if list(parts) == [name]:
             return parts[name]
         return np.concatenate([np.zeros(0, np.int64), *(ids.ravel() for ids in parts.values())])
 
-    def value(self, name: str) -> Array:
-        """Evaluate a constant.
-
-        Raises:
-            NotPrunable: onnx's reference implementation cannot.
-        """
-        for node in self._upstream(name):
-            if not all(output in self._values for output in node.output if output):
-                inputs = [self._value(n) if n else None for n in node.input]
-                self._values.update(zip(node.output, self._run(node, inputs), strict=False))
-        return self._value(name)
-
     def sources(self, name: str) -> set[str]:
         """The stored constants whose elements a constant depends on; for a shape that is none."""
         names = {name}
-        for node in reversed(self._upstream(name)):
+        for node in reversed(self._evaluator.upstream(name)):
             if names & set(node.output) and not _is_shape(node):
                 names.update(n for n in node.input if n)
-        return {n for n in names if n not in self._producer}
+        return {n for n in names if n not in self._evaluator.producers}
 
     def _traced(self, name: str) -> dict[str, Traced | NotPrunable]:
         """Everything that nodes compute on the way to a constant."""
         known: dict[str, Traced | NotPrunable] = {}
-        for node in self._upstream(name):
+        for node in self._evaluator.upstream(name):
             try:
                 found = self._step(node, known)
             except NotPrunable as reason:
@@ -149,27 +124,6 @@ class Tracer:
                 found = [NotPrunable(f"{node.op_type} is malformed: {error}")] * len(node.output)
             known.update(zip(node.output, found, strict=False))
         return known
-
-    def _value(self, name: str) -> Array:
-        return self._values[name] if name in self._values else self._read(name)
-
-    def _upstream(self, name: str) -> list[NodeProto]:
-        """All nodes that a constant is computed by, each after those that it needs."""
-        order: list[NodeProto] = []
-        seen: set[int] = set()
-        pending = [(name, False)]
-        while pending:
-            current, ready = pending.pop()
-            node = self._producer.get(current)
-            if node is None or (id(node) in seen and not ready):
-                continue
-            if ready:
-                order.append(node)
-                continue
-            seen.add(id(node))
-            pending.append((current, True))
-            pending.extend((n, False) for n in node.input if n)
-        return order
 
     def _known(self, name: str, known: Mapping[str, Traced | NotPrunable]) -> Traced | NotPrunable:
         if name in known:
@@ -192,7 +146,7 @@ class Tracer:
         if node.op_type == "QuantizeLinear":
             return [self._quantized(node, operand(0))]
         training = node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]
-        if node.op_type not in _REARRANGING or (training and self.value(node.input[2])):
+        if node.op_type not in _REARRANGING or (training and self._evaluator.value(node.input[2])):
             raise NotPrunable(f"{node.op_type} calculates")
         places = _REARRANGING[node.op_type]
         data = [
@@ -214,10 +168,10 @@ class Tracer:
 
         def run(arrays: Mapping[int, Array]) -> list[Array]:
             inputs = [
-                arrays[place] if place in arrays else self.value(name) if name else None
+                arrays[place] if place in arrays else self._evaluator.value(name) if name else None
                 for place, name in enumerate(node.input)
             ]
-            return self._run(node, inputs)
+            return self._evaluator.run(node, inputs)
 
         ids = run({place: operand.ids for place, operand in operands.items()})
         if first.grid is None:
@@ -260,7 +214,7 @@ class Tracer:
             raise NotPrunable("it is quantised twice")
         scale, zero = self._parameters(node, operand)
         if len(node.input) > 2 and node.input[2]:
-            dtype = self.value(node.input[2]).dtype
+            dtype = self._evaluator.value(node.input[2]).dtype
         else:
             to = attributes(node).get("output_dtype") or TensorProto.UINT8
             dtype = np.dtype(helper.tensor_dtype_to_np_dtype(to))
@@ -269,56 +223,14 @@ class Tracer:
     def _parameters(self, node: NodeProto, operand: Traced) -> tuple[Array, NDArray[np.int32]]:
         """Scale and zero point of every element: per tensor, per axis, or per block."""
         found, shape = attributes(node), operand.ids.shape
-        scale = self.value(node.input[1])
+        scale = self._evaluator.value(node.input[1])
         zero = np.zeros(scale.shape, np.int32)
         if len(node.input) > 2 and node.input[2]:
-            zero = self.value(node.input[2]).astype(np.int32)
+            zero = self._evaluator.value(node.input[2]).astype(np.int32)
         axis, block = int(found.get("axis", 1)), int(found.get("block_size", 0))
         return spread(scale, shape, axis, block), spread(zero, shape, axis, block)
-
-    def _run(self, node: NodeProto, inputs: list[Array | None]) -> list[Array]:
-        given = {n: v for n, v in zip(node.input, inputs, strict=True) if v is not None}
-        outputs = [name for name in node.output if name]
-        graph = onnx.GraphProto(name="constant", node=[node])
-        graph.input.extend(onnx.ValueInfoProto(name=name) for name in given)
-        graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
-        model = helper.make_model(graph, opset_imports=self._opsets)
-        try:
-            results = ReferenceEvaluator(model).run(None, given)
-        except Exception as error:  # whatever an operator of the reference raises
-            raise NotPrunable(f"{node.op_type} cannot be evaluated: {error}") from error
-        made = dict(zip(outputs, results, strict=True))
-        return [made.get(name, np.zeros(0, np.int64)) for name in node.output]
 
 
 def _is_shape(node: NodeProto) -> bool:
     """Whether a node looks at no element of what it reads."""
     return node.op_type in ("Shape", "Size") and node.domain in ("", "ai.onnx")
-
-
-def spread(values: Array, shape: tuple[int, ...], axis: int, block: int = 0) -> Array:
-    """Quantisation parameters for every element.
-
-    Args:
-        values: one, one per index of an axis, one per block along it, or as many axes as the
-            elements have, some of them of size 1.
-        shape: of the elements.
-        axis: the values belong to, unless there is one for all.
-        block: length of the blocks, 0 for none.
-
-    Raises:
-        NotPrunable: they do not fit.
-    """
-    try:
-        if values.size == 1 and not block:
-            return np.broadcast_to(values.reshape(()), shape)
-        if values.ndim == len(shape) and not block:
-            return np.broadcast_to(values, shape)
-        if block:
-            repeated = np.repeat(values, block, axis).take(range(shape[axis]), axis)
-            return np.broadcast_to(repeated, shape)
-        return np.broadcast_to(
-            values.reshape([-1] + [1] * (len(shape) - 1 - axis % len(shape))), shape
-        )
-    except (ValueError, IndexError) as error:
-        raise NotPrunable(f"its quantisation parameters do not fit its shape: {error}") from error

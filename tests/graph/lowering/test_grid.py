@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_sipp.graph.lowering.grid import Grid, encode_float
+from onnx_sipp.graph.lowering.grid import Grid, encode_float, spread
+from onnx_sipp.graph.node import NotPrunable
 
 TYPES = ["int8", "uint8", "int4", "uint4", "int16", "uint16"]
 
@@ -99,3 +100,25 @@ def test_other_floats(name):
     assert np.isfinite(found.astype(np.float64)).all()
     np.testing.assert_array_equal(np.sign(found.astype(np.float64)), np.sign(values))
     assert float(found[5]) == float(np.asarray(values[5], dtype))
+
+
+@pytest.mark.parametrize(
+    ("values", "axis", "block", "expected"),
+    [
+        (2.0, 1, 0, [[2, 2, 2], [2, 2, 2]]),
+        ([2.0], 1, 0, [[2, 2, 2], [2, 2, 2]]),
+        ([1, 2, 3], 1, 0, [[1, 2, 3], [1, 2, 3]]),
+        ([1, 2, 3], -1, 0, [[1, 2, 3], [1, 2, 3]]),
+        ([1, 2], 0, 0, [[1, 1, 1], [2, 2, 2]]),
+        ([[1, 2], [3, 4]], 1, 2, [[1, 1, 2], [3, 3, 4]]),
+        ([[1, 2, 3]], 0, 2, [[1, 2, 3], [1, 2, 3]]),
+    ],
+)
+def test_spread(values, axis, block, expected):
+    assert spread(np.array(values), (2, 3), axis, block).tolist() == expected
+
+
+@pytest.mark.parametrize(("values", "block"), [([1, 2], 0), ([[1, 2]], 1)])
+def test_parameters_that_do_not_fit(values, block):
+    with pytest.raises(NotPrunable, match="do not fit"):
+        spread(np.array(values), (2, 3), 1, block)
