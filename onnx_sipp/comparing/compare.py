@@ -18,7 +18,7 @@ from onnx_sipp.calibration.fidelity import measure_fidelity
 from onnx_sipp.calibration.samples import Samples, open_samples
 from onnx_sipp.comparing.footprint import Loading, measure_footprints
 from onnx_sipp.comparing.latency import batched, measure_latency
-from onnx_sipp.comparing.metric import MetricFunction, load_metric
+from onnx_sipp.comparing.metric import JudgedBy, MetricFunction, load_metric
 from onnx_sipp.config.kinds import COUNTS, FUNCTION, NUMBER, checked_keyword, read_as
 from onnx_sipp.errors import UsageError
 from onnx_sipp.graph.messages import serialized
@@ -100,20 +100,37 @@ def compare(
         store=TensorStore(),
     )
     counts = sorted(set(threads or (1, available_threads())))
-    outputs = _outputs(models, samples, counts[-1], providers, listener)
+    return _measured(
+        models, samples, judge, batch_sizes, counts, seconds, providers, libraries, listener
+    )
+
+
+def _measured(
+    models: Sequence[Model],
+    samples: Samples,
+    judge: JudgedBy | None,
+    batch_sizes: Sequence[int],
+    threads: Sequence[int],
+    seconds: float,
+    providers: Sequence[str] | None,
+    libraries: Sequence[Path],
+    listener: Progress,
+) -> Comparison:
+    """What two models give, and what they take."""
+    outputs = _outputs(models, samples, threads[-1], providers, listener)
     feeds = list(islice(samples.calibration, max(batch_sizes)))
     warnings = list(samples.warnings)
     with _as_files(models) as paths:
         listener.stage("loading")
         used = list(providers or ["CPUExecutionProvider"])
-        footprints = measure_footprints(paths, Loading(feeds[0], counts[-1], used, libraries))
+        footprints = measure_footprints(paths, Loading(feeds[0], threads[-1], used, libraries))
         batches, left = batched(feeds, samples.inputs, batch_sizes) if seconds else ({}, [])
         if left:
             warnings.append(_batch_warning(left))
         rows = measure_latency(
-            paths, batches, counts, seconds, providers=providers, libraries=libraries
+            paths, batches, threads, seconds, providers=providers, libraries=libraries
         )
-        latency = _timed(rows, len(batches) * len(counts), listener)
+        latency = _timed(rows, len(batches) * len(threads), listener)
         found = None if judge is None else Metric(judge.name, *map(judge, paths))
     return Comparison(
         version=__version__,
