@@ -62,15 +62,7 @@ def assemble_cut(
         layers=[],
         skipped=[SkippedReport(**asdict(skip)) for skip in findings.skipped],
         outputs=[OutputReport(**asdict(output)) for output in fidelity],
-        calibration=CalibrationReport(
-            source=samples.description,
-            synthetic=samples.synthetic,
-            samples=len(samples.calibration),
-            samples_certified=0,
-            samples_needed=0,
-            held_out=len(samples.held_out),
-            delta=options.delta,
-        ),
+        calibration=_calibration(samples, options.delta),
         bytes_before=original.bytes_on_disk(),
         bytes_after=None,
         seconds=seconds,
@@ -78,14 +70,30 @@ def assemble_cut(
         budget=cut.plan,
         budgets=dict(cut.plans),
         warnings=[*samples.warnings, *dense.plan.notes],
-        cut=CutReport(
-            groups=_groups(dense, cut),
-            macs_before=round(cut.macs[0]),
-            macs_after=round(cut.macs[1]),
-            parameters_before=round(cut.parameters[0]),
-            parameters_after=round(cut.parameters[1]),
-            latency=cut.latency,
-        ),
+        cut=_cut(dense, cut),
+    )
+
+
+def _calibration(samples: Samples, delta: float) -> CalibrationReport:
+    return CalibrationReport(
+        source=samples.description,
+        synthetic=samples.synthetic,
+        samples=len(samples.calibration),
+        samples_certified=0,
+        samples_needed=0,
+        held_out=len(samples.held_out),
+        delta=delta,
+    )
+
+
+def _cut(dense: Lowered, cut: Cut) -> CutReport:
+    return CutReport(
+        groups=_groups(dense, cut),
+        macs_before=round(cut.macs[0]),
+        macs_after=round(cut.macs[1]),
+        parameters_before=round(cut.parameters[0]),
+        parameters_after=round(cut.parameters[1]),
+        latency=cut.latency,
     )
 
 
