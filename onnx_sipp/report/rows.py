@@ -60,20 +60,14 @@ def layer_rows(
     rows: dict[str, LayerReport] = {}
     for index, (found, settled) in enumerate(zip(measured, outcome.settled, strict=True)):
         weight = found.weight
-        zeros = sum(
-            int(np.count_nonzero(block.stored_in(outcome.model) == 0)) for block in weight.blocks
-        )
+        zeros = _zeros(weight, outcome.model)
         for layer in weight.layers:
             sampled = _sampled_halves(weight, layer, settled.sampled)
             certificate = _certificate(found, layer, outcome.model, sampled, basis)
             bias = outcome.biases.get(layer.name, "")
             row = _row(layer, weight, certificate, settled.refit, zeros, errors[layer.name])
-            if not found.patches:
-                row = replace(row, observed=False, epsilon_worst=inf, epsilon_median=inf)
-            elif settled.refit is not None and settled.refit.too_large:
-                row = replace(row, damping=None, refit_error_before=None, refit_error=None)
             rows[layer.name] = replace(
-                row,
+                _as_known(row, found, settled.refit),
                 weight=dense.weight_name(layer.weight),
                 also_read_by=findings.tied.get(layer.name, ""),
                 sampled_halves=int(sampled.sum()),
@@ -92,6 +86,20 @@ def layer_rows(
             curve=_curve(outcome, index),
         )
     return rows
+
+
+def _zeros(weight: Weight, model: Lowered) -> int:
+    """How many zeros a weight has in a model."""
+    return sum(int(np.count_nonzero(block.stored_in(model) == 0)) for block in weight.blocks)
+
+
+def _as_known(row: LayerReport, found: Measured, refit: Refit | None) -> LayerReport:
+    """A row without what is not known of a layer that no sample reached, or that is too large."""
+    if not found.patches:
+        return replace(row, observed=False, epsilon_worst=inf, epsilon_median=inf)
+    if refit is not None and refit.too_large:
+        return replace(row, damping=None, refit_error_before=None, refit_error=None)
+    return row
 
 
 def _distribution(found: Measured, model: Lowered, threads: int) -> Distribution:
