@@ -73,13 +73,7 @@ def sweep(
     with one_blas_thread(), freed_memory_given_back(), hired(chosen.scheduler) as crew:
         prepared = prepare(model, calibration, chosen, progress or Silent(), task, crew)
         judge = None if metric is None else Metered(prepared, metric)
-        points: list[SweepPoint] = []
-        layers: list[LayerCurve] = []
-        if per_layer:
-            layers, notes = layer_curves(prepared, shares)
-            warnings = [*prepared.samples.warnings, *notes]
-        else:
-            points, warnings = _points(prepared, shares, judge)
+        points, layers, warnings = _curves(prepared, shares, judge, per_layer=per_layer)
     sizes = _sizes(prepared.dense, chosen.workdir)
     prepared.finished()
     return Sweep(
@@ -138,6 +132,17 @@ def _options(
             "leave the method and the metric out"
         )
     return replace(chosen, sparsity=None)
+
+
+def _curves(
+    prepared: Prepared, shares: Sequence[float], judge: Metered | None, *, per_layer: bool
+) -> tuple[list[SweepPoint], list[LayerCurve], list[str]]:
+    """The curve of the whole model, or those of its layers; also all that the user must know."""
+    if per_layer:
+        layers, notes = layer_curves(prepared, shares)
+        return [], layers, [*prepared.samples.warnings, *notes]
+    points, warnings = _points(prepared, shares, judge)
+    return points, [], warnings
 
 
 def _points(
