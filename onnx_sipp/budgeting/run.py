@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
 from onnx_sipp.budgeting.affordable import trials
 from onnx_sipp.budgeting.budgets import Budgets
 from onnx_sipp.budgeting.known import Known
-from onnx_sipp.budgeting.looks import Looks
 from onnx_sipp.budgeting.respend import REPEATS, spend_again
+from onnx_sipp.budgeting.rounds import made_in_rounds
 from onnx_sipp.budgeting.surveying import Surveyor
 from onnx_sipp.budgeting.workers import Workers
 from onnx_sipp.calibration.samples import Samples
@@ -25,11 +24,9 @@ from onnx_sipp.measures import Measured
 from onnx_sipp.options import Options
 from onnx_sipp.outcome import Outcome
 from onnx_sipp.progress import Progress
-from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.methods import Goal
 from onnx_sipp.pruning.survey import Impact
 from onnx_sipp.refitting.idle import Idle
-from onnx_sipp.refitting.pruned import PrunedWeights
 from onnx_sipp.refitting.refitter import Refitter
 from onnx_sipp.weights import Weight
 
@@ -191,7 +188,15 @@ class Run:
 
     def in_rounds(self, impacts: Sequence[Impact], plan: str = "") -> Outcome:
         """Prune and refit by one budget."""
-        return self._or_kept(plan, lambda: self._made(impacts, plan))
+
+        def make() -> Outcome:
+            made = made_in_rounds(
+                self.surveyor, self._goal, self._options, impacts, self._progress,
+                plan=plan, rectify=self._rectifies,
+            )  # fmt: skip
+            return replace(made, notes=self._notes)
+
+        return self._or_kept(plan, make)
 
     def _or_kept(self, plan: str, make: Callable[[], Outcome]) -> Outcome:
         """Make a pass, unless an interrupted run has done it."""
@@ -199,39 +204,6 @@ class Run:
             return make()
         told = {"keep": self._goal.keep, "plan": plan, "rounds": self._options.rounds}
         return self._outcomes.or_made(told, make)
-
-    def _made(self, impacts: Sequence[Impact], plan: str) -> Outcome:
-        options, goal = self._options, self._goal
-        assert goal.keep is not None
-        total = sum(weight.units for weight in self._weights)
-        looks, refitter = self.surveyor.looks, self.surveyor.refitter
-        before: PrunedWeights | None = None
-        for round_ in range(1, options.rounds + 1):
-            self._progress.stage(_stage_name(plan, round_, options.rounds))
-            share = (goal.keep / total) ** (round_ / options.rounds)
-            keep = goal.keep if round_ == options.rounds else round(total * share)
-            chooser = self.surveyor.budgets.chooser(
-                options, replace(goal, keep=keep), looks.surveys, looks.first, impacts, before,
-                round_,
-            )  # fmt: skip
-            looks = replace(looks, surveys={False: {}, True: {}})
-            before = refitter.refit(
-                chooser,
-                self._progress,
-                sequential=options.compensate == "sequential",
-                rectify=self._rectifies and round_ == options.rounds,
-                before=before,
-                look=partial(self._look_again, looks) if round_ < options.rounds else None,
-            )
-        assert before is not None
-        settled = before.settled()
-        biases = {} if options.compensate == "none" else refitter.biases(settled)
-        return Outcome(
-            before.model, settled, biases=biases, notes=self._notes, rounds=options.rounds
-        )
-
-    def _look_again(self, looks: Looks, index: int, evidence: Evidence) -> None:
-        looks.take(self.surveyor.look(index, evidence, alone=False))
 
     def improved(self, best: Outcome, impacts: Sequence[Impact], plan: str = "") -> Outcome:
         """Repeat a pass where there is something to gain.
@@ -262,11 +234,6 @@ class Run:
         if left:
             self.surveyor.survey_again(idle, self._goal)
         return left
-
-
-def _stage_name(plan: str, round_: int, rounds: int) -> str:
-    budget = f", {plan} budget" if plan else ""
-    return f"refitting{budget}, round {round_} of {rounds}" if rounds > 1 else f"refitting{budget}"
 
 
 def _told_of_masks(weights: Sequence[Weight], rules: WeightRules) -> tuple[str, ...]:
