@@ -45,7 +45,7 @@ def by_default(proto, data=DATA, **options):
 def constants_of(proto):
     """Every constant as the nodes see it."""
     model = lower(Model.load(proto))
-    return {name: model.plan.tracer.value(name) for name in "tbvc"}
+    return {name: model.plan.tracer.evaluator.value(name) for name in "tbvc"}
 
 
 @cache
@@ -223,7 +223,9 @@ def test_conv_and_normalization():
     before, after = lower(Model.load(direct)), lower(Model.load(result.model))
     for name in "kbs":
         np.testing.assert_allclose(
-            after.plan.tracer.value(name), before.plan.tracer.value(name), atol=1e-5
+            after.plan.tracer.evaluator.value(name),
+            before.plan.tracer.evaluator.value(name),
+            atol=1e-5,
         )
     check_only_weights_changed(proto, result)
 

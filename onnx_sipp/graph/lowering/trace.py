@@ -70,10 +70,13 @@ class Tracer:
     Args:
         evaluator: of the constants.
         stored: makes a `Traced` of the name of a stored constant.
+
+    Attributes:
+        evaluator: of the constants.
     """
 
     def __init__(self, evaluator: Evaluator, stored: Callable[[str], Traced | None]) -> None:
-        self._evaluator, self._stored = evaluator, stored
+        self.evaluator, self._stored = evaluator, stored
 
     def trace(self, name: str) -> Traced:
         """Follow a constant back to the stored ones.
@@ -93,7 +96,7 @@ class Tracer:
         pending, seen = [name], {name}
         while pending:
             current = pending.pop()
-            found, node = self._known(current, known), self._evaluator.producers.get(current)
+            found, node = self._known(current, known), self.evaluator.producers.get(current)
             if isinstance(found, Traced):
                 parts[current] = found.ids
             elif node is not None and not _is_shape(node):
@@ -107,15 +110,15 @@ class Tracer:
     def sources(self, name: str) -> set[str]:
         """The stored constants whose elements a constant depends on; for a shape that is none."""
         names = {name}
-        for node in reversed(self._evaluator.upstream(name)):
+        for node in reversed(self.evaluator.upstream(name)):
             if names & set(node.output) and not _is_shape(node):
                 names.update(n for n in node.input if n)
-        return {n for n in names if n not in self._evaluator.producers}
+        return {n for n in names if n not in self.evaluator.producers}
 
     def _traced(self, name: str) -> dict[str, Traced | NotPrunable]:
         """Everything that nodes compute on the way to a constant."""
         known: dict[str, Traced | NotPrunable] = {}
-        for node in self._evaluator.upstream(name):
+        for node in self.evaluator.upstream(name):
             try:
                 found = self._step(node, known)
             except NotPrunable as reason:
@@ -146,7 +149,7 @@ class Tracer:
         if node.op_type == "QuantizeLinear":
             return [self._quantized(node, operand(0))]
         training = node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]
-        if node.op_type not in _REARRANGING or (training and self._evaluator.value(node.input[2])):
+        if node.op_type not in _REARRANGING or (training and self.evaluator.value(node.input[2])):
             raise NotPrunable(f"{node.op_type} calculates")
         places = _REARRANGING[node.op_type]
         data = [
@@ -168,10 +171,10 @@ class Tracer:
 
         def run(arrays: Mapping[int, Array]) -> list[Array]:
             inputs = [
-                arrays[place] if place in arrays else self._evaluator.value(name) if name else None
+                arrays[place] if place in arrays else self.evaluator.value(name) if name else None
                 for place, name in enumerate(node.input)
             ]
-            return self._evaluator.run(node, inputs)
+            return self.evaluator.run(node, inputs)
 
         ids = run({place: operand.ids for place, operand in operands.items()})
         if first.grid is None:
@@ -214,7 +217,7 @@ class Tracer:
             raise NotPrunable("it is quantised twice")
         scale, zero = self._parameters(node, operand)
         if len(node.input) > 2 and node.input[2]:
-            dtype = self._evaluator.value(node.input[2]).dtype
+            dtype = self.evaluator.value(node.input[2]).dtype
         else:
             to = attributes(node).get("output_dtype") or TensorProto.UINT8
             dtype = np.dtype(helper.tensor_dtype_to_np_dtype(to))
@@ -223,10 +226,10 @@ class Tracer:
     def _parameters(self, node: NodeProto, operand: Traced) -> tuple[Array, NDArray[np.int32]]:
         """Scale and zero point of every element: per tensor, per axis, or per block."""
         found, shape = attributes(node), operand.ids.shape
-        scale = self._evaluator.value(node.input[1])
+        scale = self.evaluator.value(node.input[1])
         zero = np.zeros(scale.shape, np.int32)
         if len(node.input) > 2 and node.input[2]:
-            zero = self._evaluator.value(node.input[2]).astype(np.int32)
+            zero = self.evaluator.value(node.input[2]).astype(np.int32)
         axis, block = int(found.get("axis", 1)), int(found.get("block_size", 0))
         return spread(scale, shape, axis, block), spread(zero, shape, axis, block)
 
