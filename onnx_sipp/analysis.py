@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
 
 from onnx_sipp.calibration.branches import lower_as_run
 from onnx_sipp.calibration.execution import Execution
@@ -18,7 +17,7 @@ from onnx_sipp.config.kinds import COUNT, checked_keyword, read_as
 from onnx_sipp.errors import SippError, UsageError
 from onnx_sipp.graph.layers import find_layers
 from onnx_sipp.graph.lowering import Lowered, lower
-from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.model import Model, ModelSource
 from onnx_sipp.measures import PatchCount, Sensitivity
 from onnx_sipp.options import available_threads
 from onnx_sipp.progress import Silent
@@ -32,8 +31,6 @@ from onnx_sipp.weight_groups import group_weights
 from onnx_sipp.weights import Weight
 
 __all__ = ["Sensitivities", "allocate", "sensitivities"]
-
-ModelSource = ModelProto | bytes | str | Path
 
 
 class Sensitivities(dict[str, NDArray[np.float32]]):

@@ -13,8 +13,8 @@ from onnx_sipp.checked import checked_options
 from onnx_sipp.choices import PRUNE_ONLY
 from onnx_sipp.cluster.hiring import hired
 from onnx_sipp.errors import UsageError
-from onnx_sipp.examining import ModelSource
 from onnx_sipp.files import refuse_place
+from onnx_sipp.graph.model import ModelSource
 from onnx_sipp.keeping.statistics import About, write_statistics
 from onnx_sipp.measures import Measured
 from onnx_sipp.preparing import equipped, measure

@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from onnx import ModelProto
-
 from onnx_sipp.calibration.branches import lower_as_run
 from onnx_sipp.calibration.execution import Execution, Tensors
 from onnx_sipp.calibration.samples import Samples, open_samples
@@ -22,8 +20,8 @@ from onnx_sipp.fitting import fitted
 from onnx_sipp.given_masks import GivenMasks
 from onnx_sipp.graph.layers import Findings, find_layers
 from onnx_sipp.graph.lowering import Lowered, lower
-from onnx_sipp.graph.model import Model
-from onnx_sipp.memory import peak_memory
+from onnx_sipp.graph.model import Model, ModelSource
+from onnx_sipp.memory import KEPT_BYTES, peak_memory
 from onnx_sipp.options import Options
 from onnx_sipp.prepared import Prepared
 from onnx_sipp.progress import Progress
@@ -40,13 +38,9 @@ from onnx_sipp.workload import (
     plan_memory,
 )
 
-__all__ = ["KEPT_BYTES", "ModelSource", "examine", "found_in"]
+__all__ = ["examine", "found_in"]
 
 DEFAULT_MASK = "attention_mask"
-# Of sensitivities, in memory; the others are in files.
-KEPT_BYTES = 32 << 20
-
-ModelSource = ModelProto | bytes | str | Path
 
 
 def examine(model: ModelSource, calibration: Any, options: Options, progress: Progress) -> Prepared:

@@ -11,6 +11,7 @@ from onnx_sipp.store import DEFAULT_LIMIT as STORE_LIMIT
 
 __all__ = [
     "DEFAULT_LIMIT",
+    "KEPT_BYTES",
     "Plan",
     "excess",
     "peak_memory",
@@ -20,6 +21,8 @@ __all__ = [
 
 # Of all that the process takes.
 DEFAULT_LIMIT = 5 << 28
+# Of sensitivities, and of given masks, in memory; the others are in files.
+KEPT_BYTES = 32 << 20
 # The interpreter, numpy, onnxruntime and the compiler, and what is held whatever the block.
 _BASE = 360 << 20
 # Bytes per weight of a block while it is refitted; and the fewest and most weights in a block. A

@@ -18,10 +18,9 @@ from onnx_sipp.budgeting.passes import Passes
 from onnx_sipp.checked import checked_options
 from onnx_sipp.cluster.hiring import hired
 from onnx_sipp.errors import UsageError
-from onnx_sipp.examining import ModelSource
 from onnx_sipp.files import write_together
 from onnx_sipp.finish import finish
-from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.model import Model, ModelSource
 from onnx_sipp.masks import Masks, refuse_names, write_masks
 from onnx_sipp.measures import measure_errors
 from onnx_sipp.memory import excess

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from onnx_sipp import __version__
 from onnx_sipp.allocator import keep_freed_memory
 from onnx_sipp.choices import DEFAULT_METHOD
-from onnx_sipp.examining import KEPT_BYTES, ModelSource, examine
+from onnx_sipp.examining import examine
+from onnx_sipp.graph.model import ModelSource
 from onnx_sipp.keeping.fingerprint import Fingerprint
 from onnx_sipp.keeping.folder import RunFolder
 from onnx_sipp.keeping.statistics import About, StatisticsFile, write_statistics
 from onnx_sipp.measures import Measured, measure_statistics
+from onnx_sipp.memory import KEPT_BYTES
 from onnx_sipp.options import Options
 from onnx_sipp.prepared import Prepared
 from onnx_sipp.progress import Progress

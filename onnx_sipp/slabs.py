@@ -9,7 +9,22 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["as_bytes", "read_slab", "write_slab"]
+__all__ = ["as_bytes", "ranges", "read_slab", "write_slab"]
+
+_PIECE_BYTES = 1 << 22
+
+
+def ranges(length: int, size: int, limit: int = _PIECE_BYTES) -> Iterator[slice]:
+    """Part an axis into ranges of one row at least.
+
+    Args:
+        length: of the axis.
+        size: of a row, in bytes or in what the limit counts.
+        limit: of a range.
+    """
+    step = max(1, limit // max(1, size))
+    for start in range(0, length, step):
+        yield slice(start, min(length, start + step))
 
 
 def read_slab(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.errors import SippError
-from onnx_sipp.slabs import as_bytes, read_slab, write_slab
+from onnx_sipp.slabs import as_bytes, ranges, read_slab, write_slab
 
 __all__ = [
     "DEFAULT_LIMIT",
@@ -27,13 +27,11 @@ __all__ = [
     "LiveTensors",
     "TensorStore",
     "load",
-    "ranges",
 ]
 
 Tensor = NDArray[Any]
 
 DEFAULT_LIMIT = 4 << 20
-_PIECE_BYTES = 1 << 22
 
 
 class ArrayFile:
@@ -189,13 +187,6 @@ def _pieces(value: Tensor) -> Iterator[Tensor]:
         return
     for rows in ranges(len(value), value.nbytes // len(value)):
         yield value[rows]
-
-
-def ranges(length: int, row_bytes: int, limit: int = _PIECE_BYTES) -> Iterator[slice]:
-    """Part an axis into ranges that take no more than so many bytes, or one row."""
-    step = max(1, limit // max(1, row_bytes))
-    for start in range(0, length, step):
-        yield slice(start, min(length, start + step))
 
 
 def _size(value: Any) -> int | None:

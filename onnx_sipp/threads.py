@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-from onnx_sipp.store import ranges
+from onnx_sipp.slabs import ranges
 
 __all__ = [
     "Hands",

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from onnx_sipp import SippError
-from onnx_sipp.store import Held, LiveTensors, TensorStore, load, ranges
+from onnx_sipp.slabs import ranges
+from onnx_sipp.store import Held, LiveTensors, TensorStore, load
 
 A, B = np.arange(6, dtype=np.float32).reshape(2, 3), np.arange(4, dtype=np.int64)
 

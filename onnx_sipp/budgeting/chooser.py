@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.options import Options
+from onnx_sipp.pruning.blockwise_selection import shares_of_top
 from onnx_sipp.pruning.candidates import CANDIDATES, Proposal
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.mixing import Choice, choose, settle
-from onnx_sipp.pruning.selection import Mask, shares_of_top
+from onnx_sipp.pruning.selection import Mask
 
 __all__ = ["Chooser"]
 

@@ -13,14 +13,13 @@ from onnx_sipp.calibration.runner import Runner
 from onnx_sipp.calibration.specs import Feed, InputSpec
 from onnx_sipp.errors import SippError
 from onnx_sipp.graph.model import Model
-from onnx_sipp.graph.walk import all_nodes
+from onnx_sipp.graph.walk import has_control_flow
 
 __all__ = [
     "Batch",
     "Batching",
     "Tried",
     "batches",
-    "decides",
     "grouped",
     "join",
     "joined",
@@ -82,11 +81,6 @@ class Batch:
     tensors: Mapping[str, Tensor]
 
 
-def decides(model: Model) -> bool:
-    """Whether a model holds an If or a Loop."""
-    return any(node.op_type in ("If", "Loop") for node in all_nodes(model.proto))
-
-
 def plan_batching(
     model: Model,
     run: Tried,
@@ -108,7 +102,7 @@ def plan_batching(
         feeds: the first two feeds of the source, or one.
         largest: most samples at a time, None to choose by the size of the tensors.
     """
-    if len(feeds) < 2 or largest == 1 or decides(model):
+    if len(feeds) < 2 or largest == 1 or has_control_flow(model.proto):
         return Batching(1)
     if not _joinable(feeds[0], feeds[1], inputs):
         return Batching(1)

@@ -15,7 +15,8 @@ from onnx_sipp.calibration.session import open_session, run_session
 from onnx_sipp.graph.handing_over import mapped
 from onnx_sipp.graph.model import Model
 from onnx_sipp.graph.node import attributes
-from onnx_sipp.store import Kept, LiveTensors, TensorStore, load, ranges
+from onnx_sipp.slabs import ranges
+from onnx_sipp.store import Kept, LiveTensors, TensorStore, load
 
 __all__ = ["WideProduct"]
 

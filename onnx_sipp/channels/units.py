@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -98,8 +96,3 @@ def tied_by(units: Units, ids: Ids, coordinate: Ids, count: int, why: str) -> Id
     first[coordinate[::-1]] = ids[::-1]
     units.join(ids, first[coordinate], why)
     return first
-
-
-def shape_of(axes: Sequence[Ids]) -> tuple[int, ...]:
-    """Lengths of the axes of a tensor."""
-    return tuple(axis.size for axis in axes)

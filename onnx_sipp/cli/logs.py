@@ -42,7 +42,7 @@ def quiet_option(function: F) -> F:
 
 
 def log_options(function: F) -> F:
-    """Add ``-q``, ``-v`` and ``--log-file``, which `listening` and `output_console` look up."""
+    """Add ``-q``, ``-v`` and ``--log-file``, which `listening` and `output` look up."""
     verbose = click.option(
         "-v",
         "--verbose",

@@ -17,10 +17,11 @@ from onnx_sipp.budgeting.run import Run
 from onnx_sipp.calibration.execution import Tensors
 from onnx_sipp.calibration.samples import Chosen, Samples
 from onnx_sipp.calibration.specs import Feed, InputSpec
-from onnx_sipp.examining import KEPT_BYTES, found_in
+from onnx_sipp.examining import found_in
 from onnx_sipp.graph.messages import serialized
 from onnx_sipp.graph.model import Model
 from onnx_sipp.measures import Measured, PatchCount, Sensitivity
+from onnx_sipp.memory import KEPT_BYTES
 from onnx_sipp.options import Options
 from onnx_sipp.prepared import Prepared
 from onnx_sipp.progress import Silent

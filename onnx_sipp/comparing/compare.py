@@ -10,8 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from onnx import ModelProto
-
 from onnx_sipp import __version__
 from onnx_sipp.calibration.execution import Execution
 from onnx_sipp.calibration.fidelity import measure_fidelity
@@ -22,7 +20,7 @@ from onnx_sipp.comparing.metric import JudgedBy, MetricFunction, load_metric
 from onnx_sipp.config.kinds import COUNTS, FUNCTION, NUMBER, checked_keyword, read_as
 from onnx_sipp.errors import UsageError
 from onnx_sipp.graph.messages import serialized
-from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.model import Model, ModelSource
 from onnx_sipp.options import available_threads
 from onnx_sipp.progress import Progress, Silent
 from onnx_sipp.report.comparison import Comparison, Latency, Metric
@@ -33,7 +31,6 @@ __all__ = ["BATCH_SIZES", "SECONDS", "compare"]
 
 BATCH_SIZES = (1, 16)
 SECONDS = 2.0
-ModelSource = ModelProto | bytes | str | Path
 
 
 def compare(

@@ -23,7 +23,9 @@ from onnx_sipp.graph.sites import Sites
 from onnx_sipp.graph.tensors import is_external, payload_bytes
 from onnx_sipp.store import TensorStore
 
-__all__ = ["Model"]
+__all__ = ["Model", "ModelSource"]
+
+ModelSource = ModelProto | bytes | str | Path
 
 
 class Model:
@@ -55,9 +57,7 @@ class Model:
         self.stored = self.sites.stored
 
     @classmethod
-    def load(
-        cls, source: Model | ModelProto | bytes | str | Path, libraries: Sequence[Path] = ()
-    ) -> Model:
+    def load(cls, source: Model | ModelSource, libraries: Sequence[Path] = ()) -> Model:
         """Read a model from a file, its bytes, or a ModelProto (which is copied).
 
         Args:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_sipp.graph.tensors import is_whole_bytes, packed_bytes
-from onnx_sipp.store import ArrayFile, Kept, TensorStore, load, ranges
+from onnx_sipp.slabs import ranges
+from onnx_sipp.store import ArrayFile, Kept, TensorStore, load
 
 __all__ = ["COPY_BYTES", "Replacements"]
 

@@ -14,7 +14,8 @@ from onnx_sipp.graph.walk import all_tensors
 
 __all__ = ["ensure_no_worse_verdict", "ensure_same_verdict"]
 
-# So many elements of a constant, or more, are not looked at.
+# Constants with so many elements or more are not looked at: to find out how many bytes they take,
+# protobuf would write them.
 _LARGE = 1 << 18
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "all_nodes",
     "all_sites",
     "all_tensors",
+    "has_control_flow",
     "holder_of",
     "is_constant_node",
     "main_opset",
@@ -68,6 +69,11 @@ def nodes_within(*lists: Iterable[NodeProto]) -> Iterator[NodeProto]:
                 node_lists.extend(graph.node for graph in attribute.graphs)
                 if attribute.HasField("g"):
                     node_lists.append(attribute.g.node)
+
+
+def has_control_flow(proto: ModelProto) -> bool:
+    """Whether a model holds an If or a Loop."""
+    return any(node.op_type in ("If", "Loop") for node in all_nodes(proto))
 
 
 def main_opset(proto: ModelProto) -> int:

@@ -14,13 +14,14 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.pruning.blockwise_selection import positive, score_histogram, shares_of_top
 from onnx_sipp.pruning.budget import Halves, allocate_halves
 from onnx_sipp.pruning.cells import alive_units, per_unit
 from onnx_sipp.pruning.deciding import decide
 from onnx_sipp.pruning.halves import neuron_halves
 from onnx_sipp.pruning.importance import IMPORTANCES, LayerStatistics
 from onnx_sipp.pruning.methods import METHODS, Decision, Goal
-from onnx_sipp.pruning.selection import apportion, positive, score_histogram, shares_of_top
+from onnx_sipp.pruning.selection import apportion
 from onnx_sipp.pruning.unseen import is_blind, share_out
 
 __all__ = ["BlockwiseDecisions", "Parted"]

@@ -7,13 +7,12 @@ are broken by magnitude, then by place, so that a mask depends on nothing but it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_sipp.store import ranges
 from onnx_sipp.threads import row_parts
 
 __all__ = [
@@ -21,10 +20,7 @@ __all__ = [
     "Mask",
     "apportion",
     "kept_only",
-    "positive",
-    "score_histogram",
     "select",
-    "shares_of_top",
     "top",
     "top_rows",
 ]
@@ -35,8 +31,6 @@ Value = TypeVar("Value", bound=np.generic)
 
 # Values that are looked at to find out about where the largest of many begin.
 _SAMPLE = 1 << 14
-# Scores that are counted at a time.
-_COUNTED = 1 << 18
 
 
 def kept_only(values: NDArray[Value], kept: Mask) -> NDArray[Value]:
@@ -96,7 +90,7 @@ def top_rows(scores: Scores, magnitude: Scores, counts: NDArray[np.int64]) -> Ma
     """Like `top` in every row of ``[..., fan_in]`` with a count of its own.
 
     Args:
-        scores: ``[..., fan_in]``, not negative.
+        scores: ``[..., fan_in]``, above -1.
         magnitude: same shape.
         counts: shape of the rows.
     """
@@ -110,7 +104,9 @@ def top_rows(scores: Scores, magnitude: Scores, counts: NDArray[np.int64]) -> Ma
 
 def _top_of_rows(scores: Scores, sizes: Scores, counts: NDArray[np.int64]) -> Mask:
     fan_in = scores.shape[-1]
-    keyed = kept_only(scores, sizes > 0)  # those of size 0 lose every tie
+    alive = sizes > 0
+    keyed = kept_only(scores, alive)
+    keyed -= ~alive  # last, also behind scores of 0
     count = np.minimum(counts, np.count_nonzero(sizes, axis=-1))[:, None]
     places = np.minimum(fan_in - count, fan_in - 1)
     threshold = np.take_along_axis(np.sort(keyed, axis=-1), places, axis=-1)
@@ -121,74 +117,6 @@ def _top_of_rows(scores: Scores, sizes: Scores, counts: NDArray[np.int64]) -> Ma
         order = np.argsort(-sizes[row, ties], kind="stable")
         mask[row, ties[order[: count[row, 0] - np.count_nonzero(mask[row])]]] = True
     return mask
-
-
-def shares_of_top(scores: Callable[[], Iterable[Scores]], count: int) -> list[int]:
-    """How many of the ``count`` largest scores each block of a layer holds.
-
-    Args:
-        scores: gives the blocks one after the other, and does so twice; not negative, in float32,
-            0 for weights that are not to be kept.
-        count: at most the number of positive scores.
-
-    Returns:
-        Counts that sum to ``count``; ties go to earlier blocks.
-    """
-    # Positive float32 numbers are in the order of their bits: first the upper half of them.
-    upper = np.stack([_bit_counts(block, None) for block in scores()])
-    half = _bin_of(upper.sum(axis=0), count)
-    shares = upper[:, half + 1 :].sum(axis=1)
-    lower = np.stack([_bit_counts(block, half) for block in scores()])
-    edge = _bin_of(lower.sum(axis=0), count - int(shares.sum()))
-    shares += lower[:, edge + 1 :].sum(axis=1)
-    taken = np.minimum(np.cumsum(lower[:, edge]), count - int(shares.sum()))
-    shares += np.diff(taken, prepend=0)
-    return [int(share) for share in shares]
-
-
-def positive(scores: Scores, weight: Scores) -> NDArray[np.float32]:
-    """Scores as `shares_of_top` takes them: 0 exactly where the weight is."""
-    above = np.maximum(scores.astype(np.float32, copy=False), np.finfo(np.float32).tiny)
-    return kept_only(above, weight != 0)
-
-
-def score_histogram(blocks: Iterable[Scores]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Positive scores by their first 16 bits, in ascending order.
-
-    Args:
-        blocks: scores of a layer, some at a time.
-
-    Returns:
-        How many there are with the same bits, and the sum of their squares.
-    """
-    counts, squares = np.zeros(1 << 16, np.int64), np.zeros(1 << 16)
-    for block in blocks:
-        values = np.ascontiguousarray(block, np.float32).ravel()
-        values = values[values > 0]
-        halves = values.view(np.uint32) >> 16
-        counts += np.bincount(halves, minlength=1 << 16)
-        squares += np.bincount(halves, values.astype(np.float64) ** 2, minlength=1 << 16)
-    return counts, squares
-
-
-def _bit_counts(scores: Scores, upper: int | None) -> NDArray[np.int64]:
-    """Count the upper halves of positive float32, or the lower halves of those with one upper."""
-    bits = np.ascontiguousarray(scores, np.float32).ravel().view(np.uint32)
-    counts = np.zeros(1 << 16, np.int64)
-    for part in ranges(bits.size, 1, _COUNTED):
-        halves = bits[part] >> 16
-        if upper is not None:
-            halves = bits[part][halves == upper] & 0xFFFF
-        counts += np.bincount(halves, minlength=1 << 16)
-    if not upper:
-        counts[0] = 0  # zeros; no positive score is that small
-    return counts
-
-
-def _bin_of(counts: NDArray[np.int64], rank: int) -> int:
-    """The bin of the ``rank``-th from the top."""
-    enough = np.cumsum(counts[::-1])[::-1] >= rank
-    return int(np.flatnonzero(enough)[-1]) if enough.any() else 0
 
 
 def apportion(

@@ -96,7 +96,7 @@ class DenseSurvey:
             return next(found)[1]
 
     def evidence(self, index: int, sums: Sequence[Sums]) -> Evidence:
-        """What the sums of a weight tell, nothing left out; passes need it where layers share it.
+        """What the sums of a weight tell, nothing left out; kept for passes where layers share it.
 
         Args:
             index: of the weight.

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from onnx_sipp.allocator import release_memory
 from onnx_sipp.calibration.segments import SegmentedRun
 from onnx_sipp.progress import Progress
+from onnx_sipp.pruning.blockwise_selection import positive
 from onnx_sipp.pruning.cells import per_unit
 from onnx_sipp.pruning.evidence import Evidence
 from onnx_sipp.pruning.mixing import Choice
 from onnx_sipp.pruning.removal import input_scale
-from onnx_sipp.pruning.selection import positive
 from onnx_sipp.refitting.evidences import EvidenceMaker, gain_of, starting
 from onnx_sipp.refitting.gathering import Gatherer
 from onnx_sipp.refitting.idle import Idle

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from onnx_sipp.calibration.batching import decides
 from onnx_sipp.graph.flow import Flow
 from onnx_sipp.graph.lowering import Lowered
 from onnx_sipp.graph.tail import UNLIMITED, BiasPlace, Tail, find_tail
+from onnx_sipp.graph.walk import has_control_flow
 from onnx_sipp.outcome import Settled
 from onnx_sipp.refitting.idle import Idle, find_idle, read_elsewhere
 from onnx_sipp.refitting.places import Place, stages_of
@@ -61,7 +61,8 @@ class Staged:
             for layer in weight.layers
         ]
         tied = read_elsewhere(dense, flow, weights)
-        return cls(dense, weights, flow, stages_of(places, flow), tails, mask, decides(dense), tied)
+        decides = has_control_flow(dense.proto)
+        return cls(dense, weights, flow, stages_of(places, flow), tails, mask, decides, tied)
 
     @property
     def has_cuts(self) -> bool:

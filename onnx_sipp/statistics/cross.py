@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_sipp.slabs import ranges
 from onnx_sipp.statistics.gram import VERY_WIDE, suited
 from onnx_sipp.statistics.multiplying import NUMPY, Multiplier
 from onnx_sipp.statistics.sending import SentWithoutZeros
 from onnx_sipp.statistics.totals import square_sums, sums
-from onnx_sipp.store import ranges
 from onnx_sipp.threads import side_by_side
 from onnx_sipp.unfolding.base import Float32
 

@@ -48,7 +48,7 @@ class OutputError:
     """Relative error of ``z = W a`` when W and the bias change: ‖Δz‖ / ‖z‖ over all patches.
 
     Args:
-        weight: ``[group, out, fan_in]`` before.
+        weight: ``[group, out, fan_in]`` before, float32 or wider.
         changed: same shape, after.
         bias_change: ``[group, out]``, what the bias gained; None for nothing.
     """

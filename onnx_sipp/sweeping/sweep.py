@@ -22,8 +22,7 @@ from onnx_sipp.comparing.footprint import zstd_bytes
 from onnx_sipp.comparing.metric import MetricFunction
 from onnx_sipp.config.kinds import FUNCTION, NUMBERS, read_as
 from onnx_sipp.errors import UsageError
-from onnx_sipp.examining import ModelSource
-from onnx_sipp.graph.model import Model
+from onnx_sipp.graph.model import Model, ModelSource
 from onnx_sipp.options import Options
 from onnx_sipp.packing.pack import pack
 from onnx_sipp.pipeline import result_of

@@ -3,11 +3,11 @@
 from contextlib import contextmanager
 
 import numpy as np
+from alone import Alone
 from small_models import make_model, weights
 
 from onnx_sipp import pipeline
 from onnx_sipp.cluster.crew import Crew
-from onnx_sipp.cluster.pool import Alone
 
 
 def convolutions():

@@ -5,33 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stacks import stacks
 
-from onnx_sipp.pruning.selection import (
-    ALLOCATIONS,
-    apportion,
-    kept_only,
-    positive,
-    score_histogram,
-    select,
-    shares_of_top,
-    top,
-    top_rows,
-)
-
-
-@st.composite
-def stacks(draw):
-    """Weights of some layers, with zeros, ties and dead rows; and scores with ties."""
-    rng = np.random.default_rng(draw(st.integers(0, 9999)))
-    weights, scores = [], []
-    for _ in range(draw(st.integers(1, 4))):
-        shape = tuple(rng.integers(1, [3, 6, 9]))
-        weight = rng.integers(-3, 4, shape).astype(np.float32)  # a seventh is zero
-        score = rng.integers(0, 4, shape).astype(np.float32)
-        score[..., 0] = 0  # a dead input
-        weights.append(weight)
-        scores.append(score)
-    return weights, scores
+from onnx_sipp.pruning.selection import ALLOCATIONS, apportion, kept_only, select, top, top_rows
 
 
 @pytest.mark.parametrize("allocation", ALLOCATIONS)
@@ -172,49 +148,13 @@ def test_neuron_gives_each_neuron_its_share():
     assert np.all(masks[1].sum(axis=-1) == 10)
 
 
-# --- in blocks ---------------------------------------------------------------------------------
-
-
-@given(stacks(), st.floats(0, 1))
-@settings(deadline=None)
-def test_shares_of_blocks_are_those_of_one_ranking(layers, share):
-    weights, scores = layers
-    blocks = [positive(score, weight) for score, weight in zip(scores, weights, strict=True)]
-    keep = round(share * sum(np.count_nonzero(weight) for weight in weights))
-    counts = shares_of_top(lambda: iter(blocks), keep)
-    assert sum(counts) == keep
-    flat = np.concatenate([block.ravel() for block in blocks])
-    edge = np.sort(flat)[::-1][keep - 1] if keep else np.inf
-    for count, block in zip(counts, blocks, strict=True):
-        assert np.sum(block > edge) <= count <= np.sum(block >= edge)
-        assert count <= np.count_nonzero(block)
-
-
-@pytest.mark.parametrize("factor", [1, np.pi])
-def test_ties_go_to_earlier_blocks(factor):
-    parts = ([1.0, 2.0], [2.0, 2.0, 3.0], [2.0])
-    blocks = [np.array(part, np.float32) * np.float32(factor) for part in parts]
-    assert shares_of_top(lambda: iter(blocks), 4) == [1, 3, 0]
-    assert shares_of_top(lambda: iter(blocks), 0) == [0, 0, 0]
-
-
-@pytest.mark.parametrize("score", [0.0, 1e-40, 1e-300, 1.0, 1e30])
-def test_scores_are_positive_where_there_is_a_weight(score):
-    found = positive(np.array([score, score]), np.array([0.5, 0.0]))
-    assert found[0] > 0
-    assert found[1] == 0
-
-
-def test_histogram():
-    rng = np.random.default_rng(0)
-    scores = rng.exponential(size=(3, 500)).astype(np.float32)
-    scores[0, :9] = 0
-    counts, squares = score_histogram(scores)
-    assert counts.sum() == np.count_nonzero(scores)
-    assert squares.sum() == pytest.approx(np.sum(scores.astype(np.float64) ** 2))
-    filled = np.flatnonzero(counts)
-    means = squares[filled] / counts[filled]
-    assert np.all(np.diff(means) > 0)
+def test_what_goes_first_goes_before_no_zero():
+    """Scores below 0 are the last that are kept, but zeros are never kept."""
+    scores = np.array([[-0.5, 0.3, 0.7, 0.0, -0.5]], np.float32)
+    magnitude = np.array([[1, 1, 0, 1, 0]], np.float32)
+    for count, kept in enumerate([[], [1], [1, 3], [0, 1, 3], [0, 1, 3]]):
+        mask = top_rows(scores, magnitude, np.array([count]))
+        np.testing.assert_array_equal(np.flatnonzero(mask), kept)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ml_dtypes.bfloat16, "int8"])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bench.parts import Part
 from onnx_sipp.graph.model import Model
-from onnx_sipp.store import ranges
+from onnx_sipp.slabs import ranges
 
 __all__ = ["transfers"]
 

@@ -110,9 +110,10 @@ class Weighing:
         varies = np.isnan(self.constants)[:, None, :]
         given = np.where(np.isnan(self.constants), 0.0, self.constants)
         result = np.empty(self._layer.view.matrix[:2])
+        any_constant = not varies.all()  # mostly none is, and the product takes long
         for block, rows in self._rows():
             product = np.zeros(rows.shape[:2])
-            if not varies.all():
+            if any_constant:
                 product = np.einsum("gof,gf->go", rows.astype(np.float64), given)
             result[:, block] = np.where(((rows != 0) & varies).any(axis=2), np.nan, product)
         found = self._layer.scale * result.ravel() + bias

@@ -38,8 +38,8 @@ class LoweredConstants:
         virtual: added weights, by name.
         fixed: added constants that are no weights, by name.
         numbering: of all stored elements.
-        evaluator: of the constants.
-        tracer: likewise.
+        evaluator: computes them.
+        tracer: follows them back to what is stored.
     """
 
     def __init__(self, flat: Flat) -> None:
