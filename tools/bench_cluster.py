@@ -28,9 +28,9 @@ import psutil
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx_sipp
+from onnx_sipp.cluster.alone import Alone
 from onnx_sipp.cluster.crew import Crew
 from onnx_sipp.cluster.dask_pool import local_cluster
-from onnx_sipp.cluster.pool import Alone
 
 MLPS = {
     "mlp-1024": (256, 1024, 1024, 10),

@@ -3,10 +3,10 @@
 from contextlib import contextmanager
 
 import numpy as np
-from alone import Alone
 from small_models import make_model, weights
 
 from onnx_sipp import pipeline
+from onnx_sipp.cluster.alone import Alone
 from onnx_sipp.cluster.crew import Crew
 
 

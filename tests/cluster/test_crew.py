@@ -3,7 +3,6 @@
 import crews
 import numpy as np
 import pytest
-from alone import Alone, _Value
 from crews import DATA, IMAGES, assert_alike, convolutions, with_crew
 from small_models import deep, make_model, mlp, weights
 
@@ -12,6 +11,7 @@ from onnx_sipp.calibration import runner
 from onnx_sipp.calibration.multiplying import RuntimeMultiplier
 from onnx_sipp.cluster import crew as crew_module
 from onnx_sipp.cluster import tasks
+from onnx_sipp.cluster.alone import Alone, _Value
 from onnx_sipp.cluster.shards import is_quick
 from onnx_sipp.cluster.site import Site
 from onnx_sipp.cluster.tasks import merge_sums

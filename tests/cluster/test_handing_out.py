@@ -1,12 +1,12 @@
 """Tasks are handed out so that no worker waits for nothing."""
 
 import pytest
-from alone import Alone
 from crews import DATA, assert_alike, with_crew
 from small_models import make_model, weights
 
 from onnx_sipp import prune
 from onnx_sipp.cluster import tasks
+from onnx_sipp.cluster.alone import Alone
 
 OPTIONS = {"sparsity": 0.6, "threads": 1, "batch_size": 8}
 

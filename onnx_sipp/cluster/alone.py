@@ -1,10 +1,14 @@
-"""The plainest pool: one worker in this process, whose tasks are done when they are submitted."""
+"""The plainest pool, for tests and measurements: one worker in this process."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from onnx_sipp.cluster.site import Payload, Site
+
+__all__ = ["Alone"]
 
 
 @dataclass(frozen=True)
@@ -13,7 +17,7 @@ class _Value:
 
 
 class Alone:
-    """See `onnx_sipp.cluster.pool.Pool`."""
+    """A pool whose tasks are done when they are submitted; see `Pool`."""
 
     def __init__(self) -> None:
         self._site: Site | None = None
