@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from bench_memory import CLI, peak_memory
+from bench_memory import peak_memory
 from make_large import WIDTHS, chain, samples, write_model
 
 from onnx_sipp.cli.values import byte_size
@@ -65,7 +65,7 @@ class Run:
 def prune(folder: Path, limit: str, sparsity: float, options: Sequence[str]) -> Run:
     """Prunes the model in a process of its own, and looks at the output."""
     report, output = folder / "report.json", folder / "pruned.onnx"
-    command = [sys.executable, "-c", CLI, str(folder / "large.onnx"), str(output)]
+    command = [sys.executable, "-m", "onnx_sipp", str(folder / "large.onnx"), str(output)]
     command += ["--calib", str(folder / "calib.npz"), "--sparsity", str(sparsity)]
     command += ["--workdir", str(folder), "--json", str(report), *options]
     command += [] if limit == DEFAULT else ["--memory-limit", limit]
