@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from onnx_sipp.pruning.certificate import (
     DELTA,
     C,
+    Certificate,
     certify,
     epsilon_sampled,
     half_counts,
@@ -24,6 +25,15 @@ from onnx_sipp.statistics.sensitivity import SensitivityAccumulator
 from onnx_sipp.unfolding.base import Patches
 
 # Formulas
+
+
+def test_halves_without_weights_are_no_part_of_the_median():
+    epsilon, sums = np.array([[[0.0, 0.2, 0.4]], [[0.0, 0.0, 0.6]]]), np.zeros((2, 1, 3))
+    sums[epsilon > 0] = 1
+    sums[1, 0, 1] = 1  # kept as a whole
+    found = Certificate(epsilon, sums, DELTA, 10, 10)
+    assert found.worst == 0.6
+    assert found.median == pytest.approx(0.3)
 
 
 def test_samples_needed_is_what_the_authors_report():

@@ -15,6 +15,15 @@ from onnx_sipp.pruning.selection import ALLOCATIONS
 EVERY = [(method, allocation) for method in MASKING for allocation in allocations_of(method)]
 
 
+def test_a_zero_inside_a_cell_that_stays_is_not_kept():
+    (layer,) = some_layers(shapes=((1, 4, 8),))
+    layer = replace(layer, cells=Cells.of(Blocks(1, 2), 1))
+    layer.weight[..., 5] = 0
+    (decision,) = run([layer], Goal(keep=16), "magnitude", "layer")
+    assert not decision.kept[..., 5].any()
+    assert decision.kept[..., 4].all()
+
+
 @pytest.mark.parametrize(("method", "allocation"), EVERY)
 @pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.7, 0.9, 0.999])
 def test_counts_are_exact(method, allocation, sparsity):

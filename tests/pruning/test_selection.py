@@ -103,6 +103,11 @@ def test_apportion_in_proportion():
     np.testing.assert_array_equal(counts, [1, 3, 5])
 
 
+def test_what_is_left_over_goes_to_no_full_unit():
+    counts = apportion(np.array([10, 10, 10]), np.array([2, 10, 10]), 13)
+    np.testing.assert_array_equal(counts, [2, 6, 5])
+
+
 def test_lamp_scores_are_those_of_the_paper():
     """Score(u) = W[u]² / Σ_{v ≥ u} W[v]², weights in ascending order (arXiv 2010.07611, eq. 3)."""
     rng = np.random.default_rng(0)
