@@ -190,6 +190,7 @@ class Run:
         """Prune and refit by one budget."""
 
         def make() -> Outcome:
+            """Make the pass."""
             made = made_in_rounds(
                 self.surveyor, self._goal, self._options, impacts, self._progress,
                 plan=plan, rectify=self._rectifies,

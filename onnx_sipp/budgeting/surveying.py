@@ -78,7 +78,7 @@ class Surveyor:
 
     def known(self, goal: Goal) -> Known:
         """What is known so far, for a run with a goal."""
-        budgets, shared = self.budgets, self.refitter.shared
+        budgets, shared = self.budgets, self.refitter.survey.shared
         return Known(goal, self._share, budgets.idle, budgets.capacities, self.looks, shared)
 
     def knowing(self, known: Known) -> Surveyor:
@@ -187,7 +187,7 @@ class Surveyor:
         for look in found:
             self.looks.take(look)
         shared = {look.index: look.shared for look in found if look.shared is not None}
-        self.refitter.know({**self.refitter.shared, **shared}, self.budgets.idle)
+        self.refitter.know({**self.refitter.survey.shared, **shared}, self.budgets.idle)
         return True
 
     def look(self, index: int, evidence: Evidence, *, alone: bool) -> LayerLook:

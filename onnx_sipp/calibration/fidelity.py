@@ -91,6 +91,7 @@ class _Meter:
             self.rows += len(rows)
 
     def result(self) -> OutputFidelity:
+        """What was found, over all samples."""
         if not self.numeric:
             return OutputFidelity(self.name, None, None, None, self.note)
         if self.integer:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import click
 
 from onnx_sipp.memory import read_size
 
 __all__ = ["byte_size", "input_shape", "numbers", "shares", "state_map", "state_pair"]
+
+T = TypeVar("T")
 
 
 def input_shape(value: str) -> tuple[str, tuple[int, ...]]:
@@ -33,10 +36,7 @@ def numbers(value: str) -> list[int]:
     Raises:
         BadParameter: it is not of that form.
     """
-    try:
-        return [int(part) for part in value.split(",")]
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is no list of numbers; write it like 1,16") from error
+    return _listed(value, int, "numbers; write it like 1,16")
 
 
 def shares(value: str) -> list[float]:
@@ -45,12 +45,14 @@ def shares(value: str) -> list[float]:
     Raises:
         BadParameter: it is not of that form.
     """
+    return _listed(value, float, "shares; write it like 0.3,0.5,0.7")
+
+
+def _listed(value: str, read: Callable[[str], T], what: str) -> list[T]:
     try:
-        return [float(part) for part in value.split(",")]
+        return [read(part) for part in value.split(",")]
     except ValueError as error:
-        raise click.BadParameter(
-            f"{value!r} is no list of shares; write it like 0.3,0.5,0.7"
-        ) from error
+        raise click.BadParameter(f"{value!r} is no list of {what}") from error
 
 
 def state_pair(value: str) -> tuple[str, str]:

@@ -72,7 +72,7 @@ def nodes_within(*lists: Iterable[NodeProto]) -> Iterator[NodeProto]:
 
 
 def has_control_flow(proto: ModelProto) -> bool:
-    """Whether a model holds an If or a Loop."""
+    """Whether values decide which nodes run, or how often: by an If or a Loop."""
     return any(node.op_type in ("If", "Loop") for node in all_nodes(proto))
 
 

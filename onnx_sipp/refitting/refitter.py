@@ -144,16 +144,11 @@ class Refitter:
         """
         self._idle = idle
 
-    @property
-    def shared(self) -> Mapping[int, Evidence]:
-        """Evidence of weights that layers share, by their index; known after a survey."""
-        return self.survey.shared
-
     def know(self, shared: Mapping[int, Evidence], idle: Sequence[Idle]) -> None:
         """Take what another one has found out of the same model.
 
         Args:
-            shared: see `shared`.
+            shared: see `DenseSurvey`.
             idle: see `leave_out`.
         """
         self.survey, self._idle = replace(self.survey, shared=dict(shared)), idle
@@ -200,7 +195,7 @@ class Refitter:
         pruned = self._staged.pruned(self._store, remember=look is not None)
         rectifier = self._rectifier if rectify else None
         made = Pass(
-            decider, self._gatherer, self._makes, rectifier, self.shared, self._idle,
+            decider, self._gatherer, self._makes, rectifier, self.survey.shared, self._idle,
             self._execution.threads or 1, before, look,
         )  # fmt: skip
         with ExitStack() as stack:
